@@ -1,0 +1,85 @@
+"""Files that are either whole or absent: write beside, fsync, rename. Reading never unpickles arbitrary objects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, with the path and the remedy in the message."""
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Opens a temporary file in the folder of `path` and renames it to `path` once it is written and on disk.
+
+    If the block raises, nothing is left behind and an earlier `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(fd, mode) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(tmp, 0o644)
+        os.replace(tmp, path)
+    except BaseException:
+        Path(tmp).unlink(missing_ok=True)
+        raise
+
+
+def save(obj: Any, path: str | os.PathLike[str]) -> None:
+    """`torch.save`, atomically."""
+    with atomic_write(path) as f:
+        torch.save(obj, f)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """`torch.load` on the CPU with `weights_only=True`.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds objects other than tensors and plain containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' does not exist; check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"cannot read checkpoint '{path}' ({path.stat().st_size} bytes): {reason}. "
+            "It is truncated, no torch checkpoint, or holds pickled code; copy or export it again."
+        ) from error
+
+
+def save_json(obj: Any, path: str | os.PathLike[str]) -> None:
+    """Indented, key-sorted JSON, atomically."""
+    with atomic_write(path, "w") as f:
+        json.dump(obj, f, indent=1, sort_keys=True)
+        f.write("\n")
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256_chunks(f)
+
+
+def _sha256_chunks(f: IO[bytes]) -> str:
+    """The same for Python 3.10."""
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: f.read(1 << 20), b""):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""What a run says: the log (screen and file), metrics (JSON lines and TensorBoard), and a progress bar with ETA."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> None:
+    """Rank 0 logs to the screen; every rank logs to `output_dir/log.txt` (`log.txt.rank1`, ... for the others)."""
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    line = logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S")
+    if rank == 0:
+        screen: logging.Handler = _TqdmHandler()
+        screen.setFormatter(line)
+        root.addHandler(screen)
+    if output_dir is not None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(Path(output_dir) / ("log.txt" if rank == 0 else f"log.txt.rank{rank}"))
+        file.setFormatter(line)
+        root.addHandler(file)
+
+
+class _TqdmHandler(logging.Handler):
+    """Writes lines above a running progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def progress(total: int, desc: str, unit: str = "it", initial: int = 0, disable: bool = False) -> tqdm:
+    """A bar with ETA and rate on standard error; off a terminal it redraws every 10 s so that log files stay short."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        total=total,
+        desc=desc,
+        unit=unit,
+        initial=initial,
+        disable=disable,
+        mininterval=interval,
+        dynamic_ncols=sys.stderr.isatty(),
+        ncols=None if sys.stderr.isatty() else 110,
+    )
+
+
+class MetricsWriter:
+    """Appends `{"iteration": i, name: value, ...}` lines to `metrics.jsonl`, and the same scalars to TensorBoard.
+
+    Args:
+        output_dir: folder of the run.
+        start_iteration: first iteration of this process. Lines of an earlier, killed process at or after it are
+            removed, so that the file never tells the same iteration twice.
+        tensorboard: whether to write TensorBoard events too (in `output_dir/tensorboard`).
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str], start_iteration: int = 0, tensorboard: bool = True):
+        self.path = Path(output_dir) / "metrics.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_metrics(self.path) if line["iteration"] < start_iteration]
+        self._file = open(self.path, "w", buffering=1)
+        for line in kept:
+            self._file.write(json.dumps(line) + "\n")
+        self._board = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(Path(output_dir) / "tensorboard"), purge_step=start_iteration)
+
+    def write(self, iteration: int, **scalars: float) -> None:
+        """Non-finite values are written as null (JSON has no NaN) and skipped in TensorBoard."""
+        clean = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
+        self._file.write(json.dumps({"iteration": iteration, **clean}) + "\n")
+        if self._board is not None:
+            for name, value in clean.items():
+                if value is not None:
+                    self._board.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out. Empty if there is no file."""
+    path = Path(path)
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for text in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+    return lines

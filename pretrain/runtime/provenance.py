@@ -1,0 +1,76 @@
+"""Where a result comes from: versions, hardware, code, and the digest of a config."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "detectron2", "fvcore", "pycocotools", "numpy", "moco-transfer")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and commit, as plain JSON values."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "python": sys.version.split()[0],
+        "packages": {name: version for name in PACKAGES if (version := package_version(name)) is not None},
+        "platform": platform.platform(),
+        "device": device,
+        "gpus": torch.cuda.device_count(),
+        "threads": torch.get_num_threads(),
+        "commit": code_commit(),
+    }
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def code_commit() -> str | None:
+    """Commit of this checkout ("-dirty" appended if it has changes); None outside a git checkout."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *args], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None  # installed inside somebody else's checkout
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def digest(value: Any) -> str:
+    """Hex SHA-256 (first 16 digits) of a JSON-like value: key order does not matter, tuples equal lists."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def config_digest(cfg: Mapping[str, Any], exclude: Iterable[str] = ()) -> str:
+    """Digest of a config tree without the dotted keys in `exclude` (what may change without changing the result)."""
+    skip = set(exclude)
+
+    def walk(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            if name not in skip:
+                out[key] = walk(value, name + ".") if isinstance(value, Mapping) else value
+        return out
+
+    return digest(walk(cfg, ""))

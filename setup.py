@@ -1,0 +1,36 @@
+"""Package metadata. Imports neither torch nor detectron2, so that `pip install .` works on a bare interpreter."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+DETECTRON2_COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"  # the upstream commit that the d2 tests run against
+
+setup(
+    name="moco-transfer",
+    version="0.1.0",
+    description="MoCo pre-training and its downstream evaluation: Detectron2 and torchvision engines behind one YAML",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["pretrain", "pretrain.*", "transfer", "transfer.*"]),
+    package_data={"transfer": ["report/*.html", "report/*.css"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "fvcore>=0.1.5.post20221221",
+        "pycocotools>=2.0.8",
+        "opencv-python-headless>=4.8",
+        "numpy>=1.26",
+        "pillow>=10",
+        "pyyaml>=6",
+        "tqdm>=4.66",
+        "tensorboard>=2.14",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm"],
+        "detectron2": [f"detectron2 @ git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"],
+    },
+)
