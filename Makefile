@@ -1,0 +1,49 @@
+# Everything that people and CI run. `make demo` and `make test` need only Python 3.10+ and a network for pip.
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+# what setup.py says; keep DETECTRON2_COMMIT in one place
+DETECTRON2_COMMIT := $(shell sed -n 's/^DETECTRON2_COMMIT = "\([0-9a-f]*\)".*/\1/p' setup.py)
+DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_COMMIT)
+
+.PHONY: demo test test-all lint format detectron2 clean
+
+demo: $(STAMP)
+	@echo "demo: pre-train, convert, fine-tune 5 trials per row, report (configs/experiments/demo.yaml)"
+	$(PY) tools/reproduce.py configs/experiments/demo.yaml
+
+test: $(STAMP)
+	@echo "test: everything but the slow tests; those that need Detectron2 skip where it is missing"
+	$(PY) -m pytest -m "not slow"
+
+test-all: $(STAMP)
+	$(PY) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# Detectron2 is on no package index; its setup.py imports torch, hence --no-build-isolation.
+detectron2: $(STAMP)
+	@echo "detectron2: building $(DETECTRON2) (about 3 minutes)"
+	@$(PY) -m pip install --quiet "setuptools<81" wheel ninja
+	@$(PY) -m pip install --no-build-isolation "$(DETECTRON2)" || { \
+		echo "detectron2: could not fetch or build $(DETECTRON2); nothing else changed, and --engine torchvision works without it" >&2; \
+		exit 1; }
+	@$(PY) -c "import detectron2.engine; print('detectron2: installed')"
+
+$(STAMP): setup.py
+	@echo "setup: installing into $(VENV) (PyTorch is large: minutes on the first call)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) work build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

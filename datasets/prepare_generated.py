@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Draws the generated set ("shapes and textures"), iconic images and scenes, in a folder of your choice.
+
+python datasets/prepare_generated.py --root datasets/generated
+python datasets/prepare_generated.py --root /tmp/small --iconic-train 800 --scenes-trainval 100 --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from pretrain.runtime.log import setup_logging
+from transfer.data.generated import Manifest, Parameters, write
+
+
+def parser() -> argparse.ArgumentParser:
+    default = Parameters()
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--root", type=Path, default=Path("datasets/generated"), help="folder to make (%(default)s)")
+    for name in ("seed", "iconic_train", "iconic_val", "scenes_trainval", "scenes_test", "quality"):
+        p.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name), help="(%(default)s)")
+    for name in ("iconic_size", "scene_size"):
+        size = {"type": int, "nargs": 2, "metavar": ("WIDTH", "HEIGHT"), "default": getattr(default, name)}
+        p.add_argument(f"--{name.replace('_', '-')}", **size, help="pixels (%(default)s)")
+    p.add_argument("--force", action="store_true", help="replace a generated set with other parameters")
+    return p
+
+
+def main(argv: list[str] | None = None) -> Manifest:
+    args = vars(parser().parse_args(argv))
+    setup_logging(None)
+    args["iconic_size"], args["scene_size"] = tuple(args["iconic_size"]), tuple(args["scene_size"])
+    root = args.pop("root")
+    manifest = write(root, **args)
+    logging.getLogger(__name__).info(
+        "'%s' is complete: %d files, %s objects, digest %s",
+        root,
+        manifest.files,
+        sum(manifest.objects.values()),
+        manifest.digest,
+    )
+    return manifest
+
+
+if __name__ == "__main__":
+    main()

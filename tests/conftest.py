@@ -1,0 +1,73 @@
+"""Fixtures for all tests: a small data set on disk, a small detector config, the reference where there is one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need Detectron2 or a GPU skip with a reason where it is missing."""
+    import torch
+
+    no_detectron2 = importlib.util.find_spec("detectron2") is None
+    for item in items:
+        if "d2" in item.keywords and no_detectron2:
+            item.add_marker(pytest.mark.skip(reason="Detectron2 is not installed (make detectron2)"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def moco_reference() -> Path:
+    """Folder of a clone of facebookresearch/moco, from $MOCO_REFERENCE."""
+    folder = os.environ.get("MOCO_REFERENCE", "")
+    if not folder:
+        pytest.skip("set MOCO_REFERENCE to a clone of facebookresearch/moco")
+    assert (Path(folder) / "detection" / "train_net.py").is_file(), f"MOCO_REFERENCE={folder} is no such clone"
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small generated data set: a few iconic images, and scenes in VOC and COCO layout (voc.yaml, coco.yaml)."""
+    from transfer.data import generated as generator
+
+    root = tmp_path_factory.mktemp("generated")
+    generator.write(root, seed=0, iconic_train=16, iconic_val=8, scenes_trainval=12, scenes_test=6)
+    return root
+
+
+@pytest.fixture
+def small_opts(generated: Path, tmp_path: Path) -> list[str]:
+    """Options that put the small C4 config onto the generated set, at a size that trains in seconds."""
+    from transfer.data.generated import CLASS_NAMES
+
+    return [
+        "DATASETS.SPECS", f"('{generated}/voc.yaml',)",
+        "DATASETS.TRAIN", "('generated_trainval',)",
+        "DATASETS.TEST", "('generated_test',)",
+        "MODEL.ROI_HEADS.NUM_CLASSES", str(len(CLASS_NAMES)),
+        "MODEL.DEVICE", "cpu",
+        "INPUT.MIN_SIZE_TRAIN", "(64, 80)",
+        "INPUT.MIN_SIZE_TEST", "64",
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "4",
+        "SOLVER.IMS_PER_BATCH", "2",
+        "SOLVER.MAX_ITER", "6",
+        "SOLVER.STEPS", "(4,)",
+        "SOLVER.WARMUP_ITERS", "2",
+        "SOLVER.CHECKPOINT_PERIOD", "2",
+        "TEST.PRECISE_BN.NUM_ITER", "2",
+        "SEED", "3",
+        "OUTPUT_DIR", str(tmp_path / "run"),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def small_config() -> Path:
+    return ROOT / "configs" / "transfer" / "voc" / "faster_rcnn_R_18_C4_small_moco.yaml"

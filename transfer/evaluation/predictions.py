@@ -1,0 +1,186 @@
+"""What a detector found, and its files: COCO's results json, and the VOC devkit's one text file per class.
+
+Boxes are XYXY absolute pixels counted from 0, as in `transfer.data.catalog`; class numbers are contiguous from 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretrain.runtime.checkpoint import atomic_write
+
+
+class EvaluationError(ValueError):
+    """Detections or ground truth that cannot be evaluated; the message names the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """The detections of one image, in any order.
+
+    Attributes:
+        image_id: as in the dataset's records (str in VOC, int in COCO).
+        boxes: (n, 4) float, XYXY absolute pixels, 0-based.
+        scores: (n,) float, higher is surer.
+        classes: (n,) int, contiguous category ids.
+        masks: None, or n compressed RLEs of the whole image, {"size": [h, w], "counts": bytes or str}.
+
+    Raises:
+        EvaluationError: shapes that do not agree, or a number that is not finite.
+    """
+
+    image_id: str | int
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    masks: Sequence[Mapping[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        shapes = (self.boxes.shape, self.scores.shape, self.classes.shape)
+        if shapes != ((n, 4), (n,), (n,)) or (self.masks is not None and len(self.masks) != n):
+            masks = "" if self.masks is None else f" and {len(self.masks)} masks"
+            raise EvaluationError(
+                f"detections of image {self.image_id!r}: boxes {shapes[0]}, scores {shapes[1]}, classes {shapes[2]}"
+                f"{masks}; expected (n, 4), (n,) and (n,)"
+            )
+        if n and not np.issubdtype(self.classes.dtype, np.integer):
+            raise EvaluationError(
+                f"detections of image {self.image_id!r}: classes are {self.classes.dtype}, not integers"
+            )
+        if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
+            raise EvaluationError(f"detections of image {self.image_id!r} hold NaN or infinity; did training diverge?")
+
+
+def check(detections: Sequence[ImageDetections], image_ids: Iterable[str | int], n_classes: int) -> None:
+    """Raises EvaluationError if an image is not of the dataset or comes twice, or a class number is out of range."""
+    known = set(image_ids)
+    seen: set[str | int] = set()
+    for d in detections:
+        if d.image_id not in known:
+            example = next(iter(known), None)
+            raise EvaluationError(
+                f"detections of image {d.image_id!r}, which the dataset lacks; it has e.g. {example!r}"
+            )
+        if d.image_id in seen:
+            raise EvaluationError(f"two sets of detections for image {d.image_id!r}; evaluate each image once")
+        seen.add(d.image_id)
+        if d.classes.size and not 0 <= d.classes.min() <= d.classes.max() < n_classes:
+            bad = int(d.classes.max()) if d.classes.max() >= n_classes else int(d.classes.min())
+            raise EvaluationError(
+                f"image {d.image_id!r}: class {bad} is out of range; the dataset has {n_classes}, numbered from 0"
+            )
+
+
+def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """COCO's results list: per detection image_id, category_id, bbox (XYWH), score, and segmentation if it has masks.
+
+    Args:
+        category_ids: contiguous id -> the id in the file (`catalog.category_ids`).
+    """
+    results = []
+    for d in detections:
+        boxes = d.boxes.copy()
+        boxes[:, 2:] -= boxes[:, :2]
+        for i, (box, score, cls) in enumerate(zip(boxes.tolist(), d.scores.tolist(), d.classes.tolist(), strict=True)):
+            result = {"image_id": d.image_id, "category_id": category_ids[cls], "bbox": box, "score": score}
+            if d.masks is not None:
+                rle, counts = d.masks[i], d.masks[i]["counts"]
+                text = counts.decode() if isinstance(counts, bytes) else counts
+                result["segmentation"] = {"size": list(rle["size"]), "counts": text}
+            results.append(result)
+    return results
+
+
+def save_coco_json(
+    path: str | os.PathLike[str], detections: Sequence[ImageDetections], category_ids: Sequence[int]
+) -> None:
+    """Writes COCO's results json, atomically. Widths are taken in float64, so that float32 boxes survive the file."""
+    exact = [ImageDetections(d.image_id, d.boxes.astype(np.float64), d.scores, d.classes, d.masks) for d in detections]
+    with atomic_write(path, "w") as f:
+        json.dump(to_coco_results(exact, category_ids), f)
+
+
+def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int]) -> list[ImageDetections]:
+    """The inverse of `save_coco_json`, as float32; images without detections are not in such a file.
+
+    Raises:
+        EvaluationError: no such file, no results list, or a category id that is not among `category_ids`.
+    """
+    path = Path(path)
+    try:
+        results = json.loads(path.read_bytes())
+        contiguous = {cat_id: i for i, cat_id in enumerate(category_ids)}
+        by_image: dict[str | int, list[dict[str, Any]]] = defaultdict(list)
+        for result in results:
+            if result["category_id"] not in contiguous:
+                raise EvaluationError(f"'{path}': category_id {result['category_id']} is not among the dataset's")
+            by_image[result["image_id"]].append(result)
+        detections = []
+        for image_id, found in by_image.items():
+            boxes = np.array([r["bbox"] for r in found], np.float64)
+            boxes[:, 2:] += boxes[:, :2]
+            detections.append(
+                ImageDetections(
+                    image_id,
+                    boxes.astype(np.float32),
+                    np.array([r["score"] for r in found], np.float32),
+                    np.array([contiguous[r["category_id"]] for r in found], np.int64),
+                    [r["segmentation"] for r in found] if all("segmentation" in r for r in found) else None,
+                )
+            )
+    except FileNotFoundError:
+        raise EvaluationError(f"predictions '{path}' do not exist") from None
+    except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+        raise EvaluationError(f"'{path}' is no COCO results json: {type(error).__name__} {error}") from None
+    return detections
+
+
+def save_voc_text(folder: str | os.PathLike[str], detections: Sequence[ImageDetections], names: Sequence[str]) -> None:
+    """Writes `comp4_det_<class>.txt` for every class, atomically: lines `id score xmin ymin xmax ymax`.
+
+    Coordinates count from 1 and are rounded to a tenth, scores to three decimals, as the VOC devkit reads them.
+    """
+    lines: list[list[str]] = [[] for _ in names]
+    for d in detections:
+        boxes = d.boxes.copy()
+        boxes[:, :2] += 1
+        for (x0, y0, x1, y1), score, cls in zip(boxes.tolist(), d.scores.tolist(), d.classes.tolist(), strict=True):
+            lines[cls].append(f"{d.image_id} {score:.3f} {x0:.1f} {y0:.1f} {x1:.1f} {y1:.1f}\n")
+    for name, text in zip(names, lines, strict=True):
+        with atomic_write(Path(folder) / f"comp4_det_{name}.txt", "w") as f:
+            f.write("".join(text))
+
+
+def load_voc_text(folder: str | os.PathLike[str], names: Sequence[str]) -> list[ImageDetections]:
+    """The inverse of `save_voc_text`, up to its rounding; image ids are strings.
+
+    Raises:
+        EvaluationError: the file of a class is missing, or a line is not six words.
+    """
+    by_image: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
+    for cls, name in enumerate(names):
+        path = Path(folder) / f"comp4_det_{name}.txt"
+        if not path.is_file():
+            raise EvaluationError(f"'{path}' does not exist; expected one file per class")
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            image_id, *values = line.split()
+            try:
+                score, x0, y0, x1, y1 = map(float, values)
+            except ValueError:
+                raise EvaluationError(f"'{path}' line {number}: expected 'id score xmin ymin xmax ymax'") from None
+            by_image[image_id].append((cls, [score, x0 - 1, y0 - 1, x1, y1]))
+    detections = []
+    for image_id, found in by_image.items():
+        table = np.array([values for _, values in found])
+        classes = np.array([cls for cls, _ in found], np.int64)
+        detections.append(ImageDetections(image_id, table[:, 1:], table[:, 0], classes))
+    return detections
