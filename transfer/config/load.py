@@ -1,0 +1,49 @@
+"""A YAML and command-line options onto a defaults tree: merged once, then frozen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime.config import merge_file, merge_opts, to_dict
+from pretrain.runtime.provenance import config_digest
+from transfer.config.defaults import get_cfg
+
+# What may change from trial to trial, or from machine to machine, without making it another experiment. Weights and
+# data count by their contents: their hashes stand beside this digest in every result.
+NOT_IN_DIGEST = (
+    "SEED",
+    "OUTPUT_DIR",
+    "VIS_PERIOD",
+    "CUDNN_BENCHMARK",
+    "MODEL.DEVICE",
+    "MODEL.WEIGHTS",
+    "DATASETS.SPECS",
+    "DATALOADER.NUM_WORKERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+)
+
+
+def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults: CfgNode | None = None) -> CfgNode:
+    """Merges `path` (and its `_BASE_` files), then `KEY VALUE ...` options, into `defaults`; returns it frozen.
+
+    Args:
+        path: a YAML of `configs/transfer/` or one of yours.
+        opts: alternating keys and values, as on a command line.
+        defaults: an engine's defaults tree; this project's own by default.
+
+    Raises:
+        ConfigError: see `pretrain.runtime.config`.
+    """
+    cfg = get_cfg() if defaults is None else defaults
+    merge_file(cfg, path)
+    merge_opts(cfg, opts)
+    cfg.freeze()
+    return cfg
+
+
+def digest(cfg: CfgNode) -> str:
+    """Digest of everything in `cfg` that defines the experiment (equal over its trials and on both engines)."""
+    return config_digest(to_dict(cfg), exclude=NOT_IN_DIGEST)

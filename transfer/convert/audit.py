@@ -1,0 +1,192 @@
+"""The proof that a conversion is right: every tensor arrived, and the trunk still computes the same.
+
+Shape shorthand: N images; H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models import resnet
+
+from transfer.convert import keymap
+
+_BLOCK_COUNTS = {
+    ("basic", (2, 2, 2, 2)): 18,
+    ("basic", (3, 4, 6, 3)): 34,
+    ("bottleneck", (3, 4, 6, 3)): 50,
+    ("bottleneck", (3, 4, 23, 3)): 101,
+    ("bottleneck", (3, 8, 36, 3)): 152,
+}
+
+
+class AuditError(ValueError):
+    """A trunk that is incomplete, misshapen or computes something else after conversion."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A ResNet as its tensors tell it."""
+
+    depth: int
+    groups: int
+    width_per_group: int
+
+    @property
+    def name(self) -> str:
+        if self.groups > 1:
+            return f"resnext{self.depth}_{self.groups}x{self.width_per_group}d"
+        return f"resnet{self.depth}" + (f"_width{self.width_per_group}" if self.width_per_group != 64 else "")
+
+    def build(self) -> resnet.ResNet:
+        """torchvision's ResNet of this architecture; wrap it in `torch.device("meta")` for shapes alone."""
+        block = resnet.BasicBlock if self.depth < 50 else resnet.Bottleneck
+        layers = next(list(counts) for (_, counts), depth in _BLOCK_COUNTS.items() if depth == self.depth)
+        return resnet.ResNet(block, layers, groups=self.groups, width_per_group=self.width_per_group)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Detectron2 name -> shape of every tensor of the trunk, `num_batches_tracked` included (318 for ResNet-50)."""
+        with torch.device("meta"):
+            state = self.build().state_dict()
+        named = ((keymap.trunk_to_detectron2(k), tuple(v.shape)) for k, v in state.items())
+        return {name: shape for name, shape in named if name is not None}
+
+
+def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
+    """Depth, groups and width from Detectron2-named tensors.
+
+    Raises:
+        AuditError: the blocks of some stage are not those of any ResNet.
+    """
+    blocks: dict[int, set[int]] = {stage: set() for stage in (2, 3, 4, 5)}
+    for key in tensors:
+        if key.startswith("res"):
+            stage, block = key.split(".")[:2]
+            blocks[int(stage[3:])].add(int(block))
+    counts = tuple(max(found) + 1 if found else 0 for found in blocks.values())
+    kind = "bottleneck" if any(".conv3." in k for k in tensors) else "basic"
+    depth = _BLOCK_COUNTS.get((kind, counts))  # type: ignore[arg-type]
+    if depth is None:
+        raise AuditError(f"stages res2..res5 hold {counts} {kind} blocks, which is no ResNet-18, 34, 50, 101 or 152")
+    first = tensors.get("res2.0.conv2.weight")
+    if kind == "basic" or first is None or first.ndim != 4:
+        return Architecture(depth, 1, 64)
+    width, per_group = int(first.shape[0]), int(first.shape[1])
+    groups = width // per_group
+    return Architecture(depth, groups, per_group if groups > 1 else width)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of a stage's tensors arrived."""
+
+    stage: str
+    found: int
+    expected: int
+    missing: tuple[str, ...]
+    wrong_shape: tuple[str, ...]
+
+
+def coverage(tensors: Mapping[str, Tensor], architecture: Architecture) -> list[Coverage]:
+    """Per stage, arrived tensors against the architecture's; `num_batches_tracked` counts only if the file has any."""
+    shapes = architecture.shapes()
+    if not any(k.endswith("num_batches_tracked") for k in tensors):
+        shapes = {k: s for k, s in shapes.items() if not k.endswith("num_batches_tracked")}
+    table = []
+    for stage in keymap.STAGES:
+        names = [k for k in shapes if keymap.stage_of(k) == stage]
+        missing = tuple(k for k in names if k not in tensors)
+        wrong = tuple(
+            f"{k} is {tuple(tensors[k].shape)}, not {shapes[k]}"
+            for k in names
+            if k in tensors and tuple(tensors[k].shape) != shapes[k]
+        )
+        table.append(Coverage(stage, len(names) - len(missing) - len(wrong), len(names), missing, wrong))
+    return table
+
+
+def check_coverage(table: list[Coverage], architecture: Architecture) -> None:
+    """Raises AuditError unless every tensor arrived with its shape."""
+    faults = [f"{name} is missing" for row in table for name in row.missing]
+    faults += [text for row in table for text in row.wrong_shape]
+    if faults:
+        total = sum(row.expected for row in table)
+        shown = "\n  ".join(faults[:6]) + (f"\n  ... and {len(faults) - 6} more" if len(faults) > 6 else "")
+        raise AuditError(
+            f"only {total - len(faults)} of the {total} tensors of a {architecture.name} trunk arrived; nothing was "
+            f"written:\n  {shown}"
+        )
+
+
+def check_values(tensors: Mapping[str, Tensor]) -> None:
+    """Raises AuditError for NaN, infinity or a batch-norm variance that is not positive."""
+    for key, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise AuditError(f"{key} holds NaN or infinity: the training that wrote it diverged")
+        if key.endswith("running_var") and bool((value < 0).any()):
+            raise AuditError(f"{key} is negative somewhere: not the variance of anything")
+
+
+def forward_parity(
+    tensors: Mapping[str, Tensor], architecture: Architecture, stride_in_1x1: bool, size: int = 64
+) -> dict[str, float]:
+    """Largest absolute difference per stage between two independent computations of res2..res5 on one random input.
+
+    One is torchvision's ResNet with the tensors under their source names, the other runs straight off the
+    Detectron2-named tensors.
+    """
+    model = architecture.build().eval()
+    if stride_in_1x1:
+        for module in model.modules():
+            if isinstance(module, resnet.Bottleneck):
+                module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
+    state = {keymap.trunk_to_torchvision(k): v for k, v in tensors.items()}
+    model.load_state_dict({**model.state_dict(), **{k: v for k, v in state.items() if k is not None}})
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        theirs = detectron2_forward(tensors, x, stride_in_1x1)
+        y = model.maxpool(model.relu(model.bn1(model.conv1(x))))
+        differences = {}
+        for stage in ("res2", "res3", "res4", "res5"):
+            y = getattr(model, f"layer{int(stage[3]) - 1}")(y)
+            differences[stage] = float((y - theirs[stage]).abs().max())
+    return differences
+
+
+def detectron2_forward(tensors: Mapping[str, Tensor], x: Tensor, stride_in_1x1: bool) -> dict[str, Tensor]:
+    """Features of a Detectron2-named trunk in evaluation mode. (N, 3, H, W) -> {"res2": ..., ..., "res5": ...}."""
+
+    def conv(name: str, y: Tensor, stride: int = 1) -> Tensor:
+        weight = tensors[f"{name}.weight"]
+        groups = y.shape[1] // weight.shape[1]
+        y = F.conv2d(y, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
+        norm = f"{name}.norm."
+        return F.batch_norm(
+            y,
+            tensors[norm + "running_mean"],
+            tensors[norm + "running_var"],
+            tensors[norm + "weight"],
+            tensors[norm + "bias"],
+        )
+
+    y = F.max_pool2d(F.relu(conv("stem.conv1", x, stride=2)), 3, stride=2, padding=1)
+    features = {}
+    for stage in (2, 3, 4, 5):
+        block = 0
+        while f"res{stage}.{block}.conv1.weight" in tensors:
+            name, stride = f"res{stage}.{block}", 2 if stage > 2 and block == 0 else 1
+            bottleneck = f"{name}.conv3.weight" in tensors
+            first = stride if stride_in_1x1 or not bottleneck else 1
+            z = F.relu(conv(f"{name}.conv1", y, first))
+            z = conv(f"{name}.conv2", z, stride // first)
+            if bottleneck:
+                z = conv(f"{name}.conv3", F.relu(z))
+            shortcut = conv(f"{name}.shortcut", y, stride) if f"{name}.shortcut.weight" in tensors else y
+            y = F.relu(z + shortcut)
+            block += 1
+        features[f"res{stage}"] = y
+    return features

@@ -1,0 +1,118 @@
+"""Names of the same tensor in torchvision and in Detectron2, both ways. Pure string functions, no tensors.
+
+Trunk:     conv1, bn1, layer1..4, downsample.{0,1}       <->  stem.conv1, res2..5, convN.norm, shortcut[.norm]
+Detector:  backbone.*, rpn.head.*, roi_heads.box_head.*  <->  backbone.*, proposal_generator.*, roi_heads.res5.*
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+
+_PARAMETER = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+_TO_DETECTRON2 = (
+    (re.compile(rf"^conv1\.{_PARAMETER}$"), r"stem.conv1.\1"),
+    (re.compile(rf"^bn1\.{_PARAMETER}$"), r"stem.conv1.norm.\1"),
+    (re.compile(rf"^layer([1-4])\.(\d+)\.conv([1-3])\.{_PARAMETER}$"), r"res<\1>.\2.conv\3.\4"),
+    (re.compile(rf"^layer([1-4])\.(\d+)\.bn([1-3])\.{_PARAMETER}$"), r"res<\1>.\2.conv\3.norm.\4"),
+    (re.compile(rf"^layer([1-4])\.(\d+)\.downsample\.0\.{_PARAMETER}$"), r"res<\1>.\2.shortcut.\3"),
+    (re.compile(rf"^layer([1-4])\.(\d+)\.downsample\.1\.{_PARAMETER}$"), r"res<\1>.\2.shortcut.norm.\3"),
+)
+_TO_TORCHVISION = (
+    (re.compile(rf"^stem\.conv1\.{_PARAMETER}$"), r"conv1.\1"),
+    (re.compile(rf"^stem\.conv1\.norm\.{_PARAMETER}$"), r"bn1.\1"),
+    (re.compile(rf"^res([2-5])\.(\d+)\.conv([1-3])\.{_PARAMETER}$"), r"layer<\1>.\2.conv\3.\4"),
+    (re.compile(rf"^res([2-5])\.(\d+)\.conv([1-3])\.norm\.{_PARAMETER}$"), r"layer<\1>.\2.bn\3.\4"),
+    (re.compile(rf"^res([2-5])\.(\d+)\.shortcut\.{_PARAMETER}$"), r"layer<\1>.\2.downsample.0.\3"),
+    (re.compile(rf"^res([2-5])\.(\d+)\.shortcut\.norm\.{_PARAMETER}$"), r"layer<\1>.\2.downsample.1.\3"),
+)
+_HEADS = (  # torchvision engine, Detectron2
+    ("rpn.head.conv.0.0.", "proposal_generator.rpn_head.conv."),
+    ("rpn.head.cls_logits.", "proposal_generator.rpn_head.objectness_logits."),
+    ("rpn.head.bbox_pred.", "proposal_generator.rpn_head.anchor_deltas."),
+    ("roi_heads.box_head.norm.", "roi_heads.res5.norm."),
+    ("roi_heads.box_predictor.cls_score.", "roi_heads.box_predictor.cls_score."),
+    ("roi_heads.box_predictor.bbox_pred.", "roi_heads.box_predictor.bbox_pred."),
+)
+
+
+def trunk_to_detectron2(key: str) -> str | None:
+    """`layer1.0.bn2.weight` -> `res2.0.conv2.norm.weight`; None for a name that is no part of a ResNet trunk."""
+    return _rewrite(key, _TO_DETECTRON2, shift=1)
+
+
+def trunk_to_torchvision(key: str) -> str | None:
+    """`res2.0.conv2.norm.weight` -> `layer1.0.bn2.weight`; None for a name that is no part of a ResNet trunk."""
+    return _rewrite(key, _TO_TORCHVISION, shift=-1)
+
+
+def _rewrite(key: str, rules: tuple[tuple[re.Pattern[str], str], ...], shift: int) -> str | None:
+    for pattern, template in rules:
+        if pattern.match(key):
+            renamed = pattern.sub(template, key)
+            return re.sub(r"<(\d)>", lambda m: str(int(m.group(1)) + shift), renamed)
+    return None
+
+
+def stage_of(detectron2_key: str) -> str:
+    """`stem`, `res2`, ... of a trunk name in Detectron2's form."""
+    return detectron2_key.split(".", 1)[0]
+
+
+def detector_to_detectron2(key: str) -> str | None:
+    """A name of the torchvision engine's detector in Detectron2's form; None if it has no counterpart there."""
+    if key.startswith("backbone."):
+        return _prefixed("backbone.", trunk_to_detectron2(key[len("backbone.") :]))
+    if key.startswith("roi_heads.box_head.layer4."):
+        return _prefixed("roi_heads.", trunk_to_detectron2(key[len("roi_heads.box_head.") :]))
+    return next((theirs + key[len(ours) :] for ours, theirs in _HEADS if key.startswith(ours)), None)
+
+
+def detector_to_torchvision(key: str) -> str | None:
+    """A Detectron2 detector name in the torchvision engine's form; None if it has no counterpart there."""
+    ours = next((ours + key[len(theirs) :] for ours, theirs in _HEADS if key.startswith(theirs)), None)
+    if ours is not None:
+        return ours
+    if key.startswith("backbone."):
+        return _prefixed("backbone.", trunk_to_torchvision(key[len("backbone.") :]))
+    if key.startswith("roi_heads.res5."):
+        return _prefixed("roi_heads.box_head.", trunk_to_torchvision(key[len("roi_heads.") :]))
+    return None
+
+
+def _prefixed(prefix: str, name: str | None) -> str | None:
+    return None if name is None else prefix + name
+
+
+def caffe2_to_detectron2(key: str) -> str | None:
+    """A name of the MSRA / Caffe2 ResNet files that Detectron2 downloads; None for the classifier and the unknown.
+
+    `conv1_w` -> `stem.conv1.weight`, `res_conv1_bn_s` -> `stem.conv1.norm.weight`,
+    `res2_0_branch2a_w` -> `res2.0.conv1.weight`, `res2_0_branch1_bn_b` -> `res2.0.shortcut.norm.bias`.
+    """
+    parameter: dict[str, str] = {"w": "weight", "b": "bias", "bn_s": "norm.weight", "bn_b": "norm.bias"}
+    m = re.match(r"^conv1_(w|b)$", key) or re.match(r"^res_conv1_(bn_s|bn_b)$", key)
+    if m:
+        return f"stem.conv1.{parameter[m.group(1)]}"
+    m = re.match(r"^res([2-5])_(\d+)_branch(1|2a|2b|2c)_(w|bn_s|bn_b)$", key)
+    if not m:
+        return None
+    conv = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}[m.group(3)]
+    return f"res{m.group(1)}.{m.group(2)}.{conv}.{parameter[m.group(4)]}"
+
+
+def rename(keys: list[str], rule: Callable[[str], str | None]) -> dict[str, str]:
+    """{old: new} for every key that `rule` knows; two keys on one name are an error, not a silent loss."""
+    out: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for key in keys:
+        new = rule(key)
+        if new is None:
+            continue
+        if new in taken:
+            raise ValueError(f"both '{taken[new]}' and '{key}' would become '{new}'")
+        taken[new] = key
+        out[key] = new
+    return out
