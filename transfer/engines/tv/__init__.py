@@ -1,0 +1,1 @@
+"""The torchvision engine: the same YAMLs, detectors and results with nothing to compile."""

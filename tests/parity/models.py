@@ -1,0 +1,46 @@
+"""The same detector on both engines, with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from transfer.config.load import load_config
+
+# What random weights lack: detections with high scores. Scaling the last layers spreads scores over (0, 1).
+SPREAD = {
+    "roi_heads.box_predictor.cls_score.weight": 30.0,
+    "proposal_generator.rpn_head.objectness_logits.weight": 20.0,
+}
+
+
+def pair(config: Path, opts: Sequence[str], norm: str = "BN") -> tuple[Any, nn.Module, nn.Module]:
+    """(config, Detectron2's model, the torchvision engine's model), equal weights with lively BN statistics, on CPU."""
+    from detectron2.modeling import build_model
+
+    from transfer.engines.d2.engine import Detectron2Engine
+    from transfer.engines.tv.detector import build_detector
+    from transfer.engines.tv.weights import detectron2_state, load_weights
+
+    opts = [*opts, "MODEL.RESNETS.NORM", norm]
+    cfg = load_config(config, opts)
+    torch.manual_seed(0)
+    ours = build_detector(cfg, norm, "cpu")
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    state = detectron2_state(ours)
+    for key, factor in SPREAD.items():
+        state[key] *= factor
+    state["backbone.stem.conv1.weight"] *= sum(cfg.MODEL.PIXEL_STD) / 171.0  # std 1 would saturate every softmax
+    load_weights(ours, state, "test")
+    theirs = build_model(load_config(config, opts, Detectron2Engine().defaults()))
+    incompatible = theirs.load_state_dict(state, strict=False)
+    assert not incompatible.missing_keys and not incompatible.unexpected_keys
+    return cfg, theirs, ours

@@ -1,0 +1,164 @@
+"""What surrounds the model: augmentation, optimizer groups, learning rates, precise BN, and files that cross over."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from tests.parity.models import pair
+from transfer.config.load import load_config
+from transfer.data import catalog
+from transfer.engines.tv import data, solver
+
+pytestmark = pytest.mark.d2
+
+
+def test_same_augmentation_parameters_same_tensors(generated):
+    from detectron2.data import detection_utils
+    from detectron2.data import transforms as T
+    from detectron2.structures import BoxMode
+
+    (spec,) = catalog.resolve(["generated_trainval"], [generated / "voc.yaml"])
+    records = catalog.load(spec)
+    sampler = data.TrainSamples(
+        records, channel_order="BGR", short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0
+    )
+    for record, edge, flip in zip(records, [48, 64, 97, 111, 160, 200] * 2, [True, False] * 6, strict=True):
+        ours = sampler.augmented(record, edge, flip)
+        image = detection_utils.read_image(record["file_name"], format="BGR")
+        aug = T.AugInput(image)
+        flips = [T.RandomFlip(prob=1.0)] if flip else []
+        transforms = T.AugmentationList([T.ResizeShortestEdge([edge], 213, "choice"), *flips])(aug)
+        assert torch.equal(ours["image"], torch.from_numpy(aug.image.transpose(2, 0, 1).copy()))
+        annotations = [
+            detection_utils.transform_instance_annotations(
+                {**a, "bbox_mode": BoxMode.XYXY_ABS}, transforms, aug.image.shape[:2]
+            )
+            for a in copy.deepcopy(record["annotations"])
+        ]
+        instances = detection_utils.filter_empty_instances(
+            detection_utils.annotations_to_instances(annotations, aug.image.shape[:2])
+        )
+        assert torch.equal(ours["boxes"], instances.gt_boxes.tensor)
+        assert torch.equal(ours["labels"], instances.gt_classes)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [[], ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"], ["SOLVER.WARMUP_METHOD", "constant"],
+     ["SOLVER.STEPS", "(3, 3000)"]],
+    ids=["steps", "cosine", "constant warm-up", "step within warm-up"],
+)  # fmt: skip
+def test_learning_rate_at_every_iteration(small_config, opts):
+    from detectron2.solver import build_lr_scheduler
+
+    cfg = load_config(small_config, opts)
+    s = cfg.SOLVER
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=s.BASE_LR)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    for i in range(s.MAX_ITER):
+        ours = solver.learning_rate(
+            i,
+            schedule=s.LR_SCHEDULER_NAME,
+            base_lr=s.BASE_LR,
+            base_lr_end=s.BASE_LR_END,
+            max_iter=s.MAX_ITER,
+            steps=s.STEPS,
+            gamma=s.GAMMA,
+            warmup_iters=s.WARMUP_ITERS,
+            warmup_factor=s.WARMUP_FACTOR,
+            warmup_method=s.WARMUP_METHOD,
+        )
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), i
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"weight_decay_bias": 0.0, "bias_lr_factor": 2.0}, {"weight_decay_norm": 0.01}], ids=str
+)
+def test_optimizer_groups(small_config, small_opts, settings):
+    from detectron2.solver.build import get_default_optimizer_params
+
+    from transfer.convert.keymap import detector_to_detectron2
+
+    _, theirs, ours = pair(small_config, small_opts)
+    common = {"base_lr": 0.02, "weight_decay": 1e-4, "weight_decay_norm": 0.0, "bias_lr_factor": 1.0,
+              "weight_decay_bias": None, **settings}  # fmt: skip
+
+    def by_name(model, groups, rename):
+        names = {p: rename(n) for n, p in model.named_parameters()}
+        return {names[p]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+
+    expected = by_name(theirs, get_default_optimizer_params(theirs, **common), lambda n: n)
+    assert by_name(ours, solver.parameter_groups(ours, **common), detector_to_detectron2) == expected
+
+
+def test_batches_group_by_aspect_ratio_as_detectron2s():
+    from detectron2.data.common import AspectRatioGroupedDataset
+
+    rng = np.random.default_rng(0)
+    items = [{"width": int(w), "height": 10, "at": i} for i, w in enumerate(rng.integers(5, 16, 60))]
+    expected = [[item["at"] for item in batch] for batch in AspectRatioGroupedDataset(items, 4)]
+    wide = [item["width"] > item["height"] for item in items]
+    ours = data.batches(((i, i) for i in range(60)), wide, 4, grouping=True)
+    assert [[i for _, i in batch] for batch in ours] == expected
+
+
+def test_a_detector_trained_by_one_engine_evaluates_the_same_on_the_other(small_config, small_opts, tmp_path):
+    """Both ways round, for a detector that has learnt something: AP within 0.1."""
+    from transfer.engines.d2.engine import Detectron2Engine
+    from transfer.engines.tv.engine import TorchvisionEngine
+
+    engines = {"detectron2": Detectron2Engine(), "torchvision": TorchvisionEngine()}
+    train = [*small_opts, "SOLVER.MAX_ITER", "30", "SOLVER.STEPS", "(25,)", "DATASETS.TEST", "('generated_trainval',)",
+             "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01", "SOLVER.CHECKPOINT_PERIOD", "1000"]  # fmt: skip
+    for name, engine in engines.items():
+        out = tmp_path / name
+        trained = engine.train(load_config(small_config, [*train, "OUTPUT_DIR", str(out)], engine.defaults()))
+        assert trained.metrics["bbox/AP50"] > 0
+        for other_name, other in engines.items():
+            where = tmp_path / f"{name}-on-{other_name}"
+            opts = [*train, "OUTPUT_DIR", str(where), "MODEL.WEIGHTS", str(out / "model_final.pth")]
+            evaluated = other.evaluate(load_config(small_config, opts, other.defaults()))
+            assert evaluated.config_digest == trained.config_digest
+            for metric in ("bbox/AP", "bbox/AP50", "bbox/AP75"):
+                assert evaluated.metrics[metric] == pytest.approx(trained.metrics[metric], abs=0.1), metric
+
+
+def test_precise_bn_statistics(small_config, small_opts, generated):
+    """The same batches give the same running statistics on both engines."""
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils.events import EventStorage
+    from fvcore.nn.precise_bn import update_bn_stats
+
+    from transfer.engines.tv import loop
+    from transfer.engines.tv.weights import detectron2_state
+
+    _, theirs, ours = pair(small_config, small_opts)
+    (spec,) = catalog.resolve(["generated_trainval"], [generated / "voc.yaml"])
+    records = catalog.load(spec)
+    sampler = data.TrainSamples(
+        records, channel_order="RGB", short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0
+    )
+    batches = [[sampler.augmented(records[i], 64, False), sampler.augmented(records[i + 1], 64, True)] for i in (0, 2)]
+
+    def converted(batch):
+        return [
+            {"image": s["image"], "instances": Instances(tuple(s["image"].shape[1:]), gt_boxes=Boxes(s["boxes"]),
+                                                         gt_classes=s["labels"])} for s in batch
+        ]  # fmt: skip
+
+    theirs.train()
+    torch.manual_seed(1)
+    with EventStorage(), torch.no_grad():
+        update_bn_stats(theirs, iter([converted(b) for b in batches]), 2)
+    torch.manual_seed(1)
+    loop.precise_bn(ours, iter(batches), 2)
+    state = detectron2_state(ours)
+    for key, value in theirs.state_dict().items():
+        if "running" in key:
+            assert torch.allclose(value, state[key], rtol=1e-4, atol=1e-5), key

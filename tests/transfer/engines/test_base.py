@@ -1,0 +1,67 @@
+"""The contract's rules: resume, norms, devices, weights; and which engine is taken."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from pretrain.runtime.config import ConfigError
+from transfer.engines import base, select
+from transfer.engines.base import EngineError, RunNotes
+
+
+def test_resume_rules(tmp_path):
+    assert base.check_resume(tmp_path, "no") is False
+    assert base.check_resume(tmp_path, "auto") is False
+    with pytest.raises(EngineError, match="no checkpoint in"):
+        base.check_resume(tmp_path, "must")
+    (tmp_path / base.LAST_CHECKPOINT).write_text("model_0000001.pth")
+    assert base.check_resume(tmp_path, "must") and base.check_resume(tmp_path, "auto")
+    with pytest.raises(EngineError, match="holds the checkpoint of an earlier run"):
+        base.check_resume(tmp_path, "no")
+
+
+def test_synchronised_norms_are_plain_in_one_process_and_that_is_noted():
+    notes = RunNotes()
+    assert base.resolve_norm("naiveSyncBN", 1, notes) == "BN" and "naiveSyncBN" in notes.lines[0]
+    assert base.resolve_norm("naiveSyncBN", 2, notes) == "naiveSyncBN"
+    assert base.resolve_norm("FrozenBN", 1, notes) == "FrozenBN"
+    assert len(notes.lines) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_no_gpu_is_noted():
+    notes = RunNotes()
+    assert base.resolve_device("cuda", notes) == "cpu" and "no GPU" in notes.lines[0]
+    assert base.resolve_device("cpu", RunNotes()) == "cpu"
+
+
+def test_absent_weights_are_an_error(small_config, tmp_path):
+    from transfer.config.load import load_config
+
+    assert base.weights_file(load_config(small_config)) is None
+    with pytest.raises(ConfigError, match="does not exist; convert a checkpoint"):
+        base.weights_file(load_config(small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")]))
+
+
+def test_selection(monkeypatch):
+    assert select.select("torchvision").name == "torchvision"
+    with pytest.raises(EngineError, match="choose one of auto, detectron2, torchvision"):
+        select.select("jax")
+    monkeypatch.setattr(select, "detectron2_problem", lambda: "Detectron2 is not installed")
+    assert select.select("auto").name == "torchvision"
+    with pytest.raises(EngineError, match="not installed; install it with `make detectron2`"):
+        select.select("detectron2")
+
+
+@pytest.mark.d2
+def test_detectron2_is_the_default_where_it_imports():
+    assert select.select("auto").name == "detectron2" == select.select("detectron2").name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("detectron2") is not None, reason="Detectron2 is installed")
+def test_an_explicit_choice_never_falls_back():
+    with pytest.raises(EngineError, match="Detectron2 is not installed"):
+        select.select("detectron2")

@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""Fine-tunes or evaluates a detector: tools/train_net.py --config-file configs/transfer/voc/... [KEY VALUE ...]"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from pretrain.runtime import dist
+from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import setup_logging
+from transfer.config.load import load_config
+from transfer.data.catalog import DatasetError
+from transfer.engines.base import EngineError
+from transfer.engines.select import CHOICES, select
+
+EXPECTED = (ConfigError, CheckpointError, DatasetError, EngineError, FloatingPointError)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--config-file", required=True, metavar="FILE", help="a YAML of configs/transfer/, or yours")
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
+    p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
+    p.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
+    p.add_argument(
+        "--resume", nargs="?", const="must", default="no", choices=("must", "auto"),
+        help="continue from OUTPUT_DIR; 'auto' starts anew if there is nothing to continue",
+    )  # fmt: skip
+    p.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config options, e.g. MODEL.WEIGHTS r50.pkl SEED 1")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    dist.init_from_env("cuda" if torch.cuda.is_available() else "cpu")
+    setup_logging(None, dist.rank())
+    try:
+        engine = select(args.engine)
+        cfg = load_config(args.config_file, args.opts, engine.defaults())
+        if args.eval_only:
+            result = engine.evaluate(cfg, num_gpus=args.num_gpus)
+        else:
+            result = engine.train(cfg, resume=args.resume, num_gpus=args.num_gpus)
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        dist.shutdown()
+    if dist.is_main():
+        for name, value in result.metrics.items():
+            print(f"{name:<24}{value:8.3f}")
+        print(f"{os.path.join(cfg.OUTPUT_DIR, 'result.json')}  ({result.engine}, {result.seconds:.0f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The engine contract, and the few things that both engines do alike: notes, results, resume rules."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime import checkpoint, provenance
+from pretrain.runtime.config import ConfigError, to_dict
+from pretrain.runtime.result import RunResult
+from transfer.config.load import digest
+
+logger = logging.getLogger(__name__)
+
+FINAL_WEIGHTS = "model_final.pth"
+LAST_CHECKPOINT = "last_checkpoint"  # a text file that names the newest training checkpoint, as Detectron2 writes it
+SYNC_NORMS = ("SyncBN", "naiveSyncBN", "nnSyncBN")
+
+
+class EngineError(RuntimeError):
+    """An engine that cannot run what it was asked to; the message says what to do."""
+
+
+class Engine(ABC):
+    """Trains and evaluates the detectors of `configs/transfer/`.
+
+    Checkpoints on disk carry Detectron2's names whichever engine wrote them, so either engine, and stock Detectron2,
+    reads them.
+    """
+
+    name: str
+
+    @abstractmethod
+    def defaults(self) -> CfgNode:
+        """A fresh, mutable defaults tree with this project's own keys added."""
+
+    @abstractmethod
+    def train(self, cfg: CfgNode, resume: str = "no", num_gpus: int = 1) -> RunResult:
+        """Trains from `MODEL.WEIGHTS` to `SOLVER.MAX_ITER`, evaluates on `DATASETS.TEST`, saves `result.json`.
+
+        Args:
+            cfg: frozen config; `OUTPUT_DIR` is the run's folder.
+            resume: "no" starts anew, "must" continues from the last checkpoint in `OUTPUT_DIR` and fails without one,
+                "auto" continues if there is one.
+            num_gpus: processes on this machine (one per GPU; on CPU the torchvision engine takes gloo processes).
+
+        Raises:
+            ConfigError, EngineError: before the first iteration.
+        """
+
+    @abstractmethod
+    def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
+        """Evaluates `MODEL.WEIGHTS` (a detector) on `DATASETS.TEST`; saves `result.json`."""
+
+
+@dataclass
+class RunNotes:
+    """Decisions that a reader of the result must know; each is logged when it is made."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, line: str) -> None:
+        if line not in self.lines:
+            self.lines.append(line)
+            logger.info(line)
+
+
+def resolve_device(wanted: str, notes: RunNotes) -> str:
+    """`MODEL.DEVICE` as it can be had here: "cuda" becomes "cpu" on a machine without a GPU, and the notes say so."""
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        notes.add(f"MODEL.DEVICE is '{wanted}' but there is no GPU here: running on the CPU")
+        return "cpu"
+    return wanted
+
+
+def resolve_norm(norm: str, processes: int, notes: RunNotes) -> str:
+    """The kind of batch norm that runs: synchronising over one process is plain BN, and the notes say so.
+
+    The state dict is the same either way, and the config keeps the name it was written with.
+    """
+    if norm in SYNC_NORMS and processes == 1:
+        notes.add(f"MODEL.RESNETS.NORM is '{norm}': with one process that is plain BN over its whole batch")
+        return "BN"
+    return norm
+
+
+def check_resume(output_dir: Path, resume: str) -> bool:
+    """Whether to continue from a checkpoint in `output_dir`.
+
+    Raises:
+        EngineError: `resume="must"` and there is nothing to continue from; or `resume="no"` and there is something
+            that a fresh run would overwrite.
+    """
+    if resume not in ("no", "must", "auto"):
+        raise ValueError(f"resume must be no, must or auto, not {resume!r}")
+    found = (output_dir / LAST_CHECKPOINT).is_file()
+    if resume == "must" and not found:
+        raise EngineError(f"--resume: no checkpoint in '{output_dir}'; drop --resume or use --resume auto")
+    if resume == "no" and found:
+        raise EngineError(
+            f"'{output_dir}' holds the checkpoint of an earlier run; continue it with --resume, or choose another "
+            "OUTPUT_DIR"
+        )
+    return found and resume != "no"
+
+
+def weights_file(cfg: CfgNode) -> str | None:
+    """Local path of `MODEL.WEIGHTS`; None means random initialisation.
+
+    Raises:
+        ConfigError: the file does not exist.
+    """
+    path = cfg.MODEL.WEIGHTS
+    if not path:
+        return None
+    if "://" in path:
+        from fvcore.common.file_io import PathManager  # downloads http(s) addresses into its cache
+
+        if path.startswith("detectron2://"):
+            path = "https://dl.fbaipublicfiles.com/detectron2/" + path[len("detectron2://") :]
+        return str(PathManager.get_local_path(path))
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"MODEL.WEIGHTS '{path}' does not exist; convert a checkpoint with "
+            "tools/convert-pretrain-to-detectron2.py, or leave it empty for random initialisation"
+        )
+    return path
+
+
+def save_config(cfg: CfgNode, output_dir: Path) -> None:
+    """Writes the full resolved config to `output_dir/config.yaml`."""
+    with checkpoint.atomic_write(output_dir / "config.yaml", "w") as f:
+        yaml.safe_dump(to_dict(cfg), f, default_flow_style=None, width=120)
+
+
+def finish(
+    engine: str,
+    kind: str,
+    cfg: CfgNode,
+    metrics: Mapping[str, float],
+    notes: Sequence[str],
+    started: float,
+    artifacts: Mapping[str, str],
+    extra: Mapping[str, Any],
+    initial_weights: str | None,
+    seed: int,
+) -> RunResult:
+    """Assembles the result of a run and saves it as `OUTPUT_DIR/result.json`."""
+    result = RunResult(
+        kind=kind,
+        engine=engine,
+        seed=seed,
+        config_digest=digest(cfg),
+        weights_sha256=checkpoint.sha256(initial_weights) if initial_weights else None,
+        metrics=dict(metrics),
+        iterations=cfg.SOLVER.MAX_ITER if kind == "train" else 0,
+        seconds=time.time() - started,
+        notes=list(notes),
+        artifacts=dict(artifacts),
+        provenance=provenance.environment(),
+        extra=dict(extra),
+    )
+    result.save(cfg.OUTPUT_DIR)
+    return result

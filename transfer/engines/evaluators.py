@@ -1,0 +1,44 @@
+"""From detections to metrics and files, the same on both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transfer.data import catalog
+from transfer.data.catalog import DatasetSpec, Record
+from transfer.evaluation.coco_ap import coco_average_precision
+from transfer.evaluation.predictions import ImageDetections, save_coco_json
+from transfer.evaluation.voc_ap import voc_average_precision
+
+
+def predictions_file(dataset: str) -> str:
+    """Name of the file, in a run's folder, that keeps its detections on `dataset` (COCO's results json)."""
+    return f"predictions_{dataset}.json"
+
+
+def evaluate_detections(
+    spec: DatasetSpec, records: Sequence[Record], detections: Sequence[ImageDetections], output_dir: Path | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Metrics in percent ("bbox/AP", "bbox/AP50", ...), and details for `RunResult.extra` (per-class tables).
+
+    VOC sets get VOC AP, rounded as Detectron2 rounds (the papers' numbers were made so) and, under "bbox_unrounded/",
+    of the numbers as they are; COCO sets get COCO AP. The detections are saved if there is a folder for them.
+    """
+    names = catalog.class_names(spec)
+    if output_dir is not None:
+        save_coco_json(output_dir / predictions_file(spec.name), detections, catalog.category_ids(spec))
+    if spec.format == "coco":
+        assert spec.json_file is not None
+        boxes = coco_average_precision(spec.json_file, detections)
+        summary = {f"bbox/{name}": getattr(boxes, name) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+        return summary, {"per_class": {name: {"AP": ap} for name, ap in boxes.per_class.items()}, "metric": "COCO"}
+    assert spec.year is not None
+    metrics: dict[str, float] = {}
+    per_class: dict[str, dict[str, float]] = {}
+    for prefix, rounded in (("bbox", True), ("bbox_unrounded", False)):
+        result = voc_average_precision(records, detections, names, spec.year, rounded)
+        metrics.update({f"{prefix}/AP": result.AP, f"{prefix}/AP50": result.AP50, f"{prefix}/AP75": result.AP75})
+        per_class = per_class or result.per_class
+    return metrics, {"per_class": per_class, "metric": "11-point" if spec.year == 2007 else "area"}

@@ -1,0 +1,51 @@
+"""Which engine runs: a command-line choice, never a config key."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+
+from transfer.engines.base import Engine, EngineError
+
+logger = logging.getLogger(__name__)
+
+CHOICES = ("auto", "detectron2", "torchvision")
+_INSTALL = "install it with `make detectron2`, or use --engine torchvision"
+
+
+def select(choice: str = "auto") -> Engine:
+    """The engine to use. `auto` takes Detectron2 where it imports, else torchvision, and logs which and why.
+
+    Raises:
+        EngineError: an explicit choice that is not available (it never falls back), or an unknown name.
+    """
+    if choice not in CHOICES:
+        raise EngineError(f"unknown engine '{choice}'; choose one of {', '.join(CHOICES)}")
+    if choice == "torchvision":
+        return _torchvision()
+    problem = detectron2_problem()
+    if problem is None:
+        if choice == "auto":
+            logger.info("engine: detectron2 (it imports, and is the engine of the papers)")
+        from transfer.engines.d2.engine import Detectron2Engine
+
+        return Detectron2Engine()
+    if choice == "detectron2":
+        raise EngineError(f"--engine detectron2: {problem}; {_INSTALL}")
+    logger.info("engine: torchvision (%s)", problem)
+    return _torchvision()
+
+
+def detectron2_problem() -> str | None:
+    """Why Detectron2 cannot be used here; None if it can."""
+    if importlib.util.find_spec("transfer.engines.d2") is None:
+        return "this installation has no transfer.engines.d2"
+    from transfer.engines import d2
+
+    return d2.problem()
+
+
+def _torchvision() -> Engine:
+    from transfer.engines.tv.engine import TorchvisionEngine
+
+    return TorchvisionEngine()

@@ -1,0 +1,205 @@
+"""Images and boxes to network inputs, pixel for pixel as Detectron2's default mapper makes them.
+
+A training sample is a pure function of (seed, position in the stream), so that a resumed run, or one with another
+number of workers, sees the same inputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+
+from pretrain.runtime.seed import derive
+from transfer.data.catalog import DatasetError
+
+Record = dict[str, Any]
+
+
+def read_image(path: str, channel_order: str) -> np.ndarray:
+    """(H, W, 3) uint8, upright by its EXIF orientation, in "RGB" or "BGR".
+
+    Raises:
+        DatasetError: the file is missing or no readable image.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read image '{path}': {error}") from error
+    return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
+
+
+def output_size(height: int, width: int, short_edge: int, max_size: int) -> tuple[int, int]:
+    """(height, width) once the shorter edge is `short_edge` pixels and the longer at most `max_size`."""
+    scale = short_edge / min(height, width)
+    new_h, new_w = (float(short_edge), scale * width) if height < width else (scale * height, float(short_edge))
+    if max(new_h, new_w) > max_size:
+        shrink = max_size / max(new_h, new_w)
+        new_h, new_w = new_h * shrink, new_w * shrink
+    return int(new_h + 0.5), int(new_w + 0.5)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Antialiased bilinear, by PIL, on 8 bits. (H, W, 3) uint8 -> (h, w, 3) uint8."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def transform_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int], flip: bool) -> np.ndarray:
+    """(M, 4) XYXY boxes through the same resize and flip, clipped to the new (h, w). float64 -> float32."""
+    boxes = boxes.astype(np.float64) * np.array([new[1] / old[1], new[0] / old[0]] * 2)
+    if flip:
+        boxes = np.stack([new[1] - boxes[:, 2], boxes[:, 1], new[1] - boxes[:, 0], boxes[:, 3]], axis=1)
+    limit = np.array([new[1], new[0]] * 2, dtype=np.float64)
+    return np.minimum(boxes.clip(min=0), limit).astype(np.float32)
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(h, w, 3) -> (3, h, w) uint8."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def checked_image(record: Record, channel_order: str) -> np.ndarray:
+    """`read_image`, and the size that the annotation promises.
+
+    Raises:
+        DatasetError: the file's size is not the annotation's (its boxes would be in other pixels).
+    """
+    image = read_image(record["file_name"], channel_order)
+    if image.shape[:2] != (record["height"], record["width"]):
+        raise DatasetError(
+            f"'{record['file_name']}' is {image.shape[1]}x{image.shape[0]} but its annotation says "
+            f"{record['width']}x{record['height']} (width x height); correct the annotation"
+        )
+    return image
+
+
+class TrainSamples(Dataset):
+    """(position, index) -> {"image", "boxes", "labels"}, augmented by the randomness of that position alone."""
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        channel_order: str,
+        short_edges: Sequence[int],
+        sampling: str,
+        max_size: int,
+        flip: bool,
+        seed: int,
+    ):
+        """
+        Args:
+            short_edges: lengths of the shorter edge in pixels; `sampling` "choice" takes one of them, "range" an
+                integer between the two.
+        """
+        self.records = records
+        self.channel_order, self.short_edges, self.sampling = channel_order, tuple(short_edges), sampling
+        self.max_size, self.flip, self.seed = max_size, flip, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        position, index = key
+        rng = np.random.default_rng(derive(self.seed, 1, position))
+        if self.sampling == "range":
+            short_edge = int(rng.integers(self.short_edges[0], self.short_edges[1] + 1))
+        else:
+            short_edge = int(rng.choice(self.short_edges))
+        return self.augmented(self.records[index], short_edge, flip=self.flip and rng.random() < 0.5)
+
+    def augmented(self, record: Record, short_edge: int, flip: bool) -> dict[str, Any]:
+        """The network's input at this size and orientation: image (3, h, w) uint8, boxes (M, 4), labels (M,)."""
+        image = checked_image(record, self.channel_order)
+        old_h, old_w = old = (image.shape[0], image.shape[1])
+        new = output_size(old_h, old_w, short_edge, self.max_size)
+        image = resize(image, new)
+        objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+        raw = np.array([a["bbox"] for a in objects], dtype=np.float64).reshape(-1, 4)
+        boxes = torch.from_numpy(transform_boxes(raw, old, new, flip))
+        labels = torch.tensor([a["category_id"] for a in objects], dtype=torch.int64)
+        keep = ((boxes[:, 2:] - boxes[:, :2]) > 1e-5).all(dim=1)
+        return {
+            "image": to_tensor(image[:, ::-1] if flip else image),
+            "boxes": boxes[keep],
+            "labels": labels[keep],
+        }
+
+
+class TestSamples(Dataset):
+    """index -> {"image", "height", "width", "image_id"} at the test scale."""
+
+    def __init__(self, records: Sequence[Record], *, channel_order: str, short_edge: int, max_size: int):
+        self.records, self.channel_order = records, channel_order
+        self.short_edge, self.max_size = short_edge, max_size
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.records[index]
+        image = checked_image(record, self.channel_order)
+        h, w = image.shape[:2]
+        size = (h, w) if self.short_edge == 0 else output_size(h, w, self.short_edge, self.max_size)
+        return {
+            "image": to_tensor(resize(image, size)),
+            "height": record["height"],
+            "width": record["width"],
+            "image_id": record["image_id"],
+        }
+
+
+def index_stream(count: int, seed: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[int, int]]:
+    """Endless (position, index): one permutation of range(count) after another, every `world_size`-th for each rank."""
+
+    def everything() -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield from torch.randperm(count, generator=generator).tolist()
+
+    return itertools.islice(enumerate(everything()), rank, None, world_size)
+
+
+def batches(
+    stream: Iterator[tuple[int, int]], wide: Sequence[bool], batch_size: int, grouping: bool
+) -> Iterator[list[tuple[int, int]]]:
+    """Endless batches of (position, index); with `grouping`, each holds only wide or only tall images."""
+    buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    for item in stream:
+        bucket = buckets[grouping and wide[item[1]]]
+        bucket.append(item)
+        if len(bucket) == batch_size:
+            yield list(bucket)
+            bucket.clear()
+
+
+def train_loader(
+    samples: TrainSamples, batch_size: int, *, grouping: bool, workers: int, start: int, rank: int, world_size: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Endless batches of this rank from iteration `start` on.
+
+    Args:
+        batch_size: images per process.
+        start: batches that an earlier process has already consumed; they are skipped without reading an image.
+    """
+    wide = [r["width"] > r["height"] for r in samples.records]
+    stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size)
+    chosen = itertools.islice(batches(stream, wide, batch_size, grouping), start, None)
+    loader = DataLoader(
+        samples,
+        batch_sampler=chosen,
+        num_workers=workers,
+        collate_fn=list,
+        generator=torch.Generator(),  # its own, so that starting a loader leaves the model's random numbers alone
+    )
+    return iter(loader)
+
+
+def drop_empty(records: Sequence[Record]) -> list[Record]:
+    """Records that have something to learn from: at least one object that is not a crowd region."""
+    return [r for r in records if any(not a.get("iscrowd", 0) for a in r["annotations"])]

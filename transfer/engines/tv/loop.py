@@ -1,0 +1,200 @@
+"""The iterations: step, log, checkpoint, precise batch norm. Resumable at every checkpoint, bit for bit on the CPU."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+from torch import nn
+
+from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.log import MetricsWriter, progress
+from pretrain.runtime.seed import capture_rng, restore_rng
+from transfer.engines.base import LAST_CHECKPOINT
+from transfer.engines.tv.weights import as_tensors, detectron2_state, load_weights
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY = 20
+Batch = list[dict[str, Any]]
+
+
+class Training:
+    """State of a run: model, optimizer, scaler, iteration; saved and restored together with every rank's RNG."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, amp: bool, output_dir: Path):
+        """
+        Args:
+            model: the detector itself, not its DistributedDataParallel wrapper.
+            amp: fp16 autocast with loss scaling (CUDA only).
+            output_dir: folder of checkpoints and metrics.
+        """
+        self.model, self.optimizer, self.output_dir, self.amp = model, optimizer, output_dir, amp
+        self.scaler = torch.amp.GradScaler("cuda", enabled=amp)
+        self.iteration = 0
+        self.seconds = 0.0
+
+    def save(self) -> None:
+        """Writes `model_<iteration>.pth` and points `last_checkpoint` to it; the one before it is removed."""
+        rng = dist.gather_objects(capture_rng())
+        if dist.is_main():
+            name = f"model_{self.iteration - 1:07d}.pth"
+            state = {
+                "model": detectron2_state(self.model),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "iteration": self.iteration,
+                "seconds": self.seconds,
+                "rng": rng,
+                "engine": "torchvision",
+            }
+            checkpoint.save(state, self.output_dir / name)
+            with checkpoint.atomic_write(self.output_dir / LAST_CHECKPOINT, "w") as f:
+                f.write(name)
+            for old in self.output_dir.glob("model_*.pth"):
+                if re.fullmatch(r"model_\d{7}\.pth", old.name) and old.name != name:
+                    old.unlink()
+        dist.barrier()
+
+    def restore(self) -> None:
+        """Continues from `last_checkpoint`.
+
+        Raises:
+            CheckpointError: the file is unreadable, is another engine's, or was written by another number of processes.
+        """
+        path = self.output_dir / (self.output_dir / LAST_CHECKPOINT).read_text().strip()
+        state = checkpoint.load(path)
+        if state.get("engine") != "torchvision":
+            raise checkpoint.CheckpointError(
+                f"'{path}' was written by Detectron2; a run is resumed by the engine that began it (its weights can be "
+                "evaluated, or fine-tuned further, by either: MODEL.WEIGHTS)"
+            )
+        if len(state["rng"]) != dist.world_size():
+            raise checkpoint.CheckpointError(
+                f"'{path}' was written by {len(state['rng'])} processes, not {dist.world_size()}; resume with as many"
+            )
+        load_weights(self.model, as_tensors(state["model"]), str(path))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        restore_rng(state["rng"][dist.rank()])
+
+
+def run(
+    training: Training,
+    forward: nn.Module,
+    batches: Iterator[Batch],
+    *,
+    max_iter: int,
+    learning_rate: Callable[[int], float],
+    clip: Callable[[list[nn.Parameter]], None] | None,
+    checkpoint_period: int,
+    eval_period: int,
+    evaluate: Callable[[], Mapping[str, float]],
+    images_per_batch: int,
+) -> None:
+    """Iterates from `training.iteration` to `max_iter`.
+
+    Args:
+        forward: what computes the losses (the model, or its DistributedDataParallel wrapper).
+        batches: endless, already at the right position.
+        learning_rate: iteration -> base rate; a group's rate is that times its `lr_scale`.
+        evaluate: called every `eval_period` iterations (0 = never) but not at the end.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the last checkpoint stays.
+    """
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    device_type = next(training.model.parameters()).device.type
+    bar = progress(max_iter, "fine-tune", initial=training.iteration, disable=not dist.is_main())
+    with bar, MetricsWriter(training.output_dir / ".", training.iteration) if dist.is_main() else _NoMetrics() as out:
+        started, logged_at = time.time(), training.iteration
+        while training.iteration < max_iter:
+            forward.train()
+            rate = learning_rate(training.iteration)
+            for group in training.optimizer.param_groups:
+                group["lr"] = rate * group["lr_scale"]
+            batch = next(batches)
+            with torch.autocast(device_type, torch.float16, enabled=training.amp):
+                losses = forward(batch)
+                total = sum(losses.values())
+            if not torch.isfinite(total):
+                raise FloatingPointError(
+                    f"the loss is {float(total)} at iteration {training.iteration} "
+                    f"({', '.join(f'{k} {float(v):.3g}' for k, v in losses.items())}): training has diverged; lower "
+                    "SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS"
+                )
+            training.optimizer.zero_grad()
+            training.scaler.scale(total).backward()
+            if clip is not None:
+                training.scaler.unscale_(training.optimizer)
+                clip(parameters)
+            training.scaler.step(training.optimizer)
+            training.scaler.update()
+            training.iteration += 1
+            bar.update()
+
+            i = training.iteration
+            if i % LOG_EVERY == 0 or i == max_iter or i == 1:
+                now = time.time()
+                speed = (i - logged_at) * images_per_batch / max(now - started, 1e-9)
+                values = {k: float(v.detach()) for k, v in losses.items()}
+                values["total_loss"] = float(total.detach())
+                out.write(i - 1, **values, lr=rate, images_per_second=speed)
+                bar.set_postfix_str(f"loss {values['total_loss']:.3f}, lr {rate:.2g}, {speed:.1f} img/s", refresh=False)
+                training.seconds += now - started
+                started, logged_at = now, i
+            if eval_period and i % eval_period == 0 and i < max_iter:
+                metrics = evaluate()
+                logger.info("iteration %d: %s", i, ", ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
+                out.write(i - 1, **metrics)
+            if checkpoint_period and i % checkpoint_period == 0 and i < max_iter:
+                training.save()
+
+
+class _NoMetrics:
+    """What the other ranks write: nothing."""
+
+    def __enter__(self) -> _NoMetrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def write(self, iteration: int, **scalars: float) -> None:
+        return None
+
+
+def precise_bn(model: nn.Module, batches: Iterator[Batch], iterations: int) -> None:
+    """Replaces the running statistics by averages over `iterations` training batches with the final weights.
+
+    With several processes the averages over processes are taken, so that every one evaluates the same model
+    (Detectron2 leaves each rank its own).
+    """
+    layers = get_bn_modules(model)
+    if not layers:
+        return
+    logger.info("precise BN: statistics of %d layers over %d batches", len(layers), iterations)
+    training = model.training
+    model.train()
+    with torch.no_grad():
+        bar = progress(iterations, "precise BN", disable=not dist.is_main())
+        with bar:
+            update_bn_stats(model, _counted(batches, iterations, bar), iterations)
+    for layer in layers if dist.world_size() > 1 else []:
+        for buffer in (layer.running_mean, layer.running_var):
+            torch.distributed.all_reduce(buffer)
+            buffer /= dist.world_size()
+    model.train(training)
+
+
+def _counted(batches: Iterator[Batch], count: int, bar: Any) -> Iterator[Batch]:
+    for _ in range(count):
+        yield next(batches)
+        bar.update()

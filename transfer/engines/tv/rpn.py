@@ -1,0 +1,176 @@
+"""torchvision's region proposal network with the details in which Detectron2 differs.
+
+Overridden: anchors are not rounded, are ordered size-major, and sit on a fixed stride; proposals keep logits and only
+drop empty boxes; both losses are sums divided by (anchors per image x images), the box loss is (smooth) L1.
+
+Shape shorthand: N images, A anchors per location, M ground-truth boxes. Boxes are XYXY in pixels of the network input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+
+class Anchors(AnchorGenerator):
+    """Anchors at exact sizes, on strides that do not depend on the size of the batch."""
+
+    def __init__(
+        self,
+        sizes: Sequence[Sequence[float]],
+        aspect_ratios: Sequence[Sequence[float]],
+        strides: Sequence[int],
+        offset: float,
+    ):
+        """
+        Args:
+            sizes, aspect_ratios: one list per feature map, or a single list for all.
+            strides: of each feature map, pixels.
+            offset: centre of the first anchor, in strides from the image's corner.
+        """
+        self.strides = tuple(strides)
+        self.offset = offset
+        levels = len(self.strides)
+        super().__init__(
+            tuple(tuple(s) for s in (sizes if len(sizes) == levels else list(sizes) * levels)),
+            tuple(tuple(r) for r in (aspect_ratios if len(aspect_ratios) == levels else list(aspect_ratios) * levels)),
+        )
+
+    def generate_anchors(
+        self,
+        scales: Sequence[float],
+        aspect_ratios: Sequence[float],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+    ) -> Tensor:
+        """(len(scales) * len(aspect_ratios), 4) boxes around the origin; a ratio is height / width."""
+        rows = []
+        for size in scales:
+            for ratio in aspect_ratios:
+                w = math.sqrt(size * size / ratio)
+                h = ratio * w
+                rows.append([-w / 2, -h / 2, w / 2, h / 2])
+        return torch.tensor(rows, dtype=dtype, device=device)
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """One (sum over maps of H*W*A, 4) tensor per image (the same tensor: images of a batch share their anchors)."""
+        device = feature_maps[0].device
+        per_level = []
+        for feature, stride, cell in zip(feature_maps, self.strides, self.cell_anchors, strict=True):
+            h, w = feature.shape[-2:]
+            shift = self.offset * stride
+            xs = torch.arange(shift, w * stride, step=stride, dtype=torch.float32, device=device)
+            ys = torch.arange(shift, h * stride, step=stride, dtype=torch.float32, device=device)
+            y, x = torch.meshgrid(ys, xs, indexing="ij")
+            shifts = torch.stack((x, y, x, y), dim=-1).reshape(-1, 1, 4)
+            per_level.append((shifts + cell.to(device).reshape(1, -1, 4)).reshape(-1, 4))
+        anchors = torch.cat(per_level)
+        return [anchors] * len(image_list.image_sizes)
+
+
+class RPN(RegionProposalNetwork):
+    """Region proposal network (Faster R-CNN, section 3.1) with Detectron2's proposals, losses and normalisers."""
+
+    def __init__(
+        self,
+        *args: object,
+        min_box_size: float,
+        smooth_l1_beta: float,
+        box_weights: Sequence[float],
+        loss_weights: tuple[float, float],
+        **kwargs: object,
+    ):
+        """
+        Args:
+            min_box_size: proposals must be wider and higher than this, pixels.
+            smooth_l1_beta: where the box loss turns from L2 to L1; 0 = L1 throughout.
+            box_weights: of (dx, dy, dw, dh).
+            loss_weights: of the objectness and the box loss.
+        """
+        super().__init__(*args, **kwargs)
+        self.min_size = min_box_size
+        self.smooth_l1_beta = smooth_l1_beta
+        self.box_coder.weights = tuple(box_weights)
+        self.loss_weights = loss_weights
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Proposals per image, best first, and in training the losses `loss_rpn_cls` and `loss_rpn_loc`."""
+        maps = list(features.values())
+        logits, deltas = self.head(maps)
+        anchors = self.anchor_generator(images, maps)
+        per_level = [level[0].numel() for level in logits]
+        logits, deltas = concat_box_prediction_layers(logits, deltas)
+        losses: dict[str, Tensor] = {}
+        if self.training:
+            assert targets is not None
+            labels, matched = self.assign_targets_to_anchors(anchors, targets)
+            cls, loc = self.compute_loss(logits, deltas, labels, self.box_coder.encode(matched, anchors))
+            losses = {"loss_rpn_cls": cls * self.loss_weights[0], "loss_rpn_loc": loc * self.loss_weights[1]}
+        with torch.no_grad():
+            boxes = self.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
+            proposals, _ = self.filter_proposals(boxes, logits, images.image_sizes, per_level)
+        return proposals, losses
+
+    def filter_proposals(
+        self,
+        proposals: Tensor,
+        objectness: Tensor,
+        image_shapes: list[tuple[int, int]],
+        num_anchors_per_level: list[int],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Best `pre_nms_top_n` per level, clipped, non-empty, suppressed per level, best `post_nms_top_n` per image.
+
+        Args:
+            proposals: (N, sum H*W*A, 4); objectness: the same locations, logits.
+
+        Raises:
+            FloatingPointError: a prediction is not finite while training.
+        """
+        logits = objectness.detach().reshape(len(image_shapes), -1)
+        level_of = torch.cat([torch.full((n,), i, device=logits.device) for i, n in enumerate(num_anchors_per_level)])
+        top = self._get_top_n_idx(logits, num_anchors_per_level)
+        boxes_out, scores_out = [], []
+        for image, shape in enumerate(image_shapes):
+            boxes, scores, levels = proposals[image, top[image]], logits[image, top[image]], level_of[top[image]]
+            finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
+            if not finite.all():
+                if self.training:
+                    raise FloatingPointError("the RPN predicts Inf or NaN: training has diverged; lower SOLVER.BASE_LR")
+                boxes, scores, levels = boxes[finite], scores[finite], levels[finite]
+            boxes = clip_boxes_to_image(boxes, shape)
+            keep = ((boxes[:, 2:] - boxes[:, :2]) > self.min_size).all(dim=1)
+            boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
+            keep = batched_nms(boxes, scores, levels, self.nms_thresh)[: self.post_nms_top_n()]
+            boxes_out.append(boxes[keep])
+            scores_out.append(scores[keep])
+        return boxes_out, scores_out
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Objectness and box loss over sampled anchors, each a sum divided by (anchors per image x N)."""
+        positive, negative = (torch.cat(masks).bool() for masks in self.fg_bg_sampler(labels))
+        sampled = positive | negative
+        normaliser = self.fg_bg_sampler.batch_size_per_image * len(labels)
+        loc = box_loss(pred_bbox_deltas[positive], torch.cat(regression_targets)[positive], self.smooth_l1_beta)
+        cls = F.binary_cross_entropy_with_logits(
+            objectness.flatten()[sampled], positive[sampled].to(objectness.dtype), reduction="sum"
+        )
+        return cls / normaliser, loc / normaliser
+
+
+def box_loss(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
+    """Sum of smooth L1 over all coordinates; beta 0 is L1. (..., 4), (..., 4) -> scalar."""
+    if beta < 1e-5:
+        return F.l1_loss(predicted, target, reduction="sum")
+    return F.smooth_l1_loss(predicted, target, beta=beta, reduction="sum")

@@ -1,0 +1,82 @@
+"""Between files with Detectron2's names and the torchvision engine's modules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.runtime.checkpoint import CheckpointError
+from transfer.convert import keymap
+
+logger = logging.getLogger(__name__)
+
+
+def detectron2_state(model: nn.Module) -> dict[str, Tensor]:
+    """The detector's state under Detectron2's names, on the CPU, ready for a file that stock Detectron2 loads."""
+    out = {}
+    for key, value in model.state_dict().items():
+        name = keymap.detector_to_detectron2(key)
+        assert name is not None, f"the torchvision detector has '{key}', which Detectron2 has not"
+        out[name] = value.detach().cpu().clone()
+    return out
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
+    """Loads a whole detector, or a trunk whose conv5 goes into the box head; heads of a trunk file stay random.
+
+    Args:
+        weights: tensors by Detectron2's names: `backbone.*`, `proposal_generator.*`, ... of a detector, or `stem.*`,
+            `res2.*`, ... of a trunk.
+
+    Returns:
+        Names of the model's tensors that the file did not set.
+
+    Raises:
+        CheckpointError: a tensor of the trunk is missing or of another shape (another depth), or a detector's head
+            has another shape (another number of classes).
+    """
+    own = model.state_dict()
+    found: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        for name in _targets(key):
+            if name in own:
+                found[name] = value
+    problems = [
+        f"{name}: the file has {tuple(found[name].shape)}, the model {tuple(own[name].shape)}"
+        for name in own
+        if name in found and found[name].shape != own[name].shape
+    ]
+    optional = ("num_batches_tracked",)
+    missing = [name for name in own if name not in found and not name.endswith(optional)]
+    trunk_missing = [name for name in missing if _is_trunk(name)]
+    is_detector = any(key.startswith("proposal_generator.") for key in weights)
+    problems += [f"{name}: not in the file" for name in (missing if is_detector else trunk_missing)]
+    if problems:
+        shown = "\n  ".join(problems[:5]) + (f"\n  ... and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(
+            f"'{source}' does not fit this model; check MODEL.RESNETS.DEPTH, the number of classes, and that the file "
+            f"was converted for Detectron2:\n  {shown}"
+        )
+    model.load_state_dict({name: found.get(name, value) for name, value in own.items()})
+    return missing
+
+
+def _is_trunk(name: str) -> bool:
+    return name.startswith(("backbone.", "roi_heads.box_head.layer4."))
+
+
+def _targets(key: str) -> list[str]:
+    """Names in the model that a file's tensor may go to."""
+    whole = keymap.detector_to_torchvision(key)
+    if whole is not None:
+        return [whole]
+    trunk = keymap.trunk_to_torchvision(key)
+    return [] if trunk is None else [f"backbone.{trunk}", f"roi_heads.box_head.{trunk}"]
+
+
+def as_tensors(state: Mapping[str, object]) -> dict[str, Tensor]:
+    """numpy arrays (of a `.pkl`) and tensors alike, as tensors."""
+    return {k: torch.as_tensor(v) for k, v in state.items()}
