@@ -22,22 +22,25 @@ from transfer.engines.select import CHOICES, select
 EXPECTED = (ConfigError, CheckpointError, DatasetError, EngineError, FloatingPointError)
 
 
-def parser() -> argparse.ArgumentParser:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--config-file", required=True, metavar="FILE", help="a YAML of configs/transfer/, or yours")
     p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
     p.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
     p.add_argument(
-        "--resume", nargs="?", const="must", default="no", choices=("must", "auto"),
+        "--resume", nargs="?", const="must", default="no", metavar="auto",
         help="continue from OUTPUT_DIR; 'auto' starts anew if there is nothing to continue",
     )  # fmt: skip
     p.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config options, e.g. MODEL.WEIGHTS r50.pkl SEED 1")
-    return p
+    args = p.parse_args(argv)
+    if args.resume not in ("no", "must", "auto"):  # `--resume KEY VALUE`: the word belongs to the options
+        args.opts, args.resume = [args.resume, *args.opts], "must"
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    args = parse(argv)
     dist.init_from_env("cuda" if torch.cuda.is_available() else "cpu")
     setup_logging(None, dist.rank())
     try:

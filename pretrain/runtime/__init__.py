@@ -1,1 +1,1 @@
-"""What both halves share: processes, seeds, logs, checkpoints, provenance, results. The only part `transfer` may import."""
+"""What both halves share: processes, seeds, logs, checkpoints, results. The only part `transfer` may import."""

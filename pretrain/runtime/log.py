@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pretrain.runtime.checkpoint import atomic_write
+
 
 def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> None:
     """Rank 0 logs to the screen; every rank logs to `output_dir/log.txt` (`log.txt.rank1`, ... for the others)."""
@@ -68,9 +70,9 @@ class MetricsWriter:
         self.path = Path(output_dir) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read_metrics(self.path) if line["iteration"] < start_iteration]
-        self._file = open(self.path, "w", buffering=1)
-        for line in kept:
-            self._file.write(json.dumps(line) + "\n")
+        with atomic_write(self.path, "w") as f:
+            f.writelines(json.dumps(line) + "\n" for line in kept)
+        self._file = open(self.path, "a", buffering=1)
         self._board = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class RunResult:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         path = Path(folder) / FILE_NAME
-        checkpoint.save_json(dataclasses.asdict(self), path)
+        checkpoint.save_json(_without_nan(dataclasses.asdict(self)), path)
         return path
 
     @classmethod
@@ -56,6 +57,17 @@ class RunResult:
         """Reads `folder/result.json`; raises FileNotFoundError or ValueError naming the file."""
         path = Path(folder) / FILE_NAME
         try:
-            return cls(**json.loads(path.read_text()))
+            result = cls(**json.loads(path.read_text()))
+            result.metrics = {k: math.nan if v is None else v for k, v in result.metrics.items()}
+            return result
         except (json.JSONDecodeError, TypeError) as error:
             raise ValueError(f"'{path}' is not a result of this version ({error}); delete it and run again") from error
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: an undefined number is written as null."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

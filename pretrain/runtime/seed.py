@@ -1,4 +1,4 @@
-"""Seeds: one number defines a run. It reaches every process and every worker, and its state goes into the checkpoint."""
+"""Seeds: one number defines a run. It reaches every process and worker, and its state is in the checkpoint."""
 
 from __future__ import annotations
 

@@ -55,7 +55,10 @@ def _launch(job: Callable[..., None], cfg: CfgNode, processes: int, *args: Any) 
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        mp.spawn(_worker, args=(job, processes, port, cfg, args), nprocs=processes)
+        try:
+            mp.spawn(_worker, args=(job, processes, port, cfg, args), nprocs=processes)
+        except mp.ProcessRaisedException as error:
+            raise base.EngineError(f"a process of {processes} failed:{error}") from error
     else:
         job(cfg, *args)
     return RunResult.load(cfg.OUTPUT_DIR)
@@ -93,7 +96,7 @@ class _Session:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         if cfg.FLOAT32_PRECISION:
             torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        setup_logging(self.output_dir, dist.rank())
         if dist.is_main():
             base.save_config(cfg, self.output_dir)
 

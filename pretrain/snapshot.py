@@ -1,0 +1,180 @@
+"""The checkpoint file: the reference's layout, plus what an interrupted run needs to go on as if nothing had happened.
+
+`{epoch, arch, state_dict, optimizer}` are the reference's keys: `epoch` counts finished epochs, and the names in
+`state_dict` carry the `module.` prefix of DistributedDataParallel, with or without it. Our own keys are `iteration`,
+`seconds`, `config`, `seed`, `data`, `weights_sha256` and `processes` (one dict per process: RNG, running means, skipped
+images).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from pretrain.config import RUNTIME_KEYS, get_cfg
+from pretrain.loop import Mean, TrainState
+from pretrain.moco import MoCo
+from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.config import ConfigError, to_dict
+from pretrain.runtime.seed import capture_rng, restore_rng
+
+LAST = "checkpoint_last.pth.tar"
+PREFIX = "module."
+
+
+def epoch_name(epoch: int) -> str:
+    """File that keeps the state after `epoch` (from 0), named as in the reference."""
+    return f"checkpoint_{epoch:04d}.pth.tar"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must be equal for a checkpoint to be continued.
+
+    Attributes:
+        cfg: the run's config.
+        data: digest of the image names, in order.
+        weights_sha256: of MODEL.WEIGHTS, None without.
+    """
+
+    cfg: CfgNode
+    data: str
+    weights_sha256: str | None
+
+
+def capture(
+    model: MoCo, optimizer: torch.optim.Optimizer, state: TrainState, epoch: int, identity: Identity
+) -> dict[str, Any]:
+    """Everything that goes into the file. Every process must call.
+
+    Args:
+        model: not wrapped in DistributedDataParallel.
+        epoch: finished epochs.
+    """
+    process = {
+        "rng": capture_rng(),
+        "skipped": state.skipped,
+        "window": state.window.sums.cpu(),
+        "epoch": state.epoch.sums.cpu(),
+    }
+    return {
+        "epoch": epoch,
+        "arch": identity.cfg.MODEL.ARCH,
+        "state_dict": {PREFIX + name: value for name, value in model.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "iteration": state.iteration,
+        "seconds": state.seconds,
+        "config": to_dict(identity.cfg),
+        "seed": identity.cfg.SEED,
+        "data": identity.data,
+        "weights_sha256": identity.weights_sha256,
+        "processes": dist.gather_objects(process),
+    }
+
+
+def restore(path: Path, model: MoCo, optimizer: torch.optim.Optimizer, identity: Identity) -> TrainState:
+    """Brings model, optimizer and RNG back to where `path` was written, and returns how far that was.
+
+    Raises:
+        CheckpointError: not readable, or without our keys (a checkpoint of the reference).
+        ConfigError: it belongs to another run: config, seed, data, initial weights or number of processes differ.
+    """
+    saved = _read(path)
+    if "processes" not in saved:
+        raise CheckpointError(
+            f"'{path}' holds weights but neither RNG nor position (a checkpoint of the reference implementation?); "
+            "it can start a new run with MODEL.WEIGHTS, in another OUTPUT_DIR"
+        )
+    if changes := list(_changes(saved, identity)):
+        raise ConfigError(
+            f"'{path}' belongs to another run: {'; '.join(changes)}. Restore what changed, or choose another OUTPUT_DIR"
+        )
+    model.load_state_dict(_without_prefix(saved["state_dict"]))
+    optimizer.load_state_dict(saved["optimizer"])
+    process = saved["processes"][dist.rank()]
+    restore_rng(process["rng"])
+    window, epoch = (Mean(process[name].to(model.queue.device)) for name in ("window", "epoch"))
+    return TrainState(saved["iteration"], saved["seconds"], process["skipped"], window, epoch)
+
+
+def load_weights(path: str | os.PathLike[str], model: MoCo) -> None:
+    """Starts `model` from a checkpoint of ours or of the reference; nothing but weights and queue is taken.
+
+    Without `encoder_k` in the file the key encoder starts as a copy of the query encoder; without `queue` the queue
+    stays random.
+
+    Raises:
+        CheckpointError: not readable, no MoCo checkpoint, or of another architecture, head, dimension or queue size.
+    """
+    given = _without_prefix(_read(Path(path))["state_dict"])
+    if not any(name.startswith("encoder_q.") for name in given):
+        raise CheckpointError(f"'{path}' holds no encoder_q.*: it is no MoCo checkpoint")
+    if not any(name.startswith("encoder_k.") for name in given):
+        queries = [name for name in given if name.startswith("encoder_q.")]
+        given.update({name.replace("encoder_q.", "encoder_k.", 1): given[name] for name in queries})
+    own = model.state_dict()
+    if "queue" not in given:
+        given.update({name: own[name] for name in ("queue", "queue_ptr")})
+    problems = [f"{name} is missing" for name in own if name not in given]
+    problems += [f"{name} is not in the model" for name in given if name not in own]
+    problems += [
+        f"{name} is {tuple(given[name].shape)}, the model's {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"'{path}' does not fit MODEL.ARCH, DIM, K and MLP of this config: {'; '.join(problems[:3])}{more}"
+        )
+    model.load_state_dict(given)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes temporary files that a killed process left half written."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    saved = checkpoint.load(path)
+    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
+        raise CheckpointError(f"'{path}' has no 'state_dict': it is no MoCo checkpoint")
+    return saved
+
+
+def _without_prefix(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
+
+
+def _changes(saved: dict[str, Any], identity: Identity) -> Iterator[str]:
+    """How a checkpoint's run differs from this one, in words."""
+    defaults, now = dict(_leaves(to_dict(get_cfg()))), dict(_leaves(to_dict(identity.cfg)))
+    then = {**defaults, **dict(_leaves(saved["config"]))}  # a key younger than the checkpoint had its default
+    for key in sorted(then.keys() | now.keys()):
+        if key not in RUNTIME_KEYS and then.get(key) != now.get(key):
+            yield f"{key} was {then.get(key)}, is {now.get(key)}"
+    if saved["seed"] != identity.cfg.SEED:
+        yield f"SEED was {saved['seed']}, is {identity.cfg.SEED}"
+    if saved["data"] != identity.data:
+        yield "DATA.TRAIN names other images"
+    if saved["weights_sha256"] != identity.weights_sha256:
+        yield "MODEL.WEIGHTS is another file"
+    if len(saved["processes"]) != dist.world_size():
+        yield f"there were {len(saved['processes'])} processes, are {dist.world_size()}"
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

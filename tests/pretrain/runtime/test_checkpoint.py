@@ -1,0 +1,89 @@
+"""Files are whole or absent, and a file that cannot be read says why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.runtime import checkpoint
+from pretrain.runtime.checkpoint import CheckpointError
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), checkpoint.atomic_write(path) as f:
+        f.write(b"half of the n")
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_failed_first_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), checkpoint.atomic_write(tmp_path / "new" / "a.bin"):
+        raise KeyboardInterrupt
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_unpicklable_object_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    checkpoint.save({"a": torch.ones(2)}, tmp_path / "a.pth")
+    with pytest.raises(Exception, match="pickle|local"):
+        checkpoint.save({"a": lambda: None}, tmp_path / "a.pth")
+    assert torch.equal(checkpoint.load(tmp_path / "a.pth")["a"], torch.ones(2))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    saved = {"tensor": torch.arange(3), "nested": {"list": [1, 2.5, None, "x"], "tuple": (1, (2, 3))}}
+    checkpoint.save(saved, tmp_path / "deep" / "a.pth")
+    loaded = checkpoint.load(tmp_path / "deep" / "a.pth")
+    assert torch.equal(loaded["tensor"], saved["tensor"]) and loaded["nested"] == saved["nested"]
+
+
+def test_missing_truncated_and_foreign_files_name_themselves(tmp_path: Path) -> None:
+    checkpoint.save({"a": torch.ones(1000)}, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "text.pth").write_text("hello")
+    for name, message in {
+        "missing.pth": "does not exist; check the path",
+        "cut.pth": f"({len(whole) // 2} bytes)",
+        "empty.pth": "(0 bytes)",
+        "text.pth": "no torch checkpoint",
+    }.items():
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.load(tmp_path / name)
+        assert message in str(caught.value) and str(tmp_path / name) in str(caught.value)
+
+
+class Trap:
+    """Runs code when unpickled without care."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('code from a checkpoint was run')",))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    torch.save({"a": Trap()}, tmp_path / "trap.pth")
+    (tmp_path / "trap.pkl").write_bytes(pickle.dumps(Trap()))
+    for name in ("trap.pth", "trap.pkl"):
+        with pytest.raises(CheckpointError, match="cannot read checkpoint"):
+            checkpoint.load(tmp_path / name)
+
+
+def test_json_is_sorted_and_readable(tmp_path: Path) -> None:
+    checkpoint.save_json({"b": 1, "a": [1, 2]}, tmp_path / "a.json")
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"a": [1, 2], "b": 1} and text.index('"a"') < text.index('"b"') and text.endswith("\n")
+
+
+def test_sha256(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 9000
+    (tmp_path / "a").write_bytes(data)
+    assert checkpoint.sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+    with open(tmp_path / "a", "rb") as f:
+        assert checkpoint._sha256_chunks(f) == hashlib.sha256(data).hexdigest()

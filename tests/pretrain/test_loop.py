@@ -1,0 +1,94 @@
+"""What happens between iterations: metrics, checkpoints, bad images, a loss that is no number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pretrain.data import BadImageError, Batch
+from pretrain.loop import DivergedError, Plan, TrainState, train, train_step
+from pretrain.runtime.log import MetricsWriter, read_metrics
+
+
+class Toy(nn.Module):
+    """Logits that depend on the views and one weight: (N, 1+2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, im_q: Tensor, im_k: Tensor) -> tuple[Tensor, Tensor]:
+        return im_q.mean((1, 2, 3))[:, None] + self.weight, torch.zeros(len(im_q), dtype=torch.long)
+
+
+def batches(count: int, value: float = 1.0, bad: tuple[str, ...] = ()) -> Iterator[Batch]:
+    for _ in range(count):
+        yield Batch((torch.full((4, 3, 2, 2), value), torch.zeros(4, 3, 2, 2)), list(bad))
+
+
+def run(tmp_path: Path, source: Iterator[Batch], state: TrainState | None = None, **plan: float) -> list[int]:
+    """Iterations at which checkpoints were written, for 2 epochs of 5 iterations."""
+    model, saved = Toy(), []
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        train(
+            model,
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            source,
+            state or TrainState(),
+            Plan(batch_size=4, per_epoch=5, epochs=2, learning_rate=lambda e: 0.1 / (e + 1), **plan),  # type: ignore[arg-type]
+            device=torch.device("cpu"),
+            writer=writer,
+            save=lambda s: saved.append(s.iteration),
+        )
+    return saved
+
+
+def test_step_returns_loss_and_accuracy_before_the_step() -> None:
+    model = Toy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    views = torch.ones(4, 3, 2, 2), torch.zeros(4, 3, 2, 2)
+    loss, acc1 = train_step(model, optimizer, *views)
+    assert loss.item() == pytest.approx(math.log(3)) and acc1.item() == 100
+    torch.testing.assert_close(model.weight.data, torch.tensor([2 / 3, -1 / 3, -1 / 3]))
+
+
+def test_lines_and_checkpoints_come_when_they_should(tmp_path: Path) -> None:
+    saved = run(tmp_path, batches(10), log_period=3, checkpoint_period=4)
+    assert saved == [4, 5, 8, 10]
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["iteration"] for line in lines] == [2, 4, 5, 8, 9]
+    assert [line["lr"] for line in lines] == [0.1, 0.1, 0.05, 0.05, 0.05]
+    assert all({"loss", "acc1", "epoch", "images_per_second", "skipped"} <= line.keys() for line in lines)
+
+
+def test_checkpoints_by_the_clock(tmp_path: Path) -> None:
+    assert run(tmp_path, batches(10), log_period=2, checkpoint_seconds=1e-9) == [2, 4, 5, 6, 8, 10]
+
+
+def test_nan_stops_before_a_checkpoint_is_written(tmp_path: Path) -> None:
+    state = TrainState()
+    with pytest.raises(DivergedError, match="the loss is nan after 2 iterations; lower SOLVER.BASE_LR"):
+        run(tmp_path, batches(10, value=math.nan), state, checkpoint_period=2, log_period=100)
+    assert state.iteration == 2
+
+
+def test_replaced_images_are_counted_and_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = TrainState()
+    run(tmp_path, batches(10, bad=("cannot read image 'x.jpg' (cut short)",)), state)
+    assert state.skipped == 10
+    assert [r.getMessage() for r in caplog.records if "x.jpg" in r.getMessage()] == [
+        "skipped: cannot read image 'x.jpg' (cut short)"
+    ]
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["skipped"] == 10
+
+
+def test_unreadable_image_stops_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(BadImageError, match="'x.jpg'; remove it, or set DATA.ON_BAD_IMAGE skip"):
+        run(tmp_path, iter([Batch(None, ["cannot read image 'x.jpg'"])]))
+    with pytest.raises(BadImageError, match="'y.jpg'; 2 like it in a row"):
+        run(tmp_path, iter([Batch(None, ["cannot read image 'x.jpg'", "cannot read image 'y.jpg'"])]))

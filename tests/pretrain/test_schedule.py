@@ -1,0 +1,36 @@
+"""Schedules against closed forms and the numbers of the papers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pretrain.runtime.config import ConfigError
+from pretrain.schedule import by_name, cosine, step
+
+
+def test_step_follows_the_paper() -> None:
+    rates = [step(epoch, base_lr=0.03, steps=(120, 160), gamma=0.1) for epoch in range(200)]
+    assert rates == pytest.approx([0.03] * 120 + [0.003] * 40 + [0.0003] * 40)
+
+
+def test_step_does_not_mind_the_order_of_steps() -> None:
+    assert step(170, base_lr=1.0, steps=(160, 120)) == step(170, base_lr=1.0, steps=(120, 160))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 200, 800])
+def test_cosine_is_half_a_period(epochs: int) -> None:
+    rates = [cosine(epoch, base_lr=0.03, epochs=epochs) for epoch in range(epochs)]
+    for epoch, rate in enumerate(rates):
+        assert rate == pytest.approx(0.03 * math.cos(math.pi * epoch / epochs / 2) ** 2)
+    assert rates[0] == 0.03 and all(a > b > 0 for a, b in zip(rates, rates[1:], strict=False))
+    if epochs % 2 == 0:
+        assert rates[epochs // 2] == pytest.approx(0.015)
+
+
+def test_by_name() -> None:
+    assert by_name("cosine", base_lr=2.0, epochs=10)(5) == pytest.approx(1.0)
+    assert by_name("step", base_lr=2.0, epochs=10, steps=(3,), gamma=0.5)(3) == pytest.approx(1.0)
+    with pytest.raises(ConfigError, match="'linear'; it must be step or cosine"):
+        by_name("linear", base_lr=2.0, epochs=10)

@@ -1,0 +1,70 @@
+#!/usr/bin/env python
+"""Pre-trains with MoCo.
+
+    python tools/train_moco.py --config-file configs/pretrain/moco_v2_R_50_200ep.yaml DATA.TRAIN imagenet/train
+    torchrun --nproc-per-node 8 tools/train_moco.py --config-file ... --resume auto DATA.TRAIN imagenet/train
+
+Exit status: 0 done, 2 something is wrong with the command, the config, the data or a file (one line says what).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.config import get_cfg
+from pretrain.data import BadImageError
+from pretrain.loop import DivergedError
+from pretrain.run import main
+from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.config import ConfigError, merge_file, merge_opts
+from pretrain.runtime.log import setup_logging
+from pretrain.runtime.result import FILE_NAME
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a YAML file of configs/pretrain/")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        default="no",
+        metavar="auto",
+        help="continue OUTPUT_DIR's checkpoint; an error if there is none, unless 'auto' is given",
+    )
+    parser.add_argument("--output-dir", metavar="DIR", help="the same as OUTPUT_DIR DIR")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override, e.g. SOLVER.EPOCHS 100")
+    args = parser.parse_args(argv)
+    if args.resume not in ("no", "yes", "auto"):  # `--resume KEY VALUE`: the word belongs to the options
+        args.opts, args.resume = [args.resume, *args.opts], "yes"
+    if args.output_dir:
+        args.opts += ["OUTPUT_DIR", args.output_dir]
+    return args
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        cfg = get_cfg()
+        merge_file(cfg, args.config_file)
+        merge_opts(cfg, args.opts)
+        cfg.freeze()
+        setup_logging(cfg.OUTPUT_DIR, rank)
+        main(cfg, resume=args.resume)
+    except (ConfigError, CheckpointError, BadImageError, DivergedError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if rank == 0:
+        print(Path(cfg.OUTPUT_DIR) / FILE_NAME)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
