@@ -1,0 +1,125 @@
+"""The table says what the aggregates say, and nothing that they do not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from typing import Any
+
+import pytest
+
+from pretrain.runtime.result import RunResult
+from transfer.report.collect import ExperimentReport, RowReport, metric_key, metric_label
+from transfer.report.tables import cell, markdown, signed, text, to_csv, to_json, verdicts
+from transfer.trials.aggregate import aggregate
+
+PUBLISHED = {"bbox/AP50": 81.5, "bbox/AP": 55.9}
+
+
+def results(ap50: list[float], **fields: Any) -> tuple[RunResult, ...]:
+    """One trial per value; AP is 20 points lower."""
+    return tuple(
+        RunResult("train", "torchvision", seed, "d", metrics={"bbox/AP50": v, "bbox/AP": v - 20, "segm/AP": v - 30},
+                  extra={"voc_2007_test": {"metric": "11-point", "per_class": {}}}, **fields)
+        for seed, v in enumerate(ap50, 1)
+    )  # fmt: skip
+
+
+def row(name: str, ap50: list[float], wanted: int | None = None, **fields: Any) -> RowReport:
+    found = results(ap50)
+    seeds = tuple(range(1, (wanted or len(ap50)) + 1))
+    mean = aggregate(found) if len(found) == len(seeds) else None
+    return RowReport(name, name.lower(), "random", seeds, found, mean, **fields)
+
+
+def report(
+    *rows: RowReport, metrics: tuple[str, ...] = ("AP50", "AP"), source: str = "Paper, Table 2"
+) -> ExperimentReport:
+    return ExperimentReport("A title", source, "torchvision", metrics, rows[0].seeds, rows)
+
+
+def test_names_of_metrics() -> None:
+    assert metric_key("AP50") == "bbox/AP50" and metric_key("segm/AP") == "segm/AP"
+    assert [metric_label(m) for m in ("AP50", "segm/AP", "bbox/AP", "set_a/bbox/AP")] == [
+        "AP50", "mask AP", "AP", "set_a/bbox/AP",
+    ]  # fmt: skip
+
+
+def test_signed_has_no_negative_zero() -> None:
+    assert [signed(x) for x in (0.26, -0.26, -0.04, 0.04)] == ["+0.3", "-0.3", "0.0", "0.0"]
+
+
+def test_mean_std_published_and_difference() -> None:
+    """80, 81, 82: mean 81, sample std 1; published 81.5, so -0.5."""
+    table = text(report(row("MoCo", [80.0, 81.0, 82.0], published=PUBLISHED)))
+    ours, theirs = (next(line for line in table.splitlines() if line.startswith(x)) for x in ("MoCo ", "  published"))
+    assert ours.split() == ["MoCo", "3", "81.0", "±", "1.0", "61.0", "±", "1.0"]
+    assert theirs.split() == ["published", "81.5", "(-0.5)", "55.9", "(+5.1)"]
+    assert "Published: Paper, Table 2." in table and "torchvision engine" in table and "n = 3 trials" in table
+
+
+def test_published_numbers_without_source_are_called_so() -> None:
+    assert "names no source" in text(report(row("MoCo", [80.0, 81.0], published=PUBLISHED), source=""))
+    assert "Published" not in text(report(row("MoCo", [80.0, 81.0])))
+
+
+def test_one_trial_has_no_std_and_no_verdict() -> None:
+    r = report(row("MoCo", [80.0], published=PUBLISHED))
+    assert "±" not in text(r).split("\n\n", 1)[1] and "no std" in text(r)
+    assert verdicts(r) == []
+    assert cell(r, r.rows[0], "AP50").gap == pytest.approx(-1.5)
+
+
+def test_missing_trials_are_not_averaged() -> None:
+    r = report(row("MoCo", [80.0, 81.0, 84.0], wanted=5, started=(4,), published=PUBLISHED), row("Full", [1.0] * 5))
+    table = text(r)
+    assert "3 of 5 trials" in table and "81.7" not in table and "(so far AP50 80.0, 81.0, 84.0;" in table
+    assert cell(r, r.rows[0], "AP50").statistic is None and cell(r, r.rows[0], "AP50").gap is None
+    assert r.rows[0].state == "3 of 5 trials, 1 more started" and r.rows[0].values("AP50") == (80.0, 81.0, 84.0)
+    assert r.unfinished == (r.rows[0],)
+    assert "no trial" not in markdown(r) and "3 of 5 trials" in markdown(r)
+
+
+def test_unknown_metric_is_a_dash() -> None:
+    r = report(row("MoCo", [80.0, 81.0]), metrics=("AP50", "APs"))
+    assert text(r).splitlines()[-1].split() == ["MoCo", "2", "80.5", "±", "0.7", "-"]
+
+
+def test_mask_metrics_by_their_full_name() -> None:
+    r = report(row("MoCo", [80.0, 81.0], published={"segm/AP": 50.0}), metrics=("segm/AP",))
+    assert "mask AP" in text(r) and "50.0 (+0.5)" in text(r)
+    assert verdicts(r) == []  # no rule covers masks on VOC
+
+
+def test_gain_is_over_the_supervised_row_else_the_first() -> None:
+    a, b, c = row("Random", [60.0, 60.0]), row("Supervised IN-1M", [80.0, 80.0]), row("MoCo", [81.0, 81.0])
+    r = report(a, b, c)
+    assert r.baseline is b
+    assert [cell(r, x, "AP50").gain for x in r.rows] == [pytest.approx(-20), None, pytest.approx(1)]
+    assert report(a, c).baseline is a
+
+
+def test_verdicts_follow_the_bands() -> None:
+    r = report(row("MoCo", [81.4, 81.5, 81.6, 81.5, 81.5], published=PUBLISHED))
+    assert [(m, v.status) for _, m, v in verdicts(r)] == [("AP50", "within"), ("AP", "outside")]
+    table = " ".join(text(r).split())
+    assert "by this project's rule" in table and "1 of 2." in table and "MoCo, AP: " in table
+
+
+def test_problems_are_said_beneath() -> None:
+    assert "MoCo: made with engine x." in text(report(row("MoCo", [80.0, 81.0], problems=("made with engine x",))))
+
+
+def test_markdown_json_and_csv_agree() -> None:
+    r = report(row("Mo|Co", [80.0, 81.0, 82.0], published=PUBLISHED), row("Half", [70.0], wanted=3))
+    assert "| Mo\\|Co | 3 | 81.0 ± 1.0 | 61.0 ± 1.0 |" in markdown(r)
+    assert "| *published* | | *81.5 (-0.5)* | *55.9 (+5.1)* |" in markdown(r)
+    data = json.loads(json.dumps(to_json(r)))
+    first = data["rows"][0]["metrics"]["bbox/AP50"]
+    assert first["mean"] == 81.0 and first["values"] == [80.0, 81.0, 82.0]
+    assert math.isclose(first["minus_published"], -0.5) and data["source"] == "Paper, Table 2"
+    assert data["rows"][1]["trials"] == 1 and data["rows"][1]["metrics"]["bbox/AP50"]["mean"] is None
+    lines = list(csv.DictReader(to_csv(r).splitlines()))
+    assert [line["n"] for line in lines] == ["3", "3", "1", "1"]
+    assert lines[0]["mean"] == "81.0" and lines[0]["source"] == "Paper, Table 2" and lines[2]["mean"] == ""

@@ -1,0 +1,70 @@
+"""Trials with an engine that only counts: what is skipped, what resumes, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime.result import RunResult
+from transfer.config.defaults import get_cfg
+from transfer.engines import base
+from transfer.trials.aggregate import AggregateError
+from transfer.trials.run import AGGREGATE_FILE, run_trials
+
+
+class CountingEngine(base.Engine):
+    name = "counting"
+
+    def __init__(self):
+        self.calls: list[tuple[int, str]] = []
+        self.fail_at: int | None = None
+
+    def defaults(self) -> CfgNode:
+        return get_cfg()
+
+    def train(self, cfg, resume="no", num_gpus=1) -> RunResult:
+        self.calls.append((cfg.SEED, resume))
+        if cfg.SEED == self.fail_at:
+            raise base.EngineError("killed")
+        return base.finish("counting", "train", cfg, {"bbox/AP": 10.0 + cfg.SEED}, [], 0.0, {}, {}, None, cfg.SEED)
+
+    def evaluate(self, cfg, num_gpus=1) -> RunResult:
+        raise AssertionError
+
+
+def test_each_seed_in_its_folder_and_a_second_call_runs_nothing(tmp_path, small_config):
+    engine = CountingEngine()
+    row = run_trials(engine, small_config, [], tmp_path, range(1, 4))
+    assert engine.calls == [(1, "auto"), (2, "auto"), (3, "auto")]
+    assert row.metrics["bbox/AP"].values == (11.0, 12.0, 13.0) and row.metrics["bbox/AP"].std == 1.0
+    assert (tmp_path / AGGREGATE_FILE).is_file() and (tmp_path / "seed_2" / "result.json").is_file()
+    assert run_trials(engine, small_config, [], tmp_path, range(1, 4)) == row and len(engine.calls) == 3
+
+
+def test_after_a_failure_only_the_rest_runs(tmp_path, small_config):
+    engine = CountingEngine()
+    engine.fail_at = 2
+    with pytest.raises(base.EngineError):
+        run_trials(engine, small_config, [], tmp_path, range(1, 4))
+    assert not (tmp_path / AGGREGATE_FILE).exists()
+    engine.fail_at = None
+    run_trials(engine, small_config, [], tmp_path, range(1, 4))
+    assert [seed for seed, _ in engine.calls] == [1, 2, 2, 3]
+
+
+def test_a_folder_of_another_config_is_refused(tmp_path, small_config):
+    engine = CountingEngine()
+    run_trials(engine, small_config, [], tmp_path, [1])
+    with pytest.raises(AggregateError, match="holds the trial of something else .config digest"):
+        run_trials(engine, small_config, ["SOLVER.BASE_LR", "0.5"], tmp_path, [1])
+    Path(tmp_path / "w.pkl").write_bytes(b"weights")
+    with pytest.raises(AggregateError, match="weights None instead of"):
+        run_trials(engine, small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")], tmp_path, [1])
+
+
+@pytest.mark.parametrize("seeds", [[1, 1], [-1]])
+def test_seeds_are_different_and_not_negative(tmp_path, small_config, seeds):
+    with pytest.raises(AggregateError, match="seeds must be different"):
+        run_trials(CountingEngine(), small_config, [], tmp_path, seeds)

@@ -1,0 +1,46 @@
+#!/usr/bin/env python
+"""Table and report of an experiment from what is on disk, running nothing: tools/make_report.py EXPERIMENT.yaml"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import setup_logging
+from transfer.engines.base import EngineError
+from transfer.engines.select import CHOICES, select
+from transfer.report.report import write_report
+from transfer.report.tables import text_table
+from transfer.trials.experiment import load_experiment
+from transfer.trials.reproduce import Plan
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("experiment", metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours")
+    p.add_argument(
+        "--output-dir", metavar="DIR", help="where the experiment's results are; default: what the file says"
+    )
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="whose trials; an experiment may have both")
+    args = p.parse_args(argv)
+    setup_logging(None)
+    try:
+        experiment = load_experiment(args.experiment, args.output_dir)
+        if not experiment.output.is_dir():
+            raise ConfigError(
+                f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir"
+            )
+        plan = Plan(experiment, select(args.engine), Path(__file__).parent)
+        print(text_table(plan))
+        print(f"\nreport: {write_report(plan)}")
+    except (ConfigError, EngineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Figures as SVG inside the page. Colours are the page's CSS variables, so that they follow light, dark and print.
+
+A row of the experiment has the same colour in every figure: `--row-0`, `--row-1`, ... (`report.css` defines them).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from transfer.report.collect import Curve
+from transfer.report.markup import N_COLOURS, Markup, tag
+
+# Stand-ins that matplotlib draws with -> what the page makes of them.
+_TEXT, _MUTED, _RULE, _CARD = "#010101", "#020202", "#030303", "#040404"
+_CSS = {_TEXT: "currentColor", _MUTED: "var(--muted)", _RULE: "var(--rule)", _CARD: "var(--card)"}
+_ROWS = [f"#0a0a{i:02x}" for i in range(N_COLOURS)]
+_CSS |= {stand_in: f"var(--row-{i})" for i, stand_in in enumerate(_ROWS)}
+
+_FONT = 11.5
+_STYLE: Any = {  # Any: the stubs know each key by name
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.size": _FONT,
+    "text.color": _TEXT,
+    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": _RULE,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.8,
+}
+
+
+@dataclass(frozen=True)
+class Dots:
+    """One row in one metric. `label`: what stands at the right, e.g. `81.5 ± 0.2` or `3 of 5 trials`."""
+
+    name: str
+    colour: int
+    values: Sequence[float]
+    mean: float | None
+    std: float | None
+    published: float | None
+    label: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run's curve of one scalar."""
+
+    colour: int
+    points: Sequence[tuple[float, float]]
+
+
+def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
+    """Each trial a dot, mean and std as a bar, the published number a hollow diamond. `prefix` makes ids unique."""
+    top, pitch, bottom = 8, 44, 30
+    height = top + pitch * len(rows) + bottom
+    with matplotlib.rc_context(_STYLE):
+        figure, ax = _axes(340, height, left=2, right=2, top=top, bottom=bottom)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_xlim(*_limits([v for r in near_enough(rows) for v in _extent(r)]))
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.tick_params(axis="x", length=0, pad=5)
+        ax.grid(axis="x")
+        ax.set_axisbelow(True)
+        for i, row in enumerate(rows):
+            _dots_row(ax, i, row)
+        return _inline(figure, alt, prefix)
+
+
+def _dots_row(ax: Axes, i: int, row: Dots) -> None:
+    colour, y = _ROWS[row.colour % N_COLOURS], i + 0.2
+    for x, words, side, tone in ((0, row.name, "left", _TEXT), (1, row.label, "right", _MUTED)):
+        where = ax.get_yaxis_transform()  # x in fractions of the axes, y in rows
+        ax.text(x, i - 0.2, words, transform=where, ha=side, va="center", color=tone, parse_math=False)
+    left, right = ax.get_xlim()
+    if (extent := _extent(row)) and (extent[-1] < left or extent[0] > right):
+        at, side = (left, "<") if extent[-1] < left else (right, ">")
+        ax.plot([at + (0.02 if side == "<" else -0.02) * (right - left)], [y], side, color=colour, ms=7)
+        return
+    if row.mean is not None:
+        low, high = _bar(row)
+        ax.plot([low, high], [y, y], color=colour, alpha=0.28, linewidth=9, solid_capstyle="butt", zorder=2)
+        ax.plot([row.mean, row.mean], [y - 0.17, y + 0.17], color=colour, linewidth=2.2, zorder=3)
+    ax.plot(row.values, [y] * len(row.values), "o", color=colour, ms=5.5, mec=_CARD, mew=0.8, alpha=0.9, zorder=4)
+    if row.published is not None:
+        ax.plot([row.published], [y], "D", mfc="none", mec=_TEXT, mew=1.3, ms=7.5, zorder=5)
+
+
+def curves(lines: Sequence[Line], x_label: str, alt: str, prefix: str, start_at_zero: bool = False) -> Markup:
+    """Thin lines over iterations; the legend is the page's."""
+    with matplotlib.rc_context(_STYLE):
+        figure, ax = _axes(340, 230, left=36, right=12, top=10, bottom=40)
+        for line in lines:
+            x, y = zip(*line.points, strict=True)
+            ax.plot(x, y, color=_ROWS[line.colour % N_COLOURS], linewidth=1.1, alpha=0.75)
+        ax.margins(x=0)
+        if start_at_zero:
+            ax.set_ylim(bottom=0)
+        ax.set_xlabel(x_label, labelpad=6)
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.tick_params(length=0, pad=5)
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="y")
+        ax.set_axisbelow(True)
+        return _inline(figure, alt, prefix)
+
+
+def points(curve: Curve, name: str, at_most: int = 120) -> tuple[list[tuple[float, float]], int]:
+    """(iteration, value) of one scalar of a curve, and how many logged values each point is the mean of.
+
+    Lines without the scalar, or with null for it, are left out. Iterations count from 1, as steps that were done.
+    """
+    found = [(line["iteration"] + 1, line[name]) for line in curve if line.get(name) is not None]
+    width = max(1, math.ceil(len(found) / at_most))
+    groups = [found[i : i + width] for i in range(0, len(found), width)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups], width
+
+
+def _axes(width: float, height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
+    """Sizes in the SVG's units, which are CSS pixels at the figure's natural size."""
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+    FigureCanvasSVG(figure)
+    figure.patch.set_visible(False)
+    box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+    ax = figure.add_axes(box)
+    ax.patch.set_visible(False)
+    return figure, ax
+
+
+def _bar(row: Dots) -> tuple[float, ...]:
+    return () if row.mean is None else (row.mean - (row.std or 0.0), row.mean + (row.std or 0.0))
+
+
+def _extent(row: Dots) -> list[float]:
+    """All that is drawn of a row, sorted."""
+    return sorted(v for v in (*row.values, row.published, *_bar(row)) if v is not None)
+
+
+def near_enough(rows: Sequence[Dots], gap: float = 8.0) -> list[Dots]:
+    """The rows that share a scale: a row far from all others (random initialisation, often) would hide their spread.
+
+    Rows are grouped where neighbours lie less than `gap` points apart; the largest group is it if it has two rows or
+    more, else all are.
+    """
+    groups: list[list[Dots]] = []
+    top = -math.inf
+    for row in sorted((r for r in rows if _extent(r)), key=lambda r: _extent(r)[0]):
+        if not groups or _extent(row)[0] - top >= gap:
+            groups.append([])
+        groups[-1].append(row)
+        top = max(top, _extent(row)[-1])
+    largest = max(reversed(groups), key=len, default=[])
+    return largest if len(largest) > 1 else list(rows)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Room around the values, and never less than one point of AP, which would show noise as a difference."""
+    if not values:
+        return 0.0, 100.0
+    low, high = min(values), max(values)
+    span = max(high - low, 1.0)
+    middle = (low + high) / 2
+    return middle - 0.6 * span, middle + 0.6 * span
+
+
+def _inline(figure: Figure, alt: str, prefix: str) -> Markup:
+    """The figure as an <svg> element for HTML: no prologue, the page's font and colours, ids of its own."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    view = re.search(r'viewBox="([^"]+)"', text)
+    assert view is not None
+    body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
+    body = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
+    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
+    for stand_in, css in _CSS.items():
+        body = body.replace(stand_in, css)
+    body = re.sub(r"\n\s*", "\n", body)
+    return tag("svg", Markup(body.strip()), viewBox=view[1], role="img", aria_label=alt, class_="chart")

@@ -1,0 +1,48 @@
+"""Elements of the page as strings; children are escaped unless they are markup already."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+N_COLOURS = 8  # `--row-0` to `--row-7` in report.css; a row of the experiment keeps its colour throughout the page
+
+
+class Markup(str):
+    """Text that is HTML and goes into a page as it is."""
+
+
+def tag(name: str, *children: object, **attributes: object) -> Markup:
+    """`<name attribute="...">children</name>`. Children are escaped unless they are Markup; None is left out.
+
+    Args:
+        attributes: a trailing underscore is dropped (`class_`), others become hyphens (`aria_label`); None or False is
+            left out, True is the bare attribute.
+    """
+    words = [name]
+    for key, value in attributes.items():
+        if value is True:
+            words.append(key)
+        elif value is not None and value is not False:
+            words.append(f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"')
+    return Markup(f"<{' '.join(words)}>{join(children)}</{name}>")
+
+
+def join(children: Iterable[object], between: str = "") -> Markup:
+    """The children one after the other, escaped unless they are Markup."""
+    parts = [c if isinstance(c, Markup) else html.escape(str(c), quote=False) for c in children if c is not None]
+    return Markup(between.join(parts))
+
+
+def css_colour(row: int) -> str:
+    return f"var(--row-{row % N_COLOURS})"
+
+
+def section(name: str, title: str, *children: object) -> Markup:
+    return tag("section", tag("h2", title), *children, id=name, aria_label=title)
+
+
+def named(row: int, name: str) -> Markup:
+    """A row's name with its colour, never parted by a line break."""
+    swatch = tag("span", class_="swatch", style=f"--colour: {css_colour(row)}")
+    return tag("span", swatch, tag("span", name), class_="named")

@@ -1,0 +1,86 @@
+"""Mean and spread over trials. Pure functions of results."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pretrain.runtime.result import RunResult
+
+
+class AggregateError(ValueError):
+    """Results that must not be averaged together."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One metric over n trials: mean, sample standard deviation (n - 1; None for one trial), range, every value."""
+
+    mean: float
+    std: float | None
+    n: int
+    low: float
+    high: float
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """`81.5 ± 0.2`, or `81.5` for one trial."""
+        return f"{self.mean:.1f}" if self.std is None else f"{self.mean:.1f} ± {self.std:.1f}"
+
+
+def statistic(values: Sequence[float]) -> Statistic:
+    """Raises AggregateError for no values, or a value that is not a number (a failed trial is never averaged away)."""
+    if not values:
+        raise AggregateError("no trial to aggregate")
+    if any(not math.isfinite(v) for v in values):
+        raise AggregateError(f"a trial's metric is not a number: {', '.join(f'{v:.4g}' for v in values)}")
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Statistic(statistics.fmean(values), std, len(values), min(values), max(values), tuple(values))
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A row of a table: what its trials share, and a statistic per metric."""
+
+    engine: str
+    config_digest: str
+    weights_sha256: str | None
+    seeds: tuple[int, ...]
+    metrics: Mapping[str, Statistic]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Aggregate:
+        metrics = {
+            name: Statistic(**{**values, "values": tuple(values["values"])}) for name, values in data["metrics"].items()
+        }
+        return cls(**{**data, "seeds": tuple(data["seeds"]), "metrics": metrics})
+
+
+def aggregate(results: Sequence[RunResult]) -> Aggregate:
+    """The row that `results` make.
+
+    Raises:
+        AggregateError: engines, config digests or initial weights differ, a seed comes twice, or a metric is missing.
+    """
+    if not results:
+        raise AggregateError("no trial to aggregate")
+    first = results[0]
+    for what in ("engine", "config_digest", "weights_sha256"):
+        found = {getattr(r, what) for r in results}
+        if len(found) > 1:
+            raise AggregateError(
+                f"trials differ in {what} ({', '.join(map(str, sorted(map(str, found))))}); a row never mixes them"
+            )
+    seeds = [r.seed for r in results]
+    if len(set(seeds)) < len(seeds):
+        raise AggregateError(f"a seed comes twice among {seeds}; trials must be independent")
+    names = [name for name in first.metrics if all(name in r.metrics for r in results)]
+    finite = [name for name in names if any(math.isfinite(r.metrics[name]) for r in results)]
+    metrics = {name: statistic([r.metrics[name] for r in results]) for name in finite}
+    return Aggregate(first.engine, first.config_digest, first.weights_sha256, tuple(seeds), metrics)

@@ -1,0 +1,159 @@
+"""An experiment file: rows of a table as data. Parsed and checked whole before anything runs.
+
+    title: MoCo, Table 2(b)
+    source: where the published numbers stand
+    output: work/table2b            # where everything goes; --output-dir overrides it
+    trials: 5                       # seeds 1..5 per row
+    metrics: [AP50, AP, AP75]
+    data: {generated: {seed: 0, scenes_test: 200}}          # optional: data to generate first, in <output>/data
+    pretrain: {moco: {config: ../pretrain/x.yaml, opts: [KEY, VALUE]}}      # optional: trunks to pre-train
+    transfer: {config: ../transfer/voc/y.yaml, opts: [KEY, VALUE]}
+    rows:
+      - {name: random init, weights: null, published: {AP50: 60.2, AP: 33.8, AP75: 33.1}}
+      - {name: MoCo, weights: {pretrain: moco}}
+      - {name: MoCo v1, weights: {file: weights/moco_v1.pth.tar, get: "where to download it"}, config: ..., opts: [...]}
+
+Paths of configs are relative to the file; `{data}` in an option stands for `<output>/data`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pretrain.runtime.config import ConfigError, check_known, load_yaml
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with options: something to pre-train, or to fine-tune."""
+
+    config: Path
+    opts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table. At most one of `pretrain` and `file` is set; neither means random initialisation.
+
+    Attributes:
+        pretrain: name of the experiment's pre-training whose trunk initialises this row.
+        file: a checkpoint on disk, converted if it is not in Detectron2's form.
+        get: where to get `file`, for people.
+    """
+
+    name: str
+    job: Job
+    pretrain: str | None = None
+    file: Path | None = None
+    get: str = ""
+    published: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The row's folder name."""
+        words = "".join(c if c.isalnum() else " " for c in self.name.lower()).split()
+        return "-".join(words)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """See the module's docstring."""
+
+    path: Path
+    title: str
+    source: str
+    output: Path
+    trials: int
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+    pretrain: Mapping[str, Job]
+    generated: Mapping[str, Any] | None
+
+    @property
+    def seeds(self) -> range:
+        return range(1, self.trials + 1)
+
+
+_TOP = {"title", "source", "output", "trials", "metrics", "data", "pretrain", "transfer", "rows"}
+
+
+def load_experiment(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Experiment:
+    """Reads an experiment file.
+
+    Args:
+        output: overrides the file's own output folder.
+
+    Raises:
+        ConfigError: unknown or missing keys, a config that does not exist, a row that names an unknown pre-training,
+            two rows of one name.
+    """
+    path = Path(path)
+    data = load_yaml(path)
+    _keys(data, _TOP, {"title", "transfer", "rows"}, str(path))
+    out = Path(output if output is not None else data.get("output", f"work/{path.stem}"))
+    generated = None
+    if "data" in data:
+        _keys(data["data"], {"generated"}, {"generated"}, f"{path}: data")
+        generated = data["data"]["generated"] or {}
+    pretrain = {name: _job(path, value, f"pretrain.{name}", out) for name, value in data.get("pretrain", {}).items()}
+    common = _job(path, data["transfer"], "transfer", out)
+    rows = tuple(_row(path, value, common, pretrain, out) for value in data["rows"])
+    slugs = [row.slug for row in rows]
+    if not rows or len(set(slugs)) < len(slugs):
+        raise ConfigError(f"{path}: rows need names that differ: {', '.join(row.name for row in rows) or 'no rows'}")
+    trials = data.get("trials", 5)
+    if not isinstance(trials, int) or trials < 1:
+        raise ConfigError(f"{path}: trials is {trials!r}; give a number from 1 on")
+    metrics = tuple(data.get("metrics", ("AP50", "AP", "AP75")))
+    return Experiment(path, data["title"], data.get("source", ""), out, trials, metrics, rows, pretrain, generated)
+
+
+def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: Path) -> Row:
+    _keys(data, {"name", "weights", "published", "config", "opts"}, {"name", "weights"}, f"{path}: rows")
+    where = f"{path}: row '{data['name']}'"
+    job = common
+    if "config" in data:
+        job = _job(path, {"config": data["config"]}, where, out)
+        job = Job(job.config, common.opts)
+    job = Job(job.config, (*job.opts, *_opts(data.get("opts", []), where, out)))
+    weights = data["weights"]
+    published = dict(data.get("published") or {})
+    if weights is None:
+        return Row(data["name"], job, published=published)
+    _keys(weights, {"pretrain", "file", "get"}, set(), f"{where}: weights")
+    if ("pretrain" in weights) == ("file" in weights):
+        raise ConfigError(f"{where}: weights need either `pretrain` or `file`")
+    if "pretrain" in weights:
+        if weights["pretrain"] not in pretrain:
+            known = ", ".join(pretrain) or "none is defined"
+            raise ConfigError(f"{where}: no pre-training is called '{weights['pretrain']}' ({known})")
+        return Row(data["name"], job, pretrain=weights["pretrain"], published=published)
+    file = Path(os.path.expandvars(os.path.expanduser(weights["file"])))
+    return Row(data["name"], job, file=file, get=weights.get("get", ""), published=published)
+
+
+def _job(path: Path, data: Any, where: str, out: Path) -> Job:
+    _keys(data, {"config", "opts"}, {"config"}, f"{path}: {where}")
+    config = path.parent / data["config"]
+    if not config.is_file():
+        raise ConfigError(f"{path}: {where} names config '{data['config']}', but '{config}' does not exist")
+    return Job(config, _opts(data.get("opts", []), f"{path}: {where}", out))
+
+
+def _opts(opts: Any, where: str, out: Path) -> tuple[str, ...]:
+    if not isinstance(opts, Sequence) or isinstance(opts, str) or len(opts) % 2:
+        raise ConfigError(f"{where}: opts must be a list KEY, VALUE, KEY, VALUE, ...")
+    return tuple(str(word).replace("{data}", str(out / "data")) for word in opts)
+
+
+def _keys(data: Any, known: set[str], needed: set[str], where: str) -> None:
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where}: expected keys {', '.join(sorted(known))}, found {data!r}")
+    for key in data:
+        check_known(str(key), known, where)
+    if missing := sorted(needed - set(data)):
+        raise ConfigError(f"{where}: '{missing[0]}' is missing")
