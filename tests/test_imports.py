@@ -85,7 +85,8 @@ class Gone(importlib.abc.MetaPathFinder):
         if name == "transfer.engines.{engine}" or name.startswith("transfer.engines.{engine}."):
             raise ModuleNotFoundError(name=name, msg=f"No module named {{name!r}}")
 sys.meta_path.insert(0, Gone())
-import transfer.engines.select, transfer.engines.base, transfer.trials.run, transfer.config.load, transfer.convert.convert
+import transfer.engines.select, transfer.engines.base, transfer.trials.run
+import transfer.config.load, transfer.convert.convert
 if "{engine}" == "d2":
     assert transfer.engines.select.select("auto").name == "torchvision"
 assert not any(n.startswith("transfer.engines.{engine}") for n in sys.modules)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 
 from transfer.engines.base import Engine, EngineError
@@ -38,10 +37,10 @@ def select(choice: str = "auto") -> Engine:
 
 def detectron2_problem() -> str | None:
     """Why Detectron2 cannot be used here; None if it can."""
-    if importlib.util.find_spec("transfer.engines.d2") is None:
+    try:
+        from transfer.engines import d2
+    except ImportError:
         return "this installation has no transfer.engines.d2"
-    from transfer.engines import d2
-
     return d2.problem()
 
 

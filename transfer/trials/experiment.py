@@ -138,7 +138,7 @@ def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: P
 
 def _job(path: Path, data: Any, where: str, out: Path) -> Job:
     _keys(data, {"config", "opts"}, {"config"}, f"{path}: {where}")
-    config = path.parent / data["config"]
+    config = Path(os.path.normpath(path.parent / data["config"]))
     if not config.is_file():
         raise ConfigError(f"{path}: {where} names config '{data['config']}', but '{config}' does not exist")
     return Job(config, _opts(data.get("opts", []), f"{path}: {where}", out))

@@ -38,7 +38,12 @@ class Training:
         self.model, self.optimizer, self.output_dir, self.amp = model, optimizer, output_dir, amp
         self.scaler = torch.amp.GradScaler("cuda", enabled=amp)
         self.iteration = 0
-        self.seconds = 0.0
+        self._seconds_before, self._started = 0.0, time.time()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far: of this process, and of the killed ones up to their last checkpoint."""
+        return self._seconds_before + time.time() - self._started
 
     def save(self) -> None:
         """Writes `model_<iteration>.pth` and points `last_checkpoint` to it; the one before it is removed."""
@@ -82,7 +87,7 @@ class Training:
         load_weights(self.model, as_tensors(state["model"]), str(path))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.iteration, self._seconds_before = state["iteration"], state["seconds"]
         restore_rng(state["rng"][dist.rank()])
 
 
@@ -148,7 +153,6 @@ def run(
                 values["total_loss"] = float(total.detach())
                 out.write(i - 1, **values, lr=rate, images_per_second=speed)
                 bar.set_postfix_str(f"loss {values['total_loss']:.3f}, lr {rate:.2g}, {speed:.1f} img/s", refresh=False)
-                training.seconds += now - started
                 started, logged_at = now, i
             if eval_period and i % eval_period == 0 and i < max_iter:
                 metrics = evaluate()
