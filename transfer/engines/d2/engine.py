@@ -21,7 +21,7 @@ from torch import nn
 from pretrain.runtime import dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.log import MetricsWriter
+from pretrain.runtime.log import MetricsWriter, setup_logging
 from pretrain.runtime.result import RunResult
 from transfer.convert.read import read_weights
 from transfer.data import catalog
@@ -49,6 +49,10 @@ class Detectron2Engine(base.Engine):
 
 
 def _launch(job: Any, cfg: CfgNode, num_gpus: int, *args: Any) -> RunResult:
+    if dist.world_size() > 1:
+        raise base.EngineError(
+            "under torchrun only the torchvision engine runs; start Detectron2 as one process with --num-gpus N"
+        )
     if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
         raise base.EngineError(
             f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} GPUs here; Detectron2 trains in several "
@@ -63,7 +67,9 @@ class _Session:
 
     def __init__(self, cfg: CfgNode, eval_only: bool):
         self.written, self.notes, self.started = cfg, base.RunNotes(), time.time()
-        register.register_heads()  # spawned processes have not called defaults()
+        if dist.world_size() > 1:  # a spawned process, which has neither a log nor what defaults() registered
+            setup_logging(None, dist.rank())
+        register.register_heads()
         names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
         if not cfg.DATASETS.TEST or not (eval_only or cfg.DATASETS.TRAIN):
             raise ConfigError("DATASETS.TRAIN or DATASETS.TEST is empty; name at least one data set")

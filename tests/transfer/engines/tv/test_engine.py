@@ -143,3 +143,11 @@ def test_an_old_run_is_not_overwritten_and_a_diverging_one_says_so(run):
         run("SOLVER.BASE_LR", "1e12", "SOLVER.WARMUP_ITERS", "0", "SOLVER.CHECKPOINT_PERIOD", "1")
     with pytest.raises(EngineError, match="holds the checkpoint of an earlier run"):
         run()
+
+
+def test_a_coco_set(run, generated):
+    result = run(
+        "DATASETS.SPECS", f"('{generated}/coco.yaml',)", "DATASETS.TRAIN", "('generated_coco_train',)",
+        "DATASETS.TEST", "('generated_coco_val',)", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()",
+    )  # fmt: skip
+    assert {"bbox/AP", "bbox/APs", "bbox/APl"} <= set(result.metrics)

@@ -1,0 +1,108 @@
+"""What goes wrong at the command line: one clear line, exit code 2 and no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.transfer.convert.checkpoints import moco, trunk
+from transfer.engines import select
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[[str, Sequence[object], str], None]:
+    """Runs a tool that must fail: exit code 2 and an error that holds `message`."""
+
+    def run(name: str, words: Sequence[object], message: str) -> None:
+        module = tool(name)
+        entry = module.run if name == "train_moco" else module.main
+        code = entry([str(word) for word in words])
+        err = capsys.readouterr().err
+        (line, *_) = [text for text in err.splitlines() if text.startswith("error: ")]
+        assert code == 2 and message in err and "Traceback" not in err, err
+        assert len(line) > 30
+
+    return run
+
+
+def test_conversion(fails, tmp_path):
+    torch.save(moco(trunk(18)), tmp_path / "good.pth.tar")
+    (tmp_path / "cut.pth.tar").write_bytes((tmp_path / "good.pth.tar").read_bytes()[:50000])
+    torch.save({"state_dict": {f"module.encoder.{k}": v for k, v in trunk(18).items()}}, tmp_path / "simsiam.pth.tar")
+    out = tmp_path / "out.pkl"
+    fails("convert-pretrain-to-detectron2", [tmp_path / "cut.pth.tar", out], "cannot read checkpoint")
+    fails("convert-pretrain-to-detectron2", [tmp_path / "simsiam.pth.tar", out], "module.encoder.conv1.weight")
+    fails("convert-pretrain-to-detectron2", [tmp_path / "gone.pth", out], "does not exist")
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("name", ["train_net", "train_moco"])
+def test_configs(fails, tmp_path, name, small_config):
+    def config(text: str) -> Path:
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        return path
+
+    extra = ["--engine", "torchvision"] if name == "train_net" else []
+    fails(name, ["--config-file", config("SOLVER: {BASE_LRR: 0.1}"), *extra], "did you mean SOLVER.BASE_LR")
+    fails(name, ["--config-file", config("SEED: 1\nSEED: 2\n"), *extra], "stands twice, on line 1 and line 2")
+    fails(name, ["--config-file", config("_BASE_: gone.yaml\n"), *extra], "does not exist")
+    fails(name, ["--config-file", tmp_path / "none.yaml", *extra], "does not exist")
+
+
+def test_pre_training(fails, tmp_path, generated):
+    tiny = ["--config-file", ROOT / "configs" / "pretrain" / "tiny_moco_v2_R_18.yaml", "OUTPUT_DIR", tmp_path / "out"]
+    (tmp_path / "empty").mkdir()
+    images = generated / "iconic" / "train"
+    fails("train_moco", [*tiny, "DATA.TRAIN", tmp_path / "empty"], "empty")
+    fails("train_moco", [*tiny, "DATA.TRAIN", tmp_path / "gone"], "gone")
+    fails("train_moco", [*tiny, "DATA.TRAIN", images, "MODEL.K", "37"], "37")
+    fails("train_moco", ["--resume", *tiny, "DATA.TRAIN", images], "out")
+    assert not list(tmp_path.glob("out/checkpoint*"))
+
+
+def test_fine_tuning(fails, tmp_path, generated, small_config, small_opts, monkeypatch):
+    words = ["--config-file", small_config, "--engine", "torchvision"]
+    fails("train_net", [*words, "--resume", *small_opts], "no checkpoint in")
+    fails("train_net", [*words, "--eval-only", *small_opts], "give MODEL.WEIGHTS")
+    fails("train_net", [*words, *small_opts, "MODEL.KEYPOINT_ON", "True"], "no keypoint head")
+
+    root = tmp_path / "set"
+    shutil.copytree(generated / "scenes", root)
+    xml = next((root / "Annotations").glob("*.xml"))
+    xml.write_text(xml.read_text().replace("<name>", "<name>un", 1))
+    spec = (generated / "voc.yaml").read_text().replace("root: scenes", f"root: {root}")
+    (tmp_path / "set.yaml").write_text(spec)
+    both = "('generated_trainval', 'generated_test')"
+    opts = [*small_opts, "DATASETS.SPECS", f"('{tmp_path}/set.yaml',)", "DATASETS.TRAIN", both]
+    fails("train_net", [*words, *opts], xml.name)
+    assert not (tmp_path / "run" / "last_checkpoint").exists()
+
+    monkeypatch.setattr(select, "detectron2_problem", lambda: "Detectron2 is not installed")
+    fails("train_net", ["--config-file", small_config, "--engine", "detectron2"], "make detectron2")
+    fails(
+        "run_trials", ["--config-file", small_config, "--output-dir", tmp_path, "--engine", "detectron2"], "make detect"
+    )
+
+
+def test_experiments(fails, tmp_path):
+    table = ROOT / "configs" / "experiments" / "table2b.yaml"
+    monkey = ["--output-dir", tmp_path / "out", "--engine", "torchvision"]
+    fails("reproduce", [table, *monkey], "cannot run yet, missing")
+    fails("reproduce", [tmp_path / "gone.yaml", *monkey], "does not exist")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,97 @@
+"""Whole runs on Detectron2 at the smallest size."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+import torch
+
+from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import read_metrics
+from tests.transfer.convert.checkpoints import moco, trunk
+from transfer.config.load import load_config
+from transfer.convert.convert import convert
+from transfer.engines.base import EngineError
+
+pytestmark = pytest.mark.d2
+
+
+@pytest.fixture
+def run(small_config, small_opts):
+    from transfer.engines.d2.engine import Detectron2Engine
+
+    engine = Detectron2Engine()
+
+    def train(*opts: str, resume: str = "no", num_gpus: int = 1):
+        return engine.train(load_config(small_config, [*small_opts, *opts], engine.defaults()), resume, num_gpus)
+
+    return train
+
+
+def test_a_run_leaves_what_it_promises_and_resumes(run, tmp_path):
+    torch.save(moco(trunk(18)), tmp_path / "moco.pth.tar")
+    convert(tmp_path / "moco.pth.tar", tmp_path / "trunk.pkl")
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "trunk.pkl")]
+    result = run(*weights)
+    out = tmp_path / "run"
+    assert result.engine == "detectron2" and result.seed == 3 and result.iterations == 6
+    assert {"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox_unrounded/AP"} <= set(result.metrics)
+    assert any("naiveSyncBN" in note for note in result.notes)
+    assert not any("Detectron2's evaluator says" in note for note in result.notes)  # both evaluators agree
+    assert load_config(out / "config.yaml").MODEL.RESNETS.NORM == "naiveSyncBN"
+    assert any(line.get("total_loss", 0) > 0 for line in read_metrics(out / "metrics.jsonl"))
+    assert (out / "predictions_generated_test.json").is_file() and (out / "model_final.pth").is_file()
+
+    with pytest.raises(EngineError, match="holds the checkpoint of an earlier run"):
+        run(*weights)
+    (out / "result.json").unlink()  # as a kill between training and evaluation leaves it
+    again = run(*weights, resume="must")
+    assert again.metrics == result.metrics
+
+    (out / "result.json").unlink()  # as a kill in the middle leaves it
+    (out / "model_final.pth").unlink()
+    (out / "last_checkpoint").write_text("model_0000003.pth")
+    assert run(*weights, resume="auto").iterations == 6
+
+
+def test_annotations_that_detectron2_cannot_evaluate(run, generated, tmp_path):
+    """No <pose>: this project's evaluator answers, and the result says so."""
+    root = tmp_path / "set"
+    shutil.copytree(generated / "scenes", root)
+    for path in (root / "Annotations").glob("*.xml"):
+        path.write_text(re.sub(r"<pose>.*?</pose>", "", path.read_text()))
+    spec = (generated / "voc.yaml").read_text().replace("name: generated", "name: bare")
+    (tmp_path / "bare.yaml").write_text(spec.replace("root: scenes", f"root: {root}"))
+    result = run(
+        "DATASETS.SPECS", f"('{tmp_path}/bare.yaml',)", "DATASETS.TRAIN", "('bare_trainval',)",
+        "DATASETS.TEST", "('bare_test',)", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()",
+    )  # fmt: skip
+    assert "bbox/AP" in result.metrics
+    assert any("cannot read these annotations" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("name", ["generated_coco_train"])
+def test_a_coco_set(run, generated, name):
+    result = run(
+        "DATASETS.SPECS", f"('{generated}/coco.yaml',)", "DATASETS.TRAIN", f"('{name}',)",
+        "DATASETS.TEST", "('generated_coco_val',)", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()",
+    )  # fmt: skip
+    assert {"bbox/AP", "bbox/APs"} <= set(result.metrics)
+    assert not any("Detectron2's evaluator says" in note for note in result.notes)
+
+
+def test_what_cannot_run_is_refused(run, tmp_path):
+    with pytest.raises(ConfigError, match="NUM_CLASSES is 3"):
+        run("MODEL.ROI_HEADS.NUM_CLASSES", "3")
+    with pytest.raises(EngineError, match="--num-gpus 2, but there are"):
+        run(num_gpus=2)
+    (tmp_path / "evil.pkl").write_bytes(b"\x80\x04c__builtin__\neval\n.")
+    with pytest.raises(CheckpointError, match="which is not data"):
+        run("MODEL.WEIGHTS", str(tmp_path / "evil.pkl"))
+    torch.save(moco(trunk(50)), tmp_path / "r50.pth.tar")
+    convert(tmp_path / "r50.pth.tar", tmp_path / "r50.pkl")
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        run("MODEL.WEIGHTS", str(tmp_path / "r50.pkl"), "OUTPUT_DIR", str(tmp_path / "other"))
