@@ -22,8 +22,6 @@ from transfer.trials.run import trial_folder
 
 logger = logging.getLogger(__name__)
 
-THRESHOLD = 0.5  # score from which the gallery shows a detection
-
 
 def classes(report: ExperimentReport) -> Markup | None:
     """AP per class, averaged over the trials of every complete row."""
@@ -96,9 +94,9 @@ def images(plan: Plan, report: ExperimentReport, count: int = 4) -> Markup | Non
             if found:
                 lead = (
                     f"Images of {spec.name}, evenly spaced in its order and chosen without looking at results. Dashed: "
-                    f"annotated. Solid: detections of each row's first trial with score {THRESHOLD} or more."
+                    "annotated. Solid: of each row's first trial, as many of its surest detections."
                 )
-                body = gallery(spec, found, THRESHOLD, count)
+                body = gallery(spec, found, count)
                 return section("images", "Test images", tag("p", lead, class_="lead"), body)
     except (ValueError, OSError) as error:  # a data set that is not here must not keep the report from being written
         logger.warning("no test images in the report: %s", error)

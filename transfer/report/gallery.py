@@ -37,8 +37,8 @@ def choose(records: Sequence[Record], count: int) -> list[Record]:
     return [usable[i] for i in where]
 
 
-def gallery(spec: DatasetSpec, rows: Sequence[Found], threshold: float, count: int = 4) -> Markup:
-    """Per image one picture for each row: annotated boxes dashed, detections with `score >= threshold` solid.
+def gallery(spec: DatasetSpec, rows: Sequence[Found], count: int = 4) -> Markup:
+    """Per image one picture for each row: annotated boxes dashed, as many of the surest detections solid.
 
     Raises:
         DatasetError, OSError: annotations or images are not here.
@@ -47,7 +47,7 @@ def gallery(spec: DatasetSpec, rows: Sequence[Found], threshold: float, count: i
     groups = []
     for number, record in enumerate(choose(catalog.load(spec), count)):
         pixels = _definition(record, f"test-image-{number}")
-        pictures = [_picture(record, f"test-image-{number}", found, names, threshold) for found in rows]
+        pictures = [_picture(record, f"test-image-{number}", found, names) for found in rows]
         groups.append(tag("li", pixels, tag("p", f"image {record['image_id']}", class_="image-id"),
                           tag("div", *pictures, class_="pictures")))  # fmt: skip
     return tag("ul", *groups, class_="gallery", style=f"--rows: {len(rows)}")
@@ -65,19 +65,17 @@ def _definition(record: Record, name: str) -> Markup:
     return tag("svg", tag("defs", tag("image", id=name, href=data, **size)), class_="definition", aria_hidden="true")
 
 
-def _picture(record: Record, pixels: str, found: Found, names: Sequence[str], threshold: float) -> Markup:
+def _picture(record: Record, pixels: str, found: Found, names: Sequence[str]) -> Markup:
     width, height = record["width"], record["height"]
     detections = found.detections.get(record["image_id"])
+    truth = [a for a in record["annotations"] if not a.get("iscrowd")]
     shown: list[tuple[float, str, list[float]]] = []
     if detections is not None:
-        for box, score, cls in zip(
-            detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist(), strict=True
-        ):
-            if score >= threshold:
-                shown.append((score, names[cls], box))
-    shown.sort(key=lambda item: item[0])  # the surest on top
+        surest = np.argsort(-detections.scores, kind="stable")[: len(truth)][::-1]  # the surest on top
+        shown = [
+            (float(detections.scores[i]), names[detections.classes[i]], detections.boxes[i].tolist()) for i in surest
+        ]
     unit = width / 100  # all pictures are shown equally wide
-    truth = [a for a in record["annotations"] if not a.get("iscrowd")]
     parts = [tag("use", href=f"#{pixels}")]
     parts += [_box(a["bbox"], "truth-under", unit) for a in truth] + [_box(a["bbox"], "truth", unit) for a in truth]
     parts += [_box(box, "found-under", unit) for _, _, box in shown] + [_box(box, "found", unit) for _, _, box in shown]

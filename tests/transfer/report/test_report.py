@@ -114,7 +114,7 @@ def test_ids_are_unique_and_references_lead_somewhere(page: Page) -> None:
                 assert found[1] in ids
 
 
-def test_colours_are_variables_and_detections_obey_the_threshold(plan: Plan, page: Page) -> None:
+def test_colours_are_variables_and_only_as_many_detections_as_objects_are_shown(plan: Plan, page: Page) -> None:
     text = (plan.experiment.output / REPORT).read_text(encoding="utf-8")
     assert "#0a0a0" not in text and "#01010" not in text and "var(--row-1)" in text
     labels = [float(w.rsplit(" ", 1)[1]) for w in page.words if re.fullmatch(r"[a-z]+_[a-z]+ [01]\.\d\d", w)]
