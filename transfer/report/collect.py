@@ -10,7 +10,7 @@ import logging
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest, load_config
 from transfer.trials.aggregate import Aggregate, AggregateError, Statistic, aggregate
-from transfer.trials.experiment import Row
+from transfer.trials.experiment import PROTOCOLS, Row
 from transfer.trials.reproduce import TRUNK, Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
@@ -36,6 +36,8 @@ def metric_key(name: str) -> str:
 def metric_label(name: str) -> str:
     """What a table's head calls a metric: `AP50`, `mask AP`, `keypoint AP`; other names as they are."""
     task, _, rest = metric_key(name).rpartition("/")
+    if probe := {"knn/acc1": "kNN top-1", "pretext/acc1": "pretext accuracy", "pretext/loss": "pretext loss"}.get(name):
+        return probe
     known = {"bbox": "", "segm": "mask ", "keypoints": "keypoint ", "bbox_unrounded": "unrounded "}
     return known[task] + rest if task in known else name
 
@@ -126,6 +128,11 @@ class ExperimentReport:
         return next((row for row in self.rows if "supervised" in row.name.lower()), self.rows[0])
 
     @property
+    def runner(self) -> str:
+        """What evaluated the rows, for people."""
+        return f"{self.engine} of frozen features" if self.engine in PROTOCOLS else f"{self.engine} engine"
+
+    @property
     def has_published(self) -> bool:
         return any(row.published for row in self.rows)
 
@@ -146,14 +153,15 @@ def collect(plan: Plan) -> ExperimentReport:
         words += ["--num-gpus", str(plan.num_gpus)]
     sidecars = {path.parent.name: path for path in sorted((e.output / "converted").glob(f"*/{TRUNK}.json"))}
     wanted = {row.pretrain or row.slug for row in e.rows}
+    first_seed = e.seeds[0] if e.probe is not None else None
     return ExperimentReport(
         title=e.title,
         source=e.source,
-        engine=plan.engine.name,
+        engine=plan.runner,
         metrics=e.metrics,
         seeds=tuple(e.seeds),
         rows=tuple(_row(plan, row) for row in e.rows),
-        pretrainings=tuple(_pretraining(e.output / "pretrain" / name, name) for name in e.pretrain),
+        pretrainings=tuple(_pretraining(plan.pretrain_folder(name, first_seed), name) for name in e.pretrain),
         conversions={name: json.loads(path.read_text()) for name, path in sidecars.items() if name in wanted},
         command=shlex.join(words),
     )
@@ -169,7 +177,8 @@ def _row(plan: Plan, row: Row) -> RowReport:
             started += [seed] if (trial / "metrics.jsonl").is_file() else []
             continue
         try:
-            results.append(RunResult.load(trial))
+            result = RunResult.load(trial)
+            results.append(result if plan.experiment.probe is None else _probed(plan, row, seed, result))
         except ValueError as error:
             problems.append(str(error))
     mean = _aggregate(folder / AGGREGATE_FILE, results, seeds, problems)
@@ -189,6 +198,16 @@ def _row(plan: Plan, row: Row) -> RowReport:
         pretrain=row.pretrain,
         folder=folder,
     )
+
+
+def _probed(plan: Plan, row: Row, seed: int, result: RunResult) -> RunResult:
+    """A probe's result as one trial of its row: the seed is the pre-training's, whose pretext metrics stand beside.
+
+    Every seed has weights of its own, so their hash is no longer what the trials of the row share.
+    """
+    pretext = RunResult.load(plan.pretrain_folder(str(row.pretrain), seed))
+    beside = {f"pretext/{name}": pretext.metrics[name] for name in ("acc1", "loss")}
+    return replace(result, seed=seed, weights_sha256=None, metrics={**result.metrics, **beside})
 
 
 def _aggregate(
@@ -217,6 +236,8 @@ def _aggregate(
 
 def _differences(plan: Plan, row: Row, results: Sequence[RunResult]) -> list[str]:
     """Whether the results are of what the experiment file says now."""
+    if plan.experiment.probe is not None:  # their stages record that
+        return []
     cfg = load_config(row.job.config, row.job.opts, plan.engine.defaults())
     now, then = digest(cfg), sorted({r.config_digest for r in results})
     found = []

@@ -83,7 +83,7 @@ def _bar(row: int, value: float | None) -> Markup:
 def images(plan: Plan, report: ExperimentReport, count: int = 4) -> Markup | None:
     """Test images with the detections of each row's first finished trial, side by side."""
     number = next((i for i, row in enumerate(report.rows) if row.results), None)
-    if number is None:
+    if number is None or plan.experiment.probe is not None:
         return None
     job = plan.experiment.rows[number].job
     cfg = load_config(job.config, job.opts, plan.engine.defaults())

@@ -21,7 +21,7 @@ def header(report: ExperimentReport, contents: Mapping[str, str]) -> Markup:
     links = [tag("li", tag("a", title, href=f"#{name}")) for name, title in contents.items()]
     return join(
         [
-            tag("p", f"Transfer report · {report.engine} engine · {trials}", class_="kicker"),
+            tag("p", f"Transfer report · {report.runner} · {trials}", class_="kicker"),
             tag("h1", report.title),
             tag("p", state, class_="lede"),
             tag("nav", tag("ul", *links), aria_label="Sections"),

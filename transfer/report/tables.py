@@ -87,7 +87,7 @@ def caption(report: ExperimentReport) -> list[str]:
     """How the numbers of the table came about, for its reader: one sentence or two per line."""
     n = len(report.seeds)
     ours = f"mean ± sample std over n = {n} trials (seeds {report.seeds[0]} to {report.seeds[-1]})"
-    lines = [f"Ours: {report.engine} engine, {ours if n > 1 else f'one trial (seed {report.seeds[0]}), so no std'}."]
+    lines = [f"Ours: {report.runner}, {ours if n > 1 else f'one trial (seed {report.seeds[0]}), so no std'}."]
     if report.has_published:
         source = report.source or "the experiment file, which names no source"
         lines.append(f"Published: {source}. In brackets: ours minus published.")

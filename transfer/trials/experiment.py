@@ -13,6 +13,11 @@
       - {name: MoCo, weights: {pretrain: moco}}
       - {name: MoCo v1, weights: {file: weights/moco_v1.pth.tar, get: "where to download it"}, config: ..., opts: [...]}
 
+Instead of `transfer`, an experiment may evaluate the representation itself; every seed then pre-trains anew:
+
+    probe: {protocol: knn, opts: [--train, "{data}/iconic/train", --val, "{data}/iconic/val"]}
+    rows: [{name: m = 0, weights: {pretrain: m0}}, ...]
+
 Paths of configs are relative to the file; `{data}` in an option stands for `<output>/data`.
 """
 
@@ -36,10 +41,19 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """An evaluation of pre-trained features: `tools/<protocol>_eval.py CHECKPOINT opts...`."""
+
+    protocol: str
+    opts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of the table. At most one of `pretrain` and `file` is set; neither means random initialisation.
 
     Attributes:
+        job: what is fine-tuned; of a probed row its pre-training.
         pretrain: name of the experiment's pre-training whose trunk initialises this row.
         file: a checkpoint on disk, converted if it is not in Detectron2's form.
         get: where to get `file`, for people.
@@ -72,13 +86,15 @@ class Experiment:
     rows: tuple[Row, ...]
     pretrain: Mapping[str, Job]
     generated: Mapping[str, Any] | None
+    probe: Probe | None = None
 
     @property
     def seeds(self) -> range:
         return range(1, self.trials + 1)
 
 
-_TOP = {"title", "source", "output", "trials", "metrics", "data", "pretrain", "transfer", "rows"}
+PROTOCOLS = ("knn",)
+_TOP = {"title", "source", "output", "trials", "metrics", "data", "pretrain", "transfer", "probe", "rows"}
 
 
 def load_experiment(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Experiment:
@@ -93,15 +109,22 @@ def load_experiment(path: str | os.PathLike[str], output: str | os.PathLike[str]
     """
     path = Path(path)
     data = load_yaml(path)
-    _keys(data, _TOP, {"title", "transfer", "rows"}, str(path))
+    _keys(data, _TOP, {"title", "rows"}, str(path))
+    if ("transfer" in data) == ("probe" in data):
+        raise ConfigError(f"{path}: give either `transfer` or `probe`")
     out = Path(output if output is not None else data.get("output", f"work/{path.stem}"))
     generated = None
     if "data" in data:
         _keys(data["data"], {"generated"}, {"generated"}, f"{path}: data")
         generated = data["data"]["generated"] or {}
     pretrain = {name: _job(path, value, f"pretrain.{name}", out) for name, value in data.get("pretrain", {}).items()}
-    common = _job(path, data["transfer"], "transfer", out)
-    rows = tuple(_row(path, value, common, pretrain, out) for value in data["rows"])
+    probe = None
+    if "probe" in data:
+        probe = _probe(path, data["probe"], out)
+        rows = tuple(_probed_row(path, value, pretrain) for value in data["rows"])
+    else:
+        common = _job(path, data["transfer"], "transfer", out)
+        rows = tuple(_row(path, value, common, pretrain, out) for value in data["rows"])
     slugs = [row.slug for row in rows]
     if not rows or len(set(slugs)) < len(slugs):
         raise ConfigError(f"{path}: rows need names that differ: {', '.join(row.name for row in rows) or 'no rows'}")
@@ -109,7 +132,24 @@ def load_experiment(path: str | os.PathLike[str], output: str | os.PathLike[str]
     if not isinstance(trials, int) or trials < 1:
         raise ConfigError(f"{path}: trials is {trials!r}; give a number from 1 on")
     metrics = tuple(data.get("metrics", ("AP50", "AP", "AP75")))
-    return Experiment(path, data["title"], data.get("source", ""), out, trials, metrics, rows, pretrain, generated)
+    source = data.get("source", "")
+    return Experiment(path, data["title"], source, out, trials, metrics, rows, pretrain, generated, probe)
+
+
+def _probe(path: Path, data: Any, out: Path) -> Probe:
+    _keys(data, {"protocol", "opts"}, {"protocol"}, f"{path}: probe")
+    if data["protocol"] not in PROTOCOLS:
+        raise ConfigError(f"{path}: probe.protocol is {data['protocol']!r}; known: {', '.join(PROTOCOLS)}")
+    return Probe(data["protocol"], _opts(data.get("opts", []), f"{path}: probe", out))
+
+
+def _probed_row(path: Path, data: Any, pretrain: Mapping[str, Job]) -> Row:
+    _keys(data, {"name", "weights", "published"}, {"name", "weights"}, f"{path}: rows")
+    name = str((data["weights"] or {}).get("pretrain"))
+    if name not in pretrain:
+        known = ", ".join(pretrain) or "none is defined"
+        raise ConfigError(f"{path}: row '{data['name']}': weights must name a pre-training ({known}), not {name}")
+    return Row(data["name"], pretrain[name], pretrain=name, published=dict(data.get("published") or {}))
 
 
 def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: Path) -> Row:

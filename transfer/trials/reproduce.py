@@ -17,7 +17,7 @@ from transfer.config.load import digest, load_config
 from transfer.data import catalog
 from transfer.engines.base import Engine
 from transfer.trials.experiment import Experiment, Row
-from transfer.trials.run import AGGREGATE_FILE
+from transfer.trials.run import AGGREGATE_FILE, trial_folder
 from transfer.trials.stages import Stage
 
 PRETRAINED = "checkpoint_last.pth.tar"
@@ -54,6 +54,12 @@ class Plan:
         e = self.experiment
         if e.generated is not None:
             yield self._data()
+        if e.probe is not None:
+            for row in e.rows:
+                for seed in e.seeds:
+                    yield self._pretrain(str(row.pretrain), seed)
+                    yield self.probe(row, seed)
+            return
         for name in e.pretrain:
             if any(row.pretrain == name for row in e.rows):
                 yield self._pretrain(name)
@@ -70,7 +76,7 @@ class Plan:
         for row in self.experiment.rows:
             if row.file is not None and not row.file.is_file():
                 found.setdefault(str(row.file), Missing(f"weights '{row.file}' of row '{row.name}'", row.get))
-            if self.experiment.generated is not None:
+            if self.experiment.generated is not None or self.experiment.probe is not None:
                 continue
             cfg = load_config(row.job.config, row.job.opts, self.engine.defaults())
             for spec in catalog.resolve((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.DATASETS.SPECS):
@@ -118,9 +124,29 @@ class Plan:
             outputs=(AGGREGATE_FILE,),
         )  # fmt: skip
 
+    def probe(self, row: Row, seed: int) -> Stage:
+        """The stage that evaluates the features of one seed's pre-training."""
+        e, source = self.experiment, self._checkpoint(str(row.pretrain), seed)
+        assert e.probe is not None
+        folder = trial_folder(self.row_folder(row), seed)
+        return Stage(
+            f"{e.probe.protocol} of '{row.name}', seed {seed}",
+            folder,
+            self._tool(
+                f"{e.probe.protocol}_eval.py", str(source), "--output-dir", str(folder), *e.probe.opts,
+            ),
+            {"checkpoint": _hash(source), "opts": list(e.probe.opts)},
+            ("result.json",),
+        )  # fmt: skip
+
+    @property
+    def runner(self) -> str:
+        """What evaluates the rows: an engine, or a probe's protocol."""
+        return self.engine.name if self.experiment.probe is None else self.experiment.probe.protocol
+
     def row_folder(self, row: Row) -> Path:
         """Trials of different engines never share a folder."""
-        return self.experiment.output / "rows" / self.engine.name / row.slug
+        return self.experiment.output / "rows" / self.runner / row.slug
 
     def _data(self) -> Stage:
         e = self.experiment
@@ -138,19 +164,20 @@ class Plan:
             ("../../data/manifest.json",),
         )
 
-    def _pretrain(self, name: str) -> Stage:
+    def _pretrain(self, name: str, seed: int | None = None) -> Stage:
         e, job = self.experiment, self.experiment.pretrain[name]
-        folder = e.output / "pretrain" / name
+        folder = self.pretrain_folder(name, seed)
+        seeded = () if seed is None else ("SEED", str(seed))
         data = e.output / "data" / "manifest.json"
         return Stage(
-            f"pre-train '{name}'",
+            f"pre-train '{name}'" + (f", seed {seed}" if seed is not None else ""),
             folder,
             self._tool(
-                "train_moco.py", "--config-file", str(job.config), "--resume", "auto", *job.opts,
+                "train_moco.py", "--config-file", str(job.config), "--resume", "auto", *job.opts, *seeded,
                 "OUTPUT_DIR", str(folder),
             ),
             {
-                "config": digest_of([load_yaml_with_base(job.config), list(job.opts)]),
+                "config": digest_of([load_yaml_with_base(job.config), [*job.opts, *seeded]]),
                 "data": _hash(data) if e.generated is not None else _pretraining_data(job.config, job.opts),
             },
             (PRETRAINED, "result.json"),
@@ -166,8 +193,13 @@ class Plan:
             (TRUNK, TRUNK + ".json"),
         )
 
-    def _checkpoint(self, name: str) -> Path:
-        return self.experiment.output / "pretrain" / name / PRETRAINED
+    def pretrain_folder(self, name: str, seed: int | None = None) -> Path:
+        """Where a pre-training works; with a seed, one of a probed row."""
+        folder = self.experiment.output / "pretrain" / name
+        return folder if seed is None else trial_folder(folder, seed)
+
+    def _checkpoint(self, name: str, seed: int | None = None) -> Path:
+        return self.pretrain_folder(name, seed) / PRETRAINED
 
     def _weights(self, row: Row) -> Path | None:
         if row.pretrain is not None:
@@ -187,7 +219,7 @@ class Plan:
 def describe(plan: Plan) -> str:
     """The plan as text: stages with their state and command, then what is missing."""
     e = plan.experiment
-    lines = [f"{e.title}: {len(e.rows)} rows x {e.trials} trials on {plan.engine.name}, into {e.output}", ""]
+    lines = [f"{e.title}: {len(e.rows)} rows x {e.trials} trials on {plan.runner}, into {e.output}", ""]
     for n, stage in enumerate(plan.stages(), 1):
         lines.append(f"{n}. {stage.name} [{stage.state()}]")
         lines.append(f"   {stage.shell}")
