@@ -55,24 +55,15 @@ def test_same_augmentation_parameters_same_tensors(generated):
 def test_learning_rate_at_every_iteration(small_config, opts):
     from detectron2.solver import build_lr_scheduler
 
+    from transfer.engines.tv.engine import learning_rate
+
     cfg = load_config(small_config, opts)
     s = cfg.SOLVER
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=s.BASE_LR)
     scheduler = build_lr_scheduler(cfg, optimizer)
+    ours = learning_rate(cfg)
     for i in range(s.MAX_ITER):
-        ours = solver.learning_rate(
-            i,
-            schedule=s.LR_SCHEDULER_NAME,
-            base_lr=s.BASE_LR,
-            base_lr_end=s.BASE_LR_END,
-            max_iter=s.MAX_ITER,
-            steps=s.STEPS,
-            gamma=s.GAMMA,
-            warmup_iters=s.WARMUP_ITERS,
-            warmup_factor=s.WARMUP_FACTOR,
-            warmup_method=s.WARMUP_METHOD,
-        )
-        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), i
+        assert ours(i) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), i
         optimizer.step()
         scheduler.step()
 

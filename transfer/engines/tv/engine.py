@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 import time
@@ -203,18 +204,7 @@ def _train(cfg: CfgNode, resume: str) -> None:
             forward,
             _loader(cfg, samples, start=training.iteration),
             max_iter=s.MAX_ITER,
-            learning_rate=lambda i: solver.learning_rate(
-                i,
-                schedule=s.LR_SCHEDULER_NAME,
-                base_lr=s.BASE_LR,
-                base_lr_end=s.BASE_LR_END,
-                max_iter=s.MAX_ITER,
-                steps=s.STEPS,
-                gamma=s.GAMMA,
-                warmup_iters=s.WARMUP_ITERS,
-                warmup_factor=s.WARMUP_FACTOR,
-                warmup_method=s.WARMUP_METHOD,
-            ),
+            learning_rate=learning_rate(cfg),
             clip=_clipper(cfg),
             checkpoint_period=s.CHECKPOINT_PERIOD,
             eval_period=cfg.TEST.EVAL_PERIOD,
@@ -255,6 +245,23 @@ def _evaluate(cfg: CfgNode) -> None:
             details, path, session.seed,
         )  # fmt: skip
     dist.barrier()
+
+
+def learning_rate(cfg: CfgNode) -> Callable[[int], float]:
+    """iteration -> the rate that `cfg.SOLVER` gives it."""
+    s = cfg.SOLVER
+    return functools.partial(
+        solver.learning_rate,
+        schedule=s.LR_SCHEDULER_NAME,
+        base_lr=s.BASE_LR,
+        base_lr_end=s.BASE_LR_END,
+        max_iter=s.MAX_ITER,
+        steps=s.STEPS,
+        gamma=s.GAMMA,
+        warmup_iters=s.WARMUP_ITERS,
+        warmup_factor=s.WARMUP_FACTOR,
+        warmup_method=s.WARMUP_METHOD,
+    )
 
 
 def _train_samples(cfg: CfgNode, specs: Sequence[catalog.DatasetSpec], seed: int) -> data.TrainSamples:
