@@ -1,4 +1,4 @@
-"""The two augmentation recipes and the pair of views. All randomness comes from torch's CPU generator.
+"""The two augmentation recipes, and one or two views by them. All randomness comes from torch's CPU generator.
 
 v1 is that of arXiv:1911.05722, v2 ("aug+") that of arXiv:2003.04297; the order of the steps is the reference's.
 """
@@ -63,3 +63,13 @@ class TwoCrops:
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor]:
         return self.view(image), self.view(image)
+
+
+class OneCrop:
+    """One view, for a mechanism whose keys are stored features."""
+
+    def __init__(self, view: Callable[[Image.Image], Tensor]):
+        self.view = view
+
+    def __call__(self, image: Image.Image) -> tuple[Tensor]:
+        return (self.view(image),)

@@ -14,21 +14,31 @@ from pretrain.runtime.config import ConfigError
 _C = CfgNode()
 
 _C.MODEL = CfgNode()
-_C.MODEL.ARCH = "resnet50"  # resnet18 | resnet34 | resnet50 | resnet101
+_C.MODEL.MECHANISM = "moco"  # moco | end_to_end | memory_bank: where keys come from (arXiv:1911.05722, figure 2)
+# resnet18 | resnet34 | resnet50 | resnet101 | resnet50_w2x | resnet50_w4x | resnext50_32x8d
+_C.MODEL.ARCH = "resnet50"
 _C.MODEL.DIM = 128  # length of the L2-normalised feature
-_C.MODEL.K = 65536  # keys in the queue = negatives per query; a multiple of SOLVER.BATCH_SIZE
-_C.MODEL.M = 0.999  # momentum of the key encoder, 0 <= m <= 1
+# moco: keys in the queue, a multiple of SOLVER.BATCH_SIZE; memory_bank: rows drawn from the bank; end_to_end: no
+# effect, because the dictionary is the batch. Negatives per query: K, K and SOLVER.BATCH_SIZE - 1.
+_C.MODEL.K = 65536
+_C.MODEL.M = 0.999  # moco: momentum of the key encoder, 0 <= m <= 1
 _C.MODEL.T = 0.07  # softmax temperature tau; MoCo v2 takes 0.2
 _C.MODEL.MLP = False  # MoCo v2: fc -> fc, ReLU, fc
 # Shuffling BN (section 3.3): query and key get batch statistics from different subsets of the mini-batch. The subsets
-# are the processes times BN_GROUPS; the papers have 8 (GPUs) of 32 images. One GPU: BN_GROUPS 8 is the same recipe.
+# are the processes times SOLVER.ACCUMULATE times BN_GROUPS; the papers have 8 (GPUs) of 32 images. One GPU: BN_GROUPS 8
+# is the same recipe. moco and end_to_end; the memory bank has nothing to shuffle.
 _C.MODEL.SHUFFLE_BN = True
 _C.MODEL.BN_GROUPS = 1  # parts of each process's batch with their own BN statistics
-_C.MODEL.WEIGHTS = ""  # optional start: a MoCo checkpoint (ours or the reference's)
+_C.MODEL.SYNC_BN = False  # BN statistics over all processes instead; GPUs only, and SHUFFLE_BN must be False
+_C.MODEL.BANK_MOMENTUM = 0.5  # memory_bank: momentum of the stored features (arXiv:1805.01978's code; MoCo names none)
+_C.MODEL.BANK_LOSS = "infonce"  # memory_bank: infonce | nce
+_C.MODEL.WEIGHTS = ""  # optional start: a checkpoint (ours of any mechanism, or the reference's)
 
 _C.DATA = CfgNode()
 _C.DATA.TRAIN = ""  # folder of images, with or without sub-folders, or a .txt file with one path per line
-_C.DATA.NUM_WORKERS = 4  # loader processes per training process; 0 loads in the training process
+# Loader processes per training process; 0 loads in the training process, -1 divides the machine's cores among the
+# training processes on it.
+_C.DATA.NUM_WORKERS = 4
 _C.DATA.ON_BAD_IMAGE = "error"  # error | skip: skip counts the image and takes another one
 
 _C.AUG = CfgNode()
@@ -38,33 +48,67 @@ _C.AUG.SCALE = (0.2, 1.0)  # area of the crop over the area of the image
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
-_C.SOLVER.BASE_LR = 0.03  # for this batch size; never scaled behind your back
+# Micro-batches that each process cuts its share into, to need less memory (moco, memory_bank). The iteration is that of
+# ACCUMULATE times as many processes: one step of SGD, of the momentum and of the queue, with the same shuffle and the
+# same negatives for all. BN statistics are those of a micro-batch.
+_C.SOLVER.ACCUMULATE = 1
+_C.SOLVER.BASE_LR = 0.03  # for BATCH_SIZE, unless
+_C.SOLVER.REFERENCE_BATCH = 0  # is not 0: then BASE_LR is for so many images, and scaled linearly to BATCH_SIZE
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.WEIGHT_DECAY = 1e-4
 _C.SOLVER.EPOCHS = 200
-_C.SOLVER.SCHEDULE = "step"  # step | cosine; both constant within an epoch, as in the reference
-_C.SOLVER.STEPS = (120, 160)  # step only: epochs (from 0) at which the rate is multiplied by GAMMA
-_C.SOLVER.GAMMA = 0.1
+_C.SOLVER.ITERATIONS = 0  # length in iterations; EPOCHS must then be 0
+_C.SOLVER.SCHEDULE = "step"  # step | cosine: constant within an epoch, as in the reference | exponential: by iteration
+_C.SOLVER.STEPS = (120, 160)  # step: epochs (from 0) at which the rate is multiplied by GAMMA
+_C.SOLVER.GAMMA = 0.1  # step, exponential
+_C.SOLVER.PERIOD = 62500  # exponential: iterations after which the rate is multiplied by GAMMA
+# Arithmetic of the encoders: off (float32) | bf16 | fp16 (with a loss scaler). Weights, features, logits and loss stay
+# in float32.
+_C.SOLVER.AMP = "off"
+
+_C.SPEED = CfgNode()  # what changes speed and rounding, but not the recipe
+_C.SPEED.CHANNELS_LAST = False  # memory format of weights and images
+_C.SPEED.COMPILE = False  # torch.compile the encoders
 
 _C.CHECKPOINT = CfgNode()  # checkpoint_last.pth.tar is written after every epoch, and
 _C.CHECKPOINT.PERIOD = 0  # every so many iterations (0: never)
 _C.CHECKPOINT.PERIOD_SECONDS = 1800.0  # when so many seconds have passed, looked at every LOG_PERIOD (0: never)
 _C.CHECKPOINT.KEEP_EVERY_EPOCHS = 0  # also keep checkpoint_0009.pth.tar, ... every so many epochs (0: never)
 
-_C.LOG_PERIOD = 20  # iterations between lines of metrics.jsonl; a line is the mean since the line before
+# Iterations between lines of metrics.jsonl; a line is the mean since the line before. Several processes also look here
+# whether a signal (SIGTERM, SIGUSR1) asks them to save and stop; one process looks after every iteration.
+_C.LOG_PERIOD = 20
 _C.TENSORBOARD = True
 _C.DEVICE = "auto"  # auto | cpu | cuda
 _C.SEED = 0
 _C.OUTPUT_DIR = "output/pretrain"
+
+_C.KNN = CfgNode()  # kNN accuracy during the run; class labels are used here only
+_C.KNN.PERIOD = 0  # epochs; 0: never
+_C.KNN.TRAIN = ""  # folders of images per class
+_C.KNN.VAL = ""
+_C.KNN.TRAIN_IMAGES = 0  # at most so many, evenly spaced; 0: all
+_C.KNN.K = 200
+_C.KNN.T = 0.07
+_C.KNN.RESIZE = 256  # short side before the central AUG.CROP_SIZE, pixels
 
 # What may differ between two runs of the same recipe: left out of the digest and of the check at --resume.
 RUNTIME_KEYS = (
     "MODEL.WEIGHTS",
     "DATA.TRAIN",
     "DATA.NUM_WORKERS",
+    "SPEED.CHANNELS_LAST",
+    "SPEED.COMPILE",
     "CHECKPOINT.PERIOD",
     "CHECKPOINT.PERIOD_SECONDS",
     "CHECKPOINT.KEEP_EVERY_EPOCHS",
+    "KNN.PERIOD",
+    "KNN.TRAIN",
+    "KNN.VAL",
+    "KNN.TRAIN_IMAGES",
+    "KNN.K",
+    "KNN.T",
+    "KNN.RESIZE",
     "LOG_PERIOD",
     "TENSORBOARD",
     "DEVICE",
@@ -72,9 +116,19 @@ RUNTIME_KEYS = (
     "OUTPUT_DIR",
 )
 
+# Keys that a mechanism does not read; the log says so at the start.
+NO_EFFECT = {
+    "moco": ("MODEL.BANK_MOMENTUM", "MODEL.BANK_LOSS"),
+    "end_to_end": ("MODEL.K", "MODEL.M", "MODEL.BANK_MOMENTUM", "MODEL.BANK_LOSS"),
+    "memory_bank": ("MODEL.M",),
+}
+
 _CHOICES = {
+    "MODEL.MECHANISM": ("moco", "end_to_end", "memory_bank"),
+    "MODEL.BANK_LOSS": ("infonce", "nce"),
     "AUG.RECIPE": ("v1", "v2"),
-    "SOLVER.SCHEDULE": ("step", "cosine"),
+    "SOLVER.SCHEDULE": ("step", "cosine", "exponential"),
+    "SOLVER.AMP": ("off", "bf16", "fp16"),
     "DATA.ON_BAD_IMAGE": ("error", "skip"),
     "DEVICE": ("auto", "cpu", "cuda"),
 }
@@ -84,16 +138,24 @@ _MINIMA = {
     "MODEL.K": 1,
     "MODEL.M": 0,
     "MODEL.BN_GROUPS": 1,
-    "DATA.NUM_WORKERS": 0,
+    "MODEL.BANK_MOMENTUM": 0,
+    "DATA.NUM_WORKERS": -1,
     "AUG.CROP_SIZE": 8,
     "SOLVER.BATCH_SIZE": 2,
     "SOLVER.BASE_LR": 0,
     "SOLVER.MOMENTUM": 0,
     "SOLVER.WEIGHT_DECAY": 0,
-    "SOLVER.EPOCHS": 1,
+    "SOLVER.ACCUMULATE": 1,
+    "SOLVER.REFERENCE_BATCH": 0,
+    "SOLVER.EPOCHS": 0,
+    "SOLVER.ITERATIONS": 0,
+    "SOLVER.PERIOD": 1,
     "CHECKPOINT.PERIOD": 0,
     "CHECKPOINT.PERIOD_SECONDS": 0,
     "CHECKPOINT.KEEP_EVERY_EPOCHS": 0,
+    "KNN.PERIOD": 0,
+    "KNN.TRAIN_IMAGES": 0,
+    "KNN.K": 1,
     "LOG_PERIOD": 1,
     "SEED": 0,
 }
@@ -120,30 +182,71 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     for key, minimum in _MINIMA.items():
         if not (value := _get(cfg, key)) >= minimum:  # written so that NaN fails too
             raise ConfigError(f"{key} is {value}; it must be at least {minimum}")
-    if cfg.MODEL.M > 1:
-        raise ConfigError(f"MODEL.M is {cfg.MODEL.M}; a momentum lies between 0 and 1 (the papers: 0.999)")
+    for key in ("MODEL.M", "MODEL.BANK_MOMENTUM"):
+        if (value := _get(cfg, key)) > 1:
+            raise ConfigError(f"{key} is {value}; a momentum lies between 0 and 1 (the papers: 0.999 and 0.5)")
     if not cfg.MODEL.T > 0:
         raise ConfigError(f"MODEL.T is {cfg.MODEL.T}; a temperature is above 0 (MoCo v1: 0.07, v2: 0.2)")
     if len(cfg.AUG.SCALE) != 2 or not 0 < cfg.AUG.SCALE[0] <= cfg.AUG.SCALE[1] <= 1:
         raise ConfigError(f"AUG.SCALE is {cfg.AUG.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")
+    if cfg.KNN.PERIOD and cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
+        raise ConfigError(f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE must fit into it")
+    _check_length(cfg)
+    _check_mechanism(cfg)
     _check_batch(cfg, world_size)
     if not cfg.DATA.TRAIN:
         raise ConfigError("DATA.TRAIN is empty; give a folder of images or a .txt list, e.g. DATA.TRAIN imagenet/train")
 
 
+def _check_length(cfg: CfgNode) -> None:
+    epochs, iterations = cfg.SOLVER.EPOCHS, cfg.SOLVER.ITERATIONS
+    if (epochs > 0) == (iterations > 0):
+        raise ConfigError(
+            f"SOLVER.EPOCHS is {epochs} and SOLVER.ITERATIONS is {iterations}; one of them is the length of training, "
+            "the other must be 0"
+        )
+    if cfg.SOLVER.SCHEDULE == "cosine" and not epochs:
+        raise ConfigError("SOLVER.SCHEDULE cosine goes by epochs; set SOLVER.EPOCHS and SOLVER.ITERATIONS 0")
+
+
+def _check_mechanism(cfg: CfgNode) -> None:
+    model = cfg.MODEL
+    if model.MECHANISM == "end_to_end" and cfg.SOLVER.ACCUMULATE > 1:
+        raise ConfigError(
+            f"SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} would take negatives away from the end_to_end mechanism, whose "
+            "dictionary is the mini-batch; set it to 1 and use more processes, SOLVER.AMP, or a smaller batch"
+        )
+    if model.MECHANISM == "memory_bank" and model.SHUFFLE_BN:
+        raise ConfigError(
+            "MODEL.SHUFFLE_BN has no effect on the memory_bank mechanism, whose keys are not encoded with the queries; "
+            "set it to False"
+        )
+    if model.SYNC_BN and model.SHUFFLE_BN:
+        raise ConfigError(
+            "MODEL.SYNC_BN gives query and key the same BN statistics, so MODEL.SHUFFLE_BN would have no effect; "
+            "set one of them to False"
+        )
+    if model.SYNC_BN and model.BN_GROUPS > 1:
+        raise ConfigError(
+            f"MODEL.SYNC_BN and MODEL.BN_GROUPS {model.BN_GROUPS} contradict each other; take one of them"
+        )
+
+
 def _check_batch(cfg: CfgNode, world_size: int) -> None:
-    batch, groups = cfg.SOLVER.BATCH_SIZE, world_size * cfg.MODEL.BN_GROUPS
+    batch, parts = cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.ACCUMULATE
+    groups = bn_groups(cfg, world_size)
     if batch % groups:
         raise ConfigError(
             f"SOLVER.BATCH_SIZE {batch} is not divisible by {groups} BN groups ({world_size} processes x "
-            f"MODEL.BN_GROUPS {cfg.MODEL.BN_GROUPS}); take {max(1, batch // groups) * groups}, or other groups"
+            f"SOLVER.ACCUMULATE {parts} x MODEL.BN_GROUPS {cfg.MODEL.BN_GROUPS}); "
+            f"take {max(1, batch // groups) * groups}, or other groups"
         )
     if batch // groups < 2:
         raise ConfigError(
             f"{groups} BN groups leave {batch // groups} image of SOLVER.BATCH_SIZE {batch} to each; "
-            "statistics need at least 2 (the papers: 32), lower MODEL.BN_GROUPS"
+            "statistics need at least 2 (the papers: 32), lower MODEL.BN_GROUPS or SOLVER.ACCUMULATE"
         )
-    if cfg.MODEL.K % batch:
+    if cfg.MODEL.MECHANISM == "moco" and cfg.MODEL.K % batch:
         raise ConfigError(
             f"MODEL.K {cfg.MODEL.K} is not a multiple of SOLVER.BATCH_SIZE {batch}; "
             f"take {max(1, cfg.MODEL.K // batch) * batch} (every batch replaces one block of the queue)"
@@ -153,6 +256,11 @@ def _check_batch(cfg: CfgNode, world_size: int) -> None:
             "MODEL.SHUFFLE_BN has no effect with one process and MODEL.BN_GROUPS 1, because query and key would share "
             "their BN statistics; set MODEL.BN_GROUPS (8 on one device is the papers' recipe) or MODEL.SHUFFLE_BN False"
         )
+
+
+def bn_groups(cfg: CfgNode, world_size: int) -> int:
+    """Parts of the mini-batch with BN statistics of their own (with SYNC_BN: parts that would have them without)."""
+    return int(world_size * cfg.SOLVER.ACCUMULATE * cfg.MODEL.BN_GROUPS)
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

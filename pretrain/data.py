@@ -1,4 +1,4 @@
-"""Images without labels, two views of each, in an order that depends on the seed alone.
+"""Images without labels, one or two views of each, in an order that depends on the seed alone.
 
 Which images make up iteration i, and what is drawn for their views, is a pure function of (seed, i): not of the number
 of workers, nor of where a run was interrupted.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.preempt import STOP_SIGNALS
 from pretrain.runtime.seed import derive
 
 MAX_REPLACEMENTS = 100  # unreadable images in a row after which skipping gives up
 
-Views = Callable[[Image.Image], tuple[Tensor, Tensor]]
+Views = Callable[[Image.Image], tuple[Tensor, ...]]
 
 
 class BadImageError(RuntimeError):
@@ -120,25 +122,35 @@ def read_image(path: str) -> Image.Image:
 
 
 class Sample(NamedTuple):
-    """Two views of one image (3 x H x W each), or None if it could not be read nor replaced; reasons in `bad`."""
+    """Views of one image (3 x H x W each) and its number in the set.
 
-    views: tuple[Tensor, Tensor] | None
+    `views` is None if the image could not be read nor replaced; reasons in `bad`. A replacement has its own number.
+    """
+
+    views: tuple[Tensor, ...] | None
     bad: list[str]
+    number: int = -1
 
 
 class Batch(NamedTuple):
-    """Views of N images, N x 3 x H x W each; None if one of them could not be read nor replaced."""
+    """Views of N images (N x 3 x H x W each) and their numbers (N); None if one could not be read nor replaced."""
 
-    views: tuple[Tensor, Tensor] | None
+    views: tuple[Tensor, ...] | None
     bad: list[str]
+    numbers: Tensor | None = None
+
+    def query_and_key(self) -> tuple[Tensor, Tensor]:
+        """A mechanism's input: first views, and what leads to their keys: second views or, without, numbers."""
+        assert self.views is not None and self.numbers is not None
+        return self.views[0], self.views[1] if len(self.views) > 1 else self.numbers
 
 
-class TwoViewDataset(Dataset[Sample]):
-    """Maps (epoch, index) to two views, the same whenever and wherever it is asked.
+class ViewDataset(Dataset[Sample]):
+    """Maps (epoch, index) to views, the same whenever and wherever it is asked.
 
     Args:
         files: the images.
-        views: draws two views from an RGB image with torch's CPU generator.
+        views: draws views from an RGB image with torch's CPU generator.
         seed: of the run.
         replacements: how many other images to try, at most, for one that cannot be read. Problems are returned rather
             than raised, because an exception that crosses from a loader process arrives as a page of tracebacks.
@@ -161,7 +173,7 @@ class TwoViewDataset(Dataset[Sample]):
                 bad.append(str(error))
                 continue
             with _torch_seed(derive(self.seed, epoch, index)):
-                return Sample(self.views(image), bad)
+                return Sample(self.views(image), bad, source)
         return Sample(None, bad)
 
 
@@ -183,7 +195,8 @@ def collate(samples: list[Sample]) -> Batch:
     views = [sample.views for sample in samples if sample.views is not None]
     if len(views) < len(samples):
         return Batch(None, bad)
-    return Batch((torch.stack([q for q, _ in views]), torch.stack([k for _, k in views])), bad)
+    stacked = tuple(torch.stack(view) for view in zip(*views, strict=True))
+    return Batch(stacked, bad, torch.tensor([sample.number for sample in samples]))
 
 
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
@@ -199,6 +212,10 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         seed: of the run; the permutation depends on it and on the epoch.
         start: iterations already done.
         rank, world_size: which part of each batch.
+        iterations: length of training instead of `epochs`, if not 0; the last epoch may then be cut short.
+
+    Raises:
+        ConfigError: fewer images than one batch.
     """
 
     def __init__(
@@ -210,33 +227,37 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        iterations: int = 0,
     ):
         if num_images < batch_size:
             raise ConfigError(
                 f"DATA.TRAIN has {num_images} images, fewer than one batch of SOLVER.BATCH_SIZE {batch_size}; "
                 "take a smaller batch or more images"
             )
-        self.num_images, self.batch_size, self.epochs, self.seed = num_images, batch_size, epochs, seed
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.start, self.rank, self.share = start, rank, batch_size // world_size
         self.per_epoch = num_images // batch_size
-        self.iterations = self.per_epoch * epochs
+        self.iterations = iterations or self.per_epoch * epochs
 
     def __len__(self) -> int:
         return self.iterations - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for epoch in range(self.start // self.per_epoch, self.epochs):
-            generator = torch.Generator().manual_seed(derive(self.seed, epoch))
-            order = torch.randperm(self.num_images, generator=generator)
-            for batch in range(max(0, self.start - epoch * self.per_epoch), self.per_epoch):
-                first = batch * self.batch_size + self.rank * self.share
-                yield [(epoch, index) for index in order[first : first + self.share].tolist()]
+        order, drawn = torch.empty(0), -1
+        for iteration in range(self.start, self.iterations):
+            epoch, batch = divmod(iteration, self.per_epoch)
+            if epoch != drawn:
+                generator = torch.Generator().manual_seed(derive(self.seed, epoch))
+                order, drawn = torch.randperm(self.num_images, generator=generator), epoch
+            first = batch * self.batch_size + self.rank * self.share
+            yield [(epoch, index) for index in order[first : first + self.share].tolist()]
 
 
-def build_loader(dataset: TwoViewDataset, batches: TrainingBatches, num_workers: int, pin_memory: bool) -> DataLoader:
+def build_loader(dataset: ViewDataset, batches: TrainingBatches, num_workers: int, pin_memory: bool) -> DataLoader:
     """One pass over `batches`, loaded ahead by `num_workers` processes (0: none).
 
-    The loader has its own generator, so that making it does not move the global one.
+    The loader has its own generator, so that making it does not move the global one. Its processes ignore the signals
+    that ask a run to stop: a scheduler sends them to all, and the training process still needs its batches.
     """
     return DataLoader(
         dataset,
@@ -245,4 +266,10 @@ def build_loader(dataset: TwoViewDataset, batches: TrainingBatches, num_workers:
         collate_fn=collate,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(derive(batches.seed, batches.rank)),
+        worker_init_fn=_ignore_stop_signals,
     )
+
+
+def _ignore_stop_signals(worker: int) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The training iteration: views in, logits, cross-entropy, SGD; and what happens between iterations."""
+"""The training iteration: views in, logits, loss, SGD; and what happens between iterations."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.data import BadImageError, Batch
 from pretrain.runtime import dist
 from pretrain.runtime.log import MetricsWriter, progress
+from pretrain.runtime.preempt import Preempted, StopRequest
 
 LOG = logging.getLogger(__name__)
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> the mean over queries
 
 
 class DivergedError(RuntimeError):
@@ -64,35 +70,74 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Plan:
-    """The shape of a run: `learning_rate` by epoch (from 0), periods in iterations (0: never) or seconds."""
+    """The shape of a run.
+
+    Attributes:
+        batch_size: images per iteration, over all processes.
+        per_epoch: iterations in an epoch.
+        iterations: length of the run; the last epoch may be cut short.
+        learning_rate: by iteration (from 0).
+        loss: of logits and labels; the cross-entropy is InfoNCE.
+        accumulate: micro-batches in an iteration.
+        log_period, checkpoint_period: iterations (the latter 0: never).
+        checkpoint_seconds: 0: never.
+    """
 
     batch_size: int
     per_epoch: int
-    epochs: int
+    iterations: int
     learning_rate: Callable[[int], float]
+    loss: Loss = F.cross_entropy
+    accumulate: int = 1
     log_period: int = 20
     checkpoint_period: int = 0
     checkpoint_seconds: float = 0.0
 
     @property
-    def iterations(self) -> int:
-        return self.per_epoch * self.epochs
+    def epochs(self) -> int:
+        """Epochs begun by the end."""
+        return math.ceil(self.iterations / self.per_epoch)
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, im_q: Tensor, im_k: Tensor) -> tuple[Tensor, Tensor]:
-    """One optimizer step on two views (N x 3 x H x W each).
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    im_q: Tensor,
+    key: Tensor,
+    *,
+    loss_fn: Loss = F.cross_entropy,
+    parts: int = 1,
+    scaler: GradScaler | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One optimizer step.
+
+    Args:
+        model: a mechanism: (im_q, key, part, parts) -> logits, labels.
+        im_q: N x 3 x H x W: one view of each image.
+        key: N x ...: what leads to their keys (another view, or an index).
+        loss_fn: the mean over queries.
+        parts: micro-batches, equal in size, that are encoded one after the other to need less memory; N is a multiple.
+            Gradients add up to that of the mean over N, and are exchanged between processes once.
+        scaler: of the loss, for half precision; a step whose gradients overflow is then left out.
 
     Returns:
-        The InfoNCE loss and the accuracy, in percent, of picking the positive among 1+K candidates: scalars on the
-        device, of the weights before the step.
+        The loss and the accuracy, in percent, of picking the positive among all candidates: scalars on the device, of
+        the weights before the step.
     """
-    logits, labels = model(im_q, im_k)  # N x (1+K), N
-    loss = F.cross_entropy(logits, labels)
+    scaler = scaler or GradScaler(im_q.device.type, enabled=False)
     optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    acc1 = 100 * (logits.detach().argmax(dim=1) == labels).float().mean()
-    return loss.detach(), acc1
+    losses, hits = [], []
+    for part, images in enumerate(im_q.chunk(parts)):
+        last = part == parts - 1
+        with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
+            logits, labels = model(images, key, part, parts)  # N/parts x (1+K), N/parts
+            loss = loss_fn(logits, labels)
+            scaler.scale(loss / parts).backward()
+        losses.append(loss.detach())
+        hits.append((logits.detach().argmax(dim=1) == labels).float().mean())
+    scaler.step(optimizer)
+    scaler.update()
+    return torch.stack(losses).mean(), 100 * torch.stack(hits).mean()
 
 
 def train(
@@ -105,59 +150,82 @@ def train(
     device: torch.device,
     writer: MetricsWriter | None,
     save: Callable[[TrainState], None],
+    scaler: GradScaler | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    monitor: Callable[[int], dict[str, float]] | None = None,
+    name: str = "pretrain",
 ) -> None:
     """Trains from `state.iteration` to the end of `plan`, keeping `state` current.
 
     Args:
-        model: maps two batches of views to logits and labels.
+        model: a mechanism, see `train_step`.
         batches: from `state.iteration` on.
         writer: None in all processes but the main one.
         save: writes a checkpoint; every process calls it, after every epoch and as often as `plan` says.
+        scaler: see `train_step`.
+        memory_format: of the views.
+        monitor: iteration -> more scalars for a line of metrics.
+        name: what the progress bar says.
 
     Raises:
         BadImageError: an image cannot be read (nor replaced).
         DivergedError: the loss is not finite; checked at every line of metrics and before every checkpoint.
+        Preempted: a signal asked to stop, and a checkpoint was written. One process looks after every iteration;
+            several agree at every line of metrics, so that all stop after the same iteration.
     """
     model.train()
     clock = _Clock(state.seconds)
     last_save, last_log, images = clock.start, clock.start, 0
     warned: set[str] = set()
     total, initial = plan.iterations * plan.batch_size, state.iteration * plan.batch_size
-    with progress(total, "pretrain", unit="img", initial=initial, disable=writer is None) as bar:
+    bar = progress(total, name, unit="img", initial=initial, disable=writer is None)
+    with bar, StopRequest() as stop:
         for batch in batches:
-            im_q, im_k = _receive(batch, state, warned, device)
+            im_q, key = _receive(batch, state, warned, device, memory_format)
             epoch, step = divmod(state.iteration, plan.per_epoch)
             if step == 0:
                 state.epoch.reset()
-            lr = plan.learning_rate(epoch)
+            lr = plan.learning_rate(state.iteration)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss, acc1 = train_step(model, optimizer, im_q, im_k)
+            loss, acc1 = train_step(
+                model, optimizer, im_q, key, loss_fn=plan.loss, parts=plan.accumulate, scaler=scaler
+            )
             state.window.add(loss, acc1)
             state.epoch.add(loss, acc1)
             state.iteration += 1
             images += plan.batch_size
             bar.update(plan.batch_size)
 
-            epoch_ends = step + 1 == plan.per_epoch
+            epoch_ends = step + 1 == plan.per_epoch or state.iteration == plan.iterations
             looks = epoch_ends or state.iteration % plan.log_period == 0
             due = epoch_ends or (plan.checkpoint_period > 0 and state.iteration % plan.checkpoint_period == 0)
-            if looks or due:
+            asked = _anywhere(stop.received) if looks or dist.world_size() == 1 else ""
+            if looks or due or asked:
                 _check_finite(state, lr)
             if looks:
                 scalars = _look(state, plan, lr, images / (time.perf_counter() - last_log))
                 last_log, images = time.perf_counter(), 0
                 bar.set_postfix(loss=f"{scalars['loss']:.3f}", acc1=f"{scalars['acc1']:.1f}%", refresh=False)
                 if writer is not None:
-                    writer.write(state.iteration - 1, **scalars)
+                    health = monitor(state.iteration) if monitor is not None else {}
+                    writer.write(state.iteration - 1, **scalars, **health)
                 late = plan.checkpoint_seconds > 0 and time.perf_counter() - last_save >= plan.checkpoint_seconds
                 due = dist.broadcast_object(due or late)  # the clocks of the processes differ
             state.seconds = clock.now()
             if epoch_ends:
                 _report_epoch(state, plan, epoch, lr)
-            if due:
+            if due or asked:
                 save(state)
                 last_save = time.perf_counter()
+            if asked and state.iteration < plan.iterations:
+                dist.barrier()  # nobody leaves, and has the others killed, before the file is written
+                raise Preempted(f"{asked}: stopped after {state.iteration} of {plan.iterations} iterations")
+
+
+def _anywhere(received: str) -> str:
+    """The signal that some process received, "" if none did; every process must call."""
+    return max(dist.gather_objects(received))
 
 
 class _Clock:
@@ -170,8 +238,10 @@ class _Clock:
         return self.before + time.perf_counter() - self.start
 
 
-def _receive(batch: Batch, state: TrainState, warned: set[str], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Views on the device; counts the images that had to be replaced and names each of them once."""
+def _receive(
+    batch: Batch, state: TrainState, warned: set[str], device: torch.device, memory_format: torch.memory_format
+) -> tuple[Tensor, Tensor]:
+    """Query views and keys on the device; counts the images that had to be replaced and names each of them once."""
     if batch.views is None:
         hint = (
             "remove it, or set DATA.ON_BAD_IMAGE skip" if len(batch.bad) == 1 else f"{len(batch.bad)} like it in a row"
@@ -181,8 +251,11 @@ def _receive(batch: Batch, state: TrainState, warned: set[str], device: torch.de
     for reason in sorted(set(batch.bad) - warned):
         LOG.warning("skipped: %s", reason)
         warned.add(reason)
-    im_q, im_k = batch.views
-    return im_q.to(device, non_blocking=True), im_k.to(device, non_blocking=True)
+    im_q, key = (
+        x.to(device, non_blocking=True, memory_format=memory_format if x.ndim == 4 else torch.preserve_format)
+        for x in batch.query_and_key()
+    )
+    return im_q, key
 
 
 def _check_finite(state: TrainState, lr: float) -> None:
@@ -210,7 +283,7 @@ def _look(state: TrainState, plan: Plan, lr: float, images_per_second: float) ->
 def _report_epoch(state: TrainState, plan: Plan, epoch: int, lr: float) -> None:
     loss, acc1 = state.epoch.over_processes()
     LOG.info(
-        "epoch %d/%d: loss %.4f, acc1 %.2f%% (1 of 1+K), lr %.2g, %.0f images/s",
+        "epoch %d/%d: loss %.4f, acc1 %.2f%%, lr %.2g, %.0f images/s",
         *(epoch + 1, plan.epochs, loss, acc1, lr, rate(state, plan)),
     )
 

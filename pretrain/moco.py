@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.encoders import add_mlp_head, unit_features
 from pretrain.runtime.dist import all_gather
 from pretrain.shuffle import shuffle, unshuffle
 
@@ -32,11 +33,13 @@ class MoCo(nn.Module):
         m: momentum of the key encoder, in [0, 1] (equation 2).
         T: temperature of the softmax, above 0 (equation 1).
         mlp: MoCo v2's head; its hidden layer is as wide as the input of `fc` (2048 for ResNet-50).
-        shuffle_bn: shuffling BN; it needs several processes, or encoders with several BN groups, to have an effect.
+        shuffle_bn: shuffling BN; it needs several processes, BN groups or micro-batches to have an effect.
+        amp: precision of the encoders' arithmetic, see `unit_features`.
     """
 
     queue: Tensor
     queue_ptr: Tensor
+    _keys: Tensor  # N x C: the keys of the step under way
 
     def __init__(
         self,
@@ -47,46 +50,55 @@ class MoCo(nn.Module):
         T: float = 0.07,
         mlp: bool = False,
         shuffle_bn: bool = True,
+        amp: torch.dtype | None = None,
     ):
         super().__init__()
-        self.K, self.m, self.T, self.shuffle_bn = K, m, T, shuffle_bn
+        self.K, self.m, self.T, self.shuffle_bn, self.amp = K, m, T, shuffle_bn, amp
 
         self.encoder_q = base_encoder(num_classes=dim)
         self.encoder_k = base_encoder(num_classes=dim)
         if mlp:
-            _widen_head(self.encoder_q)
-            _widen_head(self.encoder_k)
+            add_mlp_head(self.encoder_q)
+            add_mlp_head(self.encoder_k)
         self.encoder_k.load_state_dict(self.encoder_q.state_dict())
         self.encoder_k.requires_grad_(False)
 
         self.register_buffer("queue", F.normalize(torch.randn(dim, K), dim=0))  # C x K
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
 
-    def forward(self, im_q: Tensor, im_k: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, im_q: Tensor, im_k: Tensor, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
         """One step of Algorithm 1 up to the loss. The gradient reaches the query encoder only.
 
+        A step may come in `parts` micro-batches, part 0 first, with nothing in between but backward. Key encoder and
+        queue then move once per step, and the shuffle is over the whole step: it is the step that `parts` times as
+        many processes would make. Only BN differs from that of one large batch, being computed in each micro-batch.
+
         Args:
-            im_q: N x 3 x H x W, normalised RGB: one view of each image.
-            im_k: the same shape: the other view.
+            im_q: N/parts x 3 x H x W, normalised RGB: one view of each image of this micro-batch.
+            im_k: N x 3 x H x W: the other view of each image of the step, the same tensor for every part.
+            part, parts: which micro-batch this is, of how many.
 
         Returns:
-            Logits (N x (1+K), already divided by T) with the positive in column 0, and labels (N, all zero): the
-            InfoNCE loss of equation 1 is their cross-entropy.
+            Logits (N/parts x (1+K), already divided by T) with the positive in column 0, and labels (N/parts, all
+            zero): the InfoNCE loss of equation 1 is their cross-entropy.
 
         Raises:
             ValueError: K is not a multiple of B.
         """
-        q = F.normalize(self.encoder_q(im_q), dim=1)  # N x C
-        self._update_key_encoder()
-        k = self._encode_keys(im_k)  # N x C
+        q = unit_features(self.encoder_q, im_q, self.amp)  # N/parts x C
+        if part == 0:
+            self._update_key_encoder()
+            self._keys = self._encode_keys(im_k, parts)
+        k = self._keys.chunk(parts)[part]  # N/parts x C
 
         negatives = self.queue.clone()  # C x K; a copy, because backward needs these after the queue has moved on
-        l_pos = torch.einsum("nc,nc->n", q, k).unsqueeze(1)  # N x 1
-        l_neg = torch.einsum("nc,ck->nk", q, negatives)  # N x K
-        logits = torch.cat([l_pos, l_neg], dim=1) / self.T  # N x (1+K)
-        labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)  # N
+        l_pos = torch.einsum("nc,nc->n", q, k).unsqueeze(1)  # N/parts x 1
+        l_neg = torch.einsum("nc,ck->nk", q, negatives)  # N/parts x K
+        logits = torch.cat([l_pos, l_neg], dim=1) / self.T  # N/parts x (1+K)
+        labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)  # N/parts
 
-        self._enqueue(k)
+        if part == parts - 1:
+            self._enqueue(self._keys)
         return logits, labels
 
     @torch.no_grad()
@@ -100,12 +112,13 @@ class MoCo(nn.Module):
             param_k.mul_(self.m).add_(param_q * (1 - self.m))
 
     @torch.no_grad()
-    def _encode_keys(self, im_k: Tensor) -> Tensor:
-        """N x 3 x H x W -> N x C, encoded among other images than the queries were."""
-        if not self.shuffle_bn:
-            return F.normalize(self.encoder_k(im_k), dim=1)
-        im_k, order = shuffle(im_k)
-        return unshuffle(F.normalize(self.encoder_k(im_k), dim=1), order)
+    def _encode_keys(self, im_k: Tensor, parts: int = 1) -> Tensor:
+        """N x 3 x H x W -> N x C, in `parts` micro-batches, encoded among other images than the queries are."""
+        order = None
+        if self.shuffle_bn:
+            im_k, order = shuffle(im_k)
+        keys = torch.cat([unit_features(self.encoder_k, images, self.amp) for images in im_k.chunk(parts)])
+        return keys if order is None else unshuffle(keys, order)
 
     @torch.no_grad()
     def _enqueue(self, k: Tensor) -> None:
@@ -117,10 +130,3 @@ class MoCo(nn.Module):
         columns = (self.queue_ptr + torch.arange(B, device=keys.device)) % self.K  # B
         self.queue.index_copy_(1, columns, keys.T)
         self.queue_ptr.add_(B).remainder_(self.K)
-
-
-def _widen_head(encoder: nn.Module) -> None:
-    """fc -> (fc.0, ReLU, fc.2), the new layer first, the old one last."""
-    fc = encoder.get_submodule("fc")
-    assert isinstance(fc, nn.Linear)
-    encoder.fc = nn.Sequential(nn.Linear(fc.in_features, fc.in_features), nn.ReLU(), fc)

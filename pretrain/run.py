@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from fvcore.common.config import CfgNode
-from torch.nn.parallel import DistributedDataParallel
+from torch.amp import GradScaler
 
 from pretrain import snapshot
-from pretrain.augment import TwoCrops, recipe
+from pretrain.build import (
+    build_batches,
+    build_dataset,
+    build_knn,
+    build_model,
+    build_plan,
+    data_parallel,
+    description,
+    memory_format,
+    num_workers,
+    place,
+)
 from pretrain.config import RUNTIME_KEYS, check
-from pretrain.data import MAX_REPLACEMENTS, ImageFiles, TrainingBatches, TwoViewDataset, build_loader, find_images
-from pretrain.encoders import base_encoder
+from pretrain.data import ImageFiles, build_loader, find_images
 from pretrain.loop import Plan, TrainState, rate, train
-from pretrain.moco import MoCo
+from pretrain.monitor import Watch
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import MetricsWriter
 from pretrain.runtime.provenance import config_digest, environment
 from pretrain.runtime.result import FILE_NAME, RunResult
-from pretrain.runtime.seed import seed_everything
-from pretrain.schedule import by_name
 
 LOG = logging.getLogger(__name__)
 
@@ -45,6 +52,7 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
         ConfigError: config, data or folder cannot be used, or the checkpoint belongs to another run.
         CheckpointError: MODEL.WEIGHTS or the checkpoint cannot be used.
         BadImageError, DivergedError: while training.
+        Preempted: SIGTERM or SIGUSR1 came while training; a checkpoint was written, and "yes" or "auto" continues it.
         ValueError: another `resume`.
     """
     if resume not in get_args(Resume):
@@ -72,25 +80,34 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
         return done
     resume_from = _resume_from(folder, resume)
 
-    model = build_model(cfg).to(device)
+    model = place(build_model(cfg, len(files)), cfg, device)
     # All parameters, in the reference's order: its optimizer state lists the key encoder too (no gradient, no step).
     optimizer = torch.optim.SGD(
         model.parameters(), cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, weight_decay=cfg.SOLVER.WEIGHT_DECAY
     )
+    scaler = GradScaler(device.type, enabled=cfg.SOLVER.AMP == "fp16")
     state = TrainState()
     if resume_from is not None:
-        state = snapshot.restore(resume_from, model, optimizer, identity)
+        state = snapshot.restore(resume_from, model, optimizer, scaler, identity)
         LOG.info("resumed '%s' at iteration %d", resume_from, state.iteration)
 
-    batches = _batches(cfg, files, state)
-    plan = _plan(cfg, batches)
+    batches = build_batches(cfg, files, state.iteration)
+    plan = build_plan(cfg, batches)
     writer = _prepare_folder(cfg, folder, state) if dist.is_main() else None
-    LOG.info("%d images, %d epochs of %d iterations", len(files), plan.epochs, plan.per_epoch)
-    LOG.info(_layout(cfg, device))
+    LOG.info("%d images, %d iterations, %d in an epoch", len(files), plan.iterations, plan.per_epoch)
+    for line in description(cfg, device):
+        LOG.info(line)
+
+    watch, knn = Watch(model, cfg.SOLVER.BATCH_SIZE), build_knn(cfg, device)
 
     def save(state: TrainState) -> None:
         epochs, rest = divmod(state.iteration, plan.per_epoch)
-        contents = snapshot.capture(model, optimizer, state, epochs, identity)
+        if knn is not None and rest == 0 and epochs % cfg.KNN.PERIOD == 0:
+            scores = knn(model.get_submodule("encoder_q"))
+            LOG.info("kNN after epoch %d: acc1 %.2f%%, acc5 %.2f%%", epochs, scores["knn/acc1"], scores["knn/acc5"])
+            if writer is not None:
+                writer.write(state.iteration - 1, **scores)
+        contents = snapshot.capture(model, optimizer, scaler, state, epochs, identity)
         keep = cfg.CHECKPOINT.KEEP_EVERY_EPOCHS
         if dist.is_main():
             checkpoint.save(contents, folder / snapshot.LAST)
@@ -101,81 +118,20 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
         train(
             data_parallel(model, device),
             optimizer,
-            build_loader(_dataset(cfg, files), batches, cfg.DATA.NUM_WORKERS, pin_memory=device.type == "cuda"),
+            build_loader(build_dataset(cfg, files), batches, num_workers(cfg), pin_memory=device.type == "cuda"),
             state,
             plan,
             device=device,
             writer=writer,
             save=save,
+            scaler=scaler,
+            memory_format=memory_format(cfg),
+            monitor=watch,
         )
     finally:
         if writer is not None:
             writer.close()
     return _result(cfg, folder, identity, files, state, plan, device)
-
-
-def build_model(cfg: CfgNode) -> MoCo:
-    """MoCo on the CPU, the same in every process: SEED decides encoders and queue, then MODEL.WEIGHTS if given."""
-    seed_everything(cfg.SEED)
-    model = MoCo(
-        base_encoder(cfg.MODEL.ARCH, cfg.MODEL.BN_GROUPS),
-        dim=cfg.MODEL.DIM,
-        K=cfg.MODEL.K,
-        m=cfg.MODEL.M,
-        T=cfg.MODEL.T,
-        mlp=cfg.MODEL.MLP,
-        shuffle_bn=cfg.MODEL.SHUFFLE_BN,
-    )
-    if cfg.MODEL.WEIGHTS:
-        snapshot.load_weights(cfg.MODEL.WEIGHTS, model)
-    return model
-
-
-def data_parallel(model: MoCo, device: torch.device) -> torch.nn.Module:
-    """DistributedDataParallel if there are several processes, else `model` itself.
-
-    Buffers are not broadcast: the queue is equal in all processes by construction, and BN statistics in training are
-    each process's own. (The reference broadcasts them from rank 0, 32 MB of queue per iteration; rank 0, whose state
-    is saved, is left with the same values either way.)
-    """
-    if dist.world_size() == 1:
-        return model
-    known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in newer torch
-    no_sync: dict[str, Any] = {name: False}
-    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **no_sync)
-
-
-def _dataset(cfg: CfgNode, files: ImageFiles) -> TwoViewDataset:
-    views = TwoCrops(recipe(cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE))
-    return TwoViewDataset(files, views, cfg.SEED, MAX_REPLACEMENTS if cfg.DATA.ON_BAD_IMAGE == "skip" else 0)
-
-
-def _batches(cfg: CfgNode, files: ImageFiles, state: TrainState) -> TrainingBatches:
-    return TrainingBatches(
-        len(files),
-        cfg.SOLVER.BATCH_SIZE,
-        cfg.SOLVER.EPOCHS,
-        cfg.SEED,
-        start=state.iteration,
-        rank=dist.rank(),
-        world_size=dist.world_size(),
-    )
-
-
-def _plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:
-    solver = cfg.SOLVER
-    return Plan(
-        batch_size=solver.BATCH_SIZE,
-        per_epoch=batches.per_epoch,
-        epochs=solver.EPOCHS,
-        learning_rate=by_name(
-            solver.SCHEDULE, base_lr=solver.BASE_LR, epochs=solver.EPOCHS, steps=solver.STEPS, gamma=solver.GAMMA
-        ),
-        log_period=cfg.LOG_PERIOD,
-        checkpoint_period=cfg.CHECKPOINT.PERIOD,
-        checkpoint_seconds=cfg.CHECKPOINT.PERIOD_SECONDS,
-    )
 
 
 def _device(name: str) -> torch.device:
@@ -199,12 +155,6 @@ def _weights_sha256(path: str) -> str | None:
 
 def _digest(cfg: CfgNode) -> str:
     return config_digest(cfg, exclude=RUNTIME_KEYS)
-
-
-def _layout(cfg: CfgNode, device: torch.device) -> str:
-    groups = dist.world_size() * cfg.MODEL.BN_GROUPS
-    size = cfg.SOLVER.BATCH_SIZE // groups
-    return f"processes: {dist.world_size()} on {device.type}; BN groups: {groups} of {size} images"
 
 
 def _finished(folder: Path, identity: snapshot.Identity) -> RunResult | None:
@@ -264,13 +214,18 @@ def _result(
         iterations=state.iteration,
         seconds=state.seconds,
         notes=[
-            f"loss and acc1 (percent, 1 of 1+K) are means over the last epoch of {plan.per_epoch} iterations",
-            _layout(cfg, device),
+            f"loss and acc1 are means over the last epoch of {plan.per_epoch} iterations",
+            *description(cfg, device),
             f"unreadable images replaced: {skipped} (DATA.ON_BAD_IMAGE {cfg.DATA.ON_BAD_IMAGE})",
         ],
         artifacts={"checkpoint": snapshot.LAST, "config": "config.yaml", "metrics": "metrics.jsonl"},
         provenance=environment(),
-        extra={"arch": cfg.MODEL.ARCH, "images": len(files), "data_digest": identity.data},
+        extra={
+            "arch": cfg.MODEL.ARCH,
+            "mechanism": cfg.MODEL.MECHANISM,
+            "images": len(files),
+            "data_digest": identity.data,
+        },
     )
     if dist.is_main():
         result.save(folder)

@@ -13,19 +13,19 @@ Shape shorthand:
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.runtime.dist import all_gather, is_initialized, rank, world_size
+from pretrain.runtime.dist import all_gather, broadcast, rank, world_size
 
 
 class GroupBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose training statistics are those of `num_groups` parts of the batch, each on its own.
 
     Image i belongs to group i mod G: then (N, C, H, W) seen as (N/G, G*C, H, W) has one channel per channel and group,
-    and plain batch normalisation of that view (no copy) is what G processes with N/G images each would do.
-    Running statistics take the mean over groups. State-dict names and evaluation are those of BatchNorm2d.
+    and plain batch normalisation of that view is what G processes with N/G images each would do. The view is no copy,
+    unless the input is channels_last; the output then is, too. Running statistics take the mean over groups.
+    State-dict names and evaluation are those of BatchNorm2d.
 
     Args:
         num_features: C.
@@ -61,7 +61,9 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.copy_(mean.view(G, C).mean(0))
             self.running_var.copy_(var.view(G, C).mean(0))
             self.num_batches_tracked.add_(1)
-        return y.view(N, C, H, W)
+        y = y.view(N, C, H, W)
+        channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        return y.contiguous(memory_format=torch.channels_last) if channels_last else y
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_groups={self.num_groups}"
@@ -80,9 +82,7 @@ def shuffle(x: Tensor) -> tuple[Tensor, Tensor]:
         This process's share (N, ...), and the order (B,): what `unshuffle` needs to undo it.
     """
     everything = all_gather(x)  # (B, ...)
-    order = torch.randperm(len(everything)).to(x.device)  # (B,)
-    if is_initialized():
-        dist.broadcast(order, src=0)
+    order = broadcast(torch.randperm(len(everything)).to(x.device))  # (B,)
     return everything[_share(order)], order
 
 

@@ -2,8 +2,8 @@
 
 `{epoch, arch, state_dict, optimizer}` are the reference's keys: `epoch` counts finished epochs, and the names in
 `state_dict` carry the `module.` prefix of DistributedDataParallel, with or without it. Our own keys are `iteration`,
-`seconds`, `config`, `seed`, `data`, `weights_sha256` and `processes` (one dict per process: RNG, running means, skipped
-images).
+`seconds`, `scaler` (of the loss, empty without fp16), `config`, `seed`, `data`, `weights_sha256` and `processes` (one
+dict per process: RNG, running means, skipped images).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from pretrain.config import RUNTIME_KEYS, get_cfg
 from pretrain.loop import Mean, TrainState
-from pretrain.moco import MoCo
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError, to_dict
@@ -28,6 +28,7 @@ from pretrain.runtime.seed import capture_rng, restore_rng
 
 LAST = "checkpoint_last.pth.tar"
 PREFIX = "module."
+STORES = ("queue", "queue_ptr", "bank", "Z")  # where mechanisms keep keys
 
 
 def epoch_name(epoch: int) -> str:
@@ -51,7 +52,12 @@ class Identity:
 
 
 def capture(
-    model: MoCo, optimizer: torch.optim.Optimizer, state: TrainState, epoch: int, identity: Identity
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: GradScaler,
+    state: TrainState,
+    epoch: int,
+    identity: Identity,
 ) -> dict[str, Any]:
     """Everything that goes into the file. Every process must call.
 
@@ -70,6 +76,7 @@ def capture(
         "arch": identity.cfg.MODEL.ARCH,
         "state_dict": {PREFIX + name: value for name, value in model.state_dict().items()},
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
         "iteration": state.iteration,
         "seconds": state.seconds,
         "config": to_dict(identity.cfg),
@@ -80,8 +87,10 @@ def capture(
     }
 
 
-def restore(path: Path, model: MoCo, optimizer: torch.optim.Optimizer, identity: Identity) -> TrainState:
-    """Brings model, optimizer and RNG back to where `path` was written, and returns how far that was.
+def restore(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler, identity: Identity
+) -> TrainState:
+    """Brings model, optimizer, scaler and RNG back to where `path` was written, and returns how far that was.
 
     Raises:
         CheckpointError: not readable, or without our keys (a checkpoint of the reference).
@@ -99,30 +108,34 @@ def restore(path: Path, model: MoCo, optimizer: torch.optim.Optimizer, identity:
         )
     model.load_state_dict(_without_prefix(saved["state_dict"]))
     optimizer.load_state_dict(saved["optimizer"])
+    scaler.load_state_dict(saved["scaler"])
     process = saved["processes"][dist.rank()]
     restore_rng(process["rng"])
-    window, epoch = (Mean(process[name].to(model.queue.device)) for name in ("window", "epoch"))
+    device = next(model.parameters()).device
+    window, epoch = (Mean(process[name].to(device)) for name in ("window", "epoch"))
     return TrainState(saved["iteration"], saved["seconds"], process["skipped"], window, epoch)
 
 
-def load_weights(path: str | os.PathLike[str], model: MoCo) -> None:
-    """Starts `model` from a checkpoint of ours or of the reference; nothing but weights and queue is taken.
+def load_weights(path: str | os.PathLike[str], model: nn.Module) -> None:
+    """Starts `model` from a checkpoint of ours, of any mechanism, or of the reference; nothing but weights is taken.
 
-    Without `encoder_k` in the file the key encoder starts as a copy of the query encoder; without `queue` the queue
-    stays random.
+    Without `encoder_k` in the file the key encoder starts as a copy of the query encoder; without its queue or bank
+    that stays random; what this mechanism does not have is left out.
 
     Raises:
-        CheckpointError: not readable, no MoCo checkpoint, or of another architecture, head, dimension or queue size.
+        CheckpointError: not readable, no MoCo checkpoint, or of another architecture, head, dimension, queue or bank.
     """
     given = _without_prefix(_read(Path(path))["state_dict"])
+    own = model.state_dict()
     if not any(name.startswith("encoder_q.") for name in given):
         raise CheckpointError(f"'{path}' holds no encoder_q.*: it is no MoCo checkpoint")
     if not any(name.startswith("encoder_k.") for name in given):
         queries = [name for name in given if name.startswith("encoder_q.")]
         given.update({name.replace("encoder_q.", "encoder_k.", 1): given[name] for name in queries})
-    own = model.state_dict()
-    if "queue" not in given:
-        given.update({name: own[name] for name in ("queue", "queue_ptr")})
+    given.update({name: own[name] for name in STORES if name in own and name not in given})
+    parts = {name.split(".")[0] for name in own}
+    elsewhere = {"encoder_k", *STORES} - parts  # what other mechanisms have and this one has not
+    given = {name: value for name, value in given.items() if name.split(".")[0] not in elsewhere}
     problems = [f"{name} is missing" for name in own if name not in given]
     problems += [f"{name} is not in the model" for name in given if name not in own]
     problems += [

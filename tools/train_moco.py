@@ -1,10 +1,16 @@
 #!/usr/bin/env python
-"""Pre-trains with MoCo.
+"""Pre-trains with MoCo, or with a mechanism that it is compared with (MODEL.MECHANISM).
 
     python tools/train_moco.py --config-file configs/pretrain/moco_v2_R_50_200ep.yaml DATA.TRAIN imagenet/train
     torchrun --nproc-per-node 8 tools/train_moco.py --config-file ... --resume auto DATA.TRAIN imagenet/train
 
-Exit status: 0 done, 2 something is wrong with the command, the config, the data or a file (one line says what).
+Exit status: 0 done; 2 something is wrong with the command, the config, the data or a file (one line says what); 75
+(EX_TEMPFAIL) SIGTERM or SIGUSR1 came, a checkpoint was written, and the same command with --resume auto goes on, e.g.
+
+    python tools/train_moco.py --resume auto ... || { [ $? -eq 75 ] && scontrol requeue $SLURM_JOB_ID; }
+
+torchrun hands SIGTERM on to its processes (SIGUSR1 too with `--signals-to-handle SIGTERM,SIGUSR1`), which save and
+leave together, but its own status is 1 then: a missing result.json tells a stopped run from a finished one.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from pretrain.run import main
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
 from pretrain.runtime.result import FILE_NAME
 
 
@@ -58,6 +65,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         cfg.freeze()
         setup_logging(cfg.OUTPUT_DIR, rank)
         main(cfg, resume=args.resume)
+    except Preempted as stop:
+        print(f"{stop}; go on with --resume auto", file=sys.stderr)
+        return REQUEUE_STATUS
     except (ConfigError, CheckpointError, BadImageError, DivergedError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

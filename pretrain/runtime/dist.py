@@ -67,6 +67,38 @@ def all_gather(x: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
+class _GatherWithGradient(torch.autograd.Function):
+    """`all_gather` and its transpose: what all processes owe to this process's rows, added up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.first, ctx.count = rank() * len(x), len(x)
+        return all_gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)  # autograd may still need the one it gave us
+        dist.all_reduce(grad)
+        return grad[ctx.first : ctx.first + ctx.count]
+
+
+def all_gather_with_gradient(x: torch.Tensor) -> torch.Tensor:
+    """`all_gather` that can be differentiated, (N, ...) -> (world_size * N, ...).
+
+    If process p has the loss L_p, row i of process r receives the sum over p of dL_p/dx_ri. DistributedDataParallel
+    averages parameter gradients over processes, so what they train on is the gradient of the mean of the L_p: exactly
+    that of one process with the whole batch. Backward is a collective: every process must run it.
+    """
+    return x if world_size() == 1 else _GatherWithGradient.apply(x)
+
+
+def broadcast(x: torch.Tensor) -> torch.Tensor:
+    """Rank 0's `x`, written over everybody's."""
+    if world_size() > 1:
+        dist.broadcast(x, src=0)
+    return x
+
+
 def gather_objects(obj: Any) -> list[Any]:
     """Every process's picklable `obj`, in rank order, on every process."""
     if world_size() == 1:

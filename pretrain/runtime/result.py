@@ -20,14 +20,14 @@ class RunResult:
     """One finished run.
 
     Attributes:
-        kind: "pretrain", "train" or "evaluate".
+        kind: "pretrain", "linear", "knn", "train" or "evaluate".
         engine: "pretrain", "detectron2" or "torchvision".
         seed: the trial's seed.
         config_digest: digest of the config without seed, paths and device (equal over the trials of a row).
         weights_sha256: hash of the initial weights, None for random initialisation.
         metrics: flat, e.g. `{"bbox/AP50": 81.5}`; percent for AP, as the papers print them.
         iterations: optimizer steps done.
-        seconds: wall time of this process, resumed time included.
+        seconds: wall time; the torchvision engine and pre-training add that of killed processes before.
         notes: decisions a reader must know (norm kinds resolved, device taken, images skipped).
         artifacts: role -> path relative to the run's folder.
         provenance: see `provenance.environment`.

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pretrain.augment import TwoCrops, recipe
-from pretrain.data import Batch, TrainingBatches, TwoViewDataset, build_loader, find_images, read_image
+from pretrain.data import Batch, TrainingBatches, ViewDataset, build_loader, find_images, read_image
 from pretrain.runtime.config import ConfigError
 from tests.pretrain.conftest import write_images
 
@@ -77,7 +77,7 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
 
 
 def test_sample_is_a_function_of_seed_epoch_index(images: Path) -> None:
-    dataset = TwoViewDataset(find_images(images), VIEWS, seed=1)
+    dataset = ViewDataset(find_images(images), VIEWS, seed=1)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     first = dataset[(0, 3)].views
@@ -86,14 +86,14 @@ def test_sample_is_a_function_of_seed_epoch_index(images: Path) -> None:
     assert first is not None
     for a, b in zip(first, dataset[(0, 3)].views or (), strict=True):
         assert torch.equal(a, b)
-    for other in (dataset[(1, 3)], TwoViewDataset(find_images(images), VIEWS, seed=2)[(0, 3)]):
+    for other in (dataset[(1, 3)], ViewDataset(find_images(images), VIEWS, seed=2)[(0, 3)]):
         assert other.views is not None and not torch.equal(first[0], other.views[0])
 
 
 def load(images: Path, num_workers: int, start: int = 0, **kwargs: int) -> list[Batch]:
     files = find_images(images)
     batches = TrainingBatches(len(files), 32, epochs=2, seed=0, start=start, **kwargs)
-    return list(build_loader(TwoViewDataset(files, VIEWS, seed=0), batches, num_workers, pin_memory=False))
+    return list(build_loader(ViewDataset(files, VIEWS, seed=0), batches, num_workers, pin_memory=False))
 
 
 def test_workers_and_resume_do_not_change_the_stream(images: Path) -> None:
@@ -103,6 +103,7 @@ def test_workers_and_resume_do_not_change_the_stream(images: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert len(whole) == len(parallel) == 4 and len(resumed) == 1
     for a, b in [*zip(whole, parallel, strict=True), (whole[3], resumed[0])]:
+        assert a.numbers is not None and b.numbers is not None and torch.equal(a.numbers, b.numbers)
         assert a.views is not None and b.views is not None
         assert torch.equal(a.views[0], b.views[0]) and torch.equal(a.views[1], b.views[1])
 
@@ -121,6 +122,12 @@ def test_batches_go_on_where_they_stopped(start: int) -> None:
     whole = list(TrainingBatches(103, 10, epochs=3, seed=4))
     resumed = TrainingBatches(103, 10, epochs=3, seed=4, start=start)
     assert list(resumed) == whole[start:] and len(resumed) == len(whole) - start
+
+
+def test_length_in_iterations_may_end_within_an_epoch() -> None:
+    whole = list(TrainingBatches(103, 10, epochs=3, seed=4))
+    cut = TrainingBatches(103, 10, epochs=0, seed=4, start=4, iterations=17)
+    assert list(cut) == whole[4:17] and len(cut) == 13
 
 
 def test_processes_share_each_batch_in_rank_order() -> None:
@@ -145,15 +152,16 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_bad_image_is_named(broken: Path) -> None:
-    sample = TwoViewDataset(find_images(broken), VIEWS, seed=0)[(0, 2)]
+    sample = ViewDataset(find_images(broken), VIEWS, seed=0)[(0, 2)]
     assert sample.views is None and len(sample.bad) == 1 and str(broken / "002.jpg") in sample.bad[0]
 
 
 def test_bad_image_is_replaced_by_the_same_other_one_each_time(broken: Path) -> None:
-    dataset = TwoViewDataset(find_images(broken), VIEWS, seed=0, replacements=10)
+    dataset = ViewDataset(find_images(broken), VIEWS, seed=0, replacements=10)
     samples = [dataset[(0, 4)] for _ in range(2)]
     for sample in samples:
         assert sample.views is not None and str(broken / "004.jpg") in sample.bad[0]
+        assert sample.number not in (2, 4)  # the memory bank has to know whose views these are
     assert samples[0].views is not None and samples[1].views is not None
     assert torch.equal(samples[0].views[0], samples[1].views[0])
 
@@ -161,5 +169,5 @@ def test_bad_image_is_replaced_by_the_same_other_one_each_time(broken: Path) -> 
 def test_only_bad_images_are_given_up_on(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(np.random.default_rng(i).bytes(50))
-    sample = TwoViewDataset(find_images(tmp_path), VIEWS, seed=0, replacements=4)[(0, 0)]
+    sample = ViewDataset(find_images(tmp_path), VIEWS, seed=0, replacements=4)[(0, 0)]
     assert sample.views is None and len(sample.bad) == 5

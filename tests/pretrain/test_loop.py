@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from pretrain.data import BadImageError, Batch
 from pretrain.loop import DivergedError, Plan, TrainState, train, train_step
@@ -22,13 +23,13 @@ class Toy(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(3))
 
-    def forward(self, im_q: Tensor, im_k: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, im_q: Tensor, im_k: Tensor, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
         return im_q.mean((1, 2, 3))[:, None] + self.weight, torch.zeros(len(im_q), dtype=torch.long)
 
 
 def batches(count: int, value: float = 1.0, bad: tuple[str, ...] = ()) -> Iterator[Batch]:
     for _ in range(count):
-        yield Batch((torch.full((4, 3, 2, 2), value), torch.zeros(4, 3, 2, 2)), list(bad))
+        yield Batch((torch.full((4, 3, 2, 2), value), torch.zeros(4, 3, 2, 2)), list(bad), torch.arange(4))
 
 
 def run(tmp_path: Path, source: Iterator[Batch], state: TrainState | None = None, **plan: float) -> list[int]:
@@ -40,7 +41,7 @@ def run(tmp_path: Path, source: Iterator[Batch], state: TrainState | None = None
             torch.optim.SGD(model.parameters(), lr=1.0),
             source,
             state or TrainState(),
-            Plan(batch_size=4, per_epoch=5, epochs=2, learning_rate=lambda e: 0.1 / (e + 1), **plan),  # type: ignore[arg-type]
+            Plan(batch_size=4, per_epoch=5, iterations=10, learning_rate=lambda i: 0.1 / (i // 5 + 1), **plan),  # type: ignore[arg-type]
             device=torch.device("cpu"),
             writer=writer,
             save=lambda s: saved.append(s.iteration),
@@ -54,6 +55,26 @@ def test_step_returns_loss_and_accuracy_before_the_step() -> None:
     views = torch.ones(4, 3, 2, 2), torch.zeros(4, 3, 2, 2)
     loss, acc1 = train_step(model, optimizer, *views)
     assert loss.item() == pytest.approx(math.log(3)) and acc1.item() == 100
+    torch.testing.assert_close(model.weight.data, torch.tensor([2 / 3, -1 / 3, -1 / 3]))
+
+
+def test_micro_batches_add_up_to_the_step_of_the_whole() -> None:
+    views = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(6, 3, 2, 2)
+    results = []
+    for parts in (1, 3):
+        model = Toy()
+        loss, acc1 = train_step(model, torch.optim.SGD(model.parameters(), lr=1.0), *views, parts=parts)
+        results.append((loss, acc1, model.weight.data))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_scaler_leaves_out_a_step_that_overflows() -> None:
+    model, scaler = Toy(), GradScaler("cpu", init_scale=4.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    train_step(model, optimizer, torch.full((4, 3, 2, 2), math.inf), torch.zeros(4, 3, 2, 2), scaler=scaler)
+    assert torch.equal(model.weight.data, torch.zeros(3)) and scaler.get_scale() == 2.0
+    train_step(model, optimizer, torch.ones(4, 3, 2, 2), torch.zeros(4, 3, 2, 2), scaler=scaler)
     torch.testing.assert_close(model.weight.data, torch.tensor([2 / 3, -1 / 3, -1 / 3]))
 
 

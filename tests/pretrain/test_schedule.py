@@ -7,7 +7,7 @@ import math
 import pytest
 
 from pretrain.runtime.config import ConfigError
-from pretrain.schedule import by_name, cosine, step
+from pretrain.schedule import by_name, cosine, linear_scaling, step
 
 
 def test_step_follows_the_paper() -> None:
@@ -29,8 +29,29 @@ def test_cosine_is_half_a_period(epochs: int) -> None:
         assert rates[epochs // 2] == pytest.approx(0.015)
 
 
+def test_exponential_follows_the_paper() -> None:
+    rate = by_name("exponential", base_lr=0.12, epochs=0, gamma=0.9, period=62500)
+    lr = 0.12
+    for block in range(20):
+        assert rate(block * 62500) == rate(block * 62500 + 62499) == pytest.approx(lr)
+        lr *= 0.9
+
+
+def test_by_iteration_the_rate_is_constant_within_an_epoch() -> None:
+    rate = by_name("cosine", base_lr=1.0, epochs=4, per_epoch=10)
+    assert [rate(i) for i in range(40)] == [cosine(i // 10, base_lr=1.0, epochs=4) for i in range(40)]
+    rate = by_name("step", base_lr=1.0, epochs=4, steps=(2,), per_epoch=10)
+    assert rate(19) == 1.0 and rate(20) == pytest.approx(0.1)
+
+
+def test_linear_scaling_only_when_asked() -> None:
+    assert linear_scaling(0.03, 1024) == 0.03
+    assert linear_scaling(0.03, 1024, 256) == pytest.approx(0.12)
+    assert linear_scaling(0.03, 64, 256) == pytest.approx(0.0075)
+
+
 def test_by_name() -> None:
     assert by_name("cosine", base_lr=2.0, epochs=10)(5) == pytest.approx(1.0)
     assert by_name("step", base_lr=2.0, epochs=10, steps=(3,), gamma=0.5)(3) == pytest.approx(1.0)
-    with pytest.raises(ConfigError, match="'linear'; it must be step or cosine"):
+    with pytest.raises(ConfigError, match="'linear'; it must be step, cosine or exponential"):
         by_name("linear", base_lr=2.0, epochs=10)

@@ -29,7 +29,7 @@ def write(tmp_path, config, edit=lambda text: text):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_files_of_the_project(path):
     experiment = load_experiment(path)
-    assert experiment.title and experiment.rows and experiment.trials == 5
+    assert experiment.title and experiment.rows and experiment.trials == (5 if experiment.probe is None else 2)
     assert all(set(row.published) <= set(experiment.metrics) for row in experiment.rows)
 
 
@@ -71,3 +71,21 @@ def test_mistakes(tmp_path, small_config, old, new, message):
 def test_a_config_that_does_not_exist(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         load_experiment(write(tmp_path, "gone.yaml"))
+
+
+def test_a_probed_experiment(tmp_path, small_config):
+    """Every row names a pre-training, which each seed does anew."""
+    text = GOOD.replace(
+        "transfer: {{config: {config}, opts: [SEED, 1]}}", "probe: {{protocol: knn, opts: [--train, x]}}"
+    )
+    rows = "rows:\n  - {{name: m = 0, weights: {{pretrain: a}}}}\n"
+    path = tmp_path / "e.yaml"
+    path.write_text((text[: text.index("rows:")] + rows).format(config=small_config))
+    e = load_experiment(path, output=tmp_path / "out")
+    assert e.probe.protocol == "knn" and e.rows[0].job == e.pretrain["a"]
+    path.write_text(path.read_text().replace("pretrain: a}", "pretrain: b}"))
+    with pytest.raises(ConfigError, match="must name a pre-training .a., not b"):
+        load_experiment(path)
+    path.write_text(path.read_text().replace("knn", "svm"))
+    with pytest.raises(ConfigError, match="protocol is 'svm'"):
+        load_experiment(path)

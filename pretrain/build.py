@@ -1,0 +1,181 @@
+"""From config keys to the parts of a run: model, data, plan, and what is said about them at the start."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pretrain import snapshot
+from pretrain.augment import OneCrop, TwoCrops, recipe
+from pretrain.config import NO_EFFECT, bn_groups
+from pretrain.data import MAX_REPLACEMENTS, ImageFiles, TrainingBatches, ViewDataset
+from pretrain.encoders import base_encoder
+from pretrain.knn import KnnProbe
+from pretrain.labelled import central_view, find_pair
+from pretrain.loop import Plan
+from pretrain.mechanisms import EndToEnd, MemoryBank, nce
+from pretrain.moco import MoCo
+from pretrain.runtime import dist
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.seed import seed_everything
+from pretrain.schedule import by_name, linear_scaling
+
+_AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build_model(cfg: CfgNode, num_images: int = 0) -> nn.Module:
+    """The mechanism on the CPU, the same in every process: SEED decides all weights, then MODEL.WEIGHTS if given.
+
+    Args:
+        num_images: rows of the memory bank; the other mechanisms do not need it.
+
+    Raises:
+        ConfigError: unknown MODEL.ARCH, or more negatives than rows.
+        CheckpointError: MODEL.WEIGHTS cannot be used.
+    """
+    seed_everything(cfg.SEED)
+    m = cfg.MODEL
+    encoder = base_encoder(m.ARCH, m.BN_GROUPS, m.SYNC_BN)
+    common: dict[str, Any] = {"dim": m.DIM, "T": m.T, "mlp": m.MLP, "amp": _AMP[cfg.SOLVER.AMP]}
+    model: nn.Module
+    if m.MECHANISM == "moco":
+        model = MoCo(encoder, K=m.K, m=m.M, shuffle_bn=m.SHUFFLE_BN, **common)
+    elif m.MECHANISM == "end_to_end":
+        model = EndToEnd(encoder, shuffle_bn=m.SHUFFLE_BN, **common)
+    else:
+        if m.K > num_images:
+            raise ConfigError(
+                f"MODEL.K {m.K} negatives cannot be drawn from a memory bank of {num_images} images; "
+                f"set MODEL.K to at most {num_images}"
+            )
+        model = MemoryBank(encoder, num_images, K=m.K, m=m.BANK_MOMENTUM, nce=m.BANK_LOSS == "nce", **common)
+    if m.WEIGHTS:
+        snapshot.load_weights(m.WEIGHTS, model)
+    return model
+
+
+def place(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Module:
+    """The model on its device, in the memory format and compiled as the config says; its names do not change.
+
+    Raises:
+        ConfigError: SYNC_BN in several processes without GPUs.
+    """
+    if cfg.MODEL.SYNC_BN and dist.world_size() > 1 and device.type != "cuda":
+        raise ConfigError("MODEL.SYNC_BN works on GPUs only, DEVICE is cpu; set MODEL.SYNC_BN False")
+    model = model.to(device).to(memory_format=memory_format(cfg))
+    if cfg.SPEED.COMPILE:
+        for name, encoder in model.named_children():
+            assert name.startswith("encoder_")
+            encoder.compile()
+    return model
+
+
+def memory_format(cfg: CfgNode) -> torch.memory_format:
+    return torch.channels_last if cfg.SPEED.CHANNELS_LAST else torch.contiguous_format
+
+
+def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """DistributedDataParallel if there are several processes, else `model` itself.
+
+    Buffers are not broadcast: queue and bank are equal in all processes by construction, and BN statistics in training
+    are each process's own. (The reference broadcasts them from rank 0, 32 MB of queue per iteration; rank 0, whose
+    state is saved, is left with the same values either way.)
+    """
+    if dist.world_size() == 1:
+        return model
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in newer torch
+    no_sync: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **no_sync)
+
+
+def build_dataset(cfg: CfgNode, files: ImageFiles) -> ViewDataset:
+    view = recipe(cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE)
+    views = OneCrop(view) if cfg.MODEL.MECHANISM == "memory_bank" else TwoCrops(view)
+    return ViewDataset(files, views, cfg.SEED, MAX_REPLACEMENTS if cfg.DATA.ON_BAD_IMAGE == "skip" else 0)
+
+
+def build_batches(cfg: CfgNode, files: ImageFiles, start: int) -> TrainingBatches:
+    solver = cfg.SOLVER
+    return TrainingBatches(
+        *(len(files), solver.BATCH_SIZE, solver.EPOCHS, cfg.SEED, start, dist.rank(), dist.world_size()),
+        iterations=solver.ITERATIONS,
+    )
+
+
+def build_plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:
+    solver = cfg.SOLVER
+    return Plan(
+        batch_size=solver.BATCH_SIZE,
+        per_epoch=batches.per_epoch,
+        iterations=batches.iterations,
+        learning_rate=by_name(
+            solver.SCHEDULE,
+            base_lr=linear_scaling(solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
+            epochs=solver.EPOCHS,
+            steps=solver.STEPS,
+            gamma=solver.GAMMA,
+            period=solver.PERIOD,
+            per_epoch=batches.per_epoch,
+        ),
+        loss=nce if cfg.MODEL.MECHANISM == "memory_bank" and cfg.MODEL.BANK_LOSS == "nce" else F.cross_entropy,
+        accumulate=solver.ACCUMULATE,
+        log_period=cfg.LOG_PERIOD,
+        checkpoint_period=cfg.CHECKPOINT.PERIOD,
+        checkpoint_seconds=cfg.CHECKPOINT.PERIOD_SECONDS,
+    )
+
+
+def num_workers(cfg: CfgNode) -> int:
+    """Loader processes of this training process."""
+    if cfg.DATA.NUM_WORKERS >= 0:
+        return int(cfg.DATA.NUM_WORKERS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def description(cfg: CfgNode, device: torch.device) -> list[str]:
+    """What follows from config and processes, line by line, for the log and the result."""
+    model, solver, world = cfg.MODEL, cfg.SOLVER, dist.world_size()
+    groups = bn_groups(cfg, world)
+    negatives = solver.BATCH_SIZE - 1 if model.MECHANISM == "end_to_end" else model.K
+    rate = linear_scaling(solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH)
+    scaled = f" = {solver.BASE_LR:g} x {solver.BATCH_SIZE} / {solver.REFERENCE_BATCH}" if solver.REFERENCE_BATCH else ""
+    per_process, per_part = solver.BATCH_SIZE // world, solver.BATCH_SIZE // world // solver.ACCUMULATE
+    layout = f"BN groups: {groups} of {solver.BATCH_SIZE // groups} images"
+    if model.SYNC_BN:
+        layout = f"BN synchronised: {solver.ACCUMULATE} x {per_part * world} images"
+    lines = [
+        f"{model.MECHANISM}: acc1 (percent) is that of picking the positive among {negatives} negatives",
+        f"processes: {world} on {device.type}; {layout}",
+        f"batch: {solver.BATCH_SIZE} = {world} processes x {solver.ACCUMULATE} micro-batches x {per_part} images",
+        f"learning rate: {rate:g}{scaled}, {solver.SCHEDULE}; arithmetic: {solver.AMP.replace('off', 'float32')}",
+        f"loader processes: {num_workers(cfg)} for {per_process} images in each of {world} processes",
+    ]
+    if unread := NO_EFFECT[model.MECHANISM]:
+        lines.append(f"without effect on {model.MECHANISM}: {', '.join(unread)}")
+    return lines
+
+
+def build_knn(cfg: CfgNode, device: torch.device) -> KnnProbe | None:
+    """The kNN accuracy that a run takes every KNN.PERIOD epochs; None unless it asks for it.
+
+    Raises:
+        ConfigError: folders without labelled images, or fewer of them than neighbours.
+    """
+    if not cfg.KNN.PERIOD:
+        return None
+    bank, queries = find_pair(cfg.KNN.TRAIN, cfg.KNN.VAL)
+    bank, view = bank.subset(cfg.KNN.TRAIN_IMAGES), central_view(cfg.KNN.RESIZE, cfg.AUG.CROP_SIZE)
+    if cfg.KNN.K > len(bank):
+        raise ConfigError(f"KNN.K is {cfg.KNN.K}, but only {len(bank)} labelled images are there to be neighbours")
+    folder, size, workers = Path(cfg.OUTPUT_DIR) / "knn", cfg.SOLVER.BATCH_SIZE, num_workers(cfg)
+    return KnnProbe(bank, queries, view, folder, size, workers, device, cfg.KNN.K, cfg.KNN.T)

@@ -1,0 +1,143 @@
+"""Defaults of the linear probe: every key, its type, its meaning. Unknown keys fail; `check` refuses what cannot work.
+
+The defaults are the papers' protocol on ImageNet (arXiv:1911.05722, section 4.1): 100 epochs, learning rate 30, weight
+decay 0; batch, steps and momentum are the reference code's. A YAML file states only what differs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime.config import ConfigError
+
+_C = CfgNode()
+
+_C.MODEL = CfgNode()
+_C.MODEL.WEIGHTS = ""  # a checkpoint of ours or of the reference, or the state dict of a torchvision ResNet
+_C.MODEL.ARCH = ""  # a key of encoders.ARCHITECTURES; empty for what the checkpoint says (torchvision's say nothing)
+
+_C.DATA = CfgNode()
+_C.DATA.TRAIN = ""  # folder that holds a folder of images per class
+_C.DATA.VAL = ""  # the same, with the same classes
+_C.DATA.NUM_WORKERS = 4  # loader processes per process; 0 loads in it, -1 divides the machine's cores
+_C.DATA.ON_BAD_IMAGE = "error"  # error | skip: skip takes another training image; validation images are never skipped
+
+_C.AUG = CfgNode()
+_C.AUG.TRAIN = True  # random crop and flip; False takes the view of AUG.RESIZE, and computes every feature only once
+_C.AUG.CROP_SIZE = 224  # pixels, training and validation
+_C.AUG.SCALE = (0.08, 1.0)  # area of the random crop over the area of the image
+_C.AUG.RESIZE = 256  # pixels of the short side before the central crop of validation
+
+_C.SOLVER = CfgNode()
+_C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
+_C.SOLVER.BASE_LR = 30.0
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.WEIGHT_DECAY = 0.0
+_C.SOLVER.EPOCHS = 100
+_C.SOLVER.STEPS = (60, 80)  # epochs (from 0) at which the rate is multiplied by GAMMA
+_C.SOLVER.GAMMA = 0.1
+_C.SOLVER.AMP = "off"  # arithmetic of the frozen trunk: off (float32) | bf16 | fp16; the classifier stays in float32
+
+_C.SPEED = CfgNode()
+_C.SPEED.CHANNELS_LAST = False  # memory format of trunk and images
+
+_C.CHECKPOINT = CfgNode()  # checkpoint_last.pth.tar is written after every epoch, and
+_C.CHECKPOINT.PERIOD = 0  # every so many iterations (0: never)
+_C.CHECKPOINT.PERIOD_SECONDS = 1800.0  # when so many seconds have passed, looked at every LOG_PERIOD (0: never)
+
+_C.LOG_PERIOD = 20  # iterations between lines of metrics.jsonl; a line is the mean since the line before
+_C.TENSORBOARD = True
+_C.DEVICE = "auto"  # auto | cpu | cuda
+_C.SEED = 0
+_C.OUTPUT_DIR = "output/lincls"
+
+# What may differ between two runs of the same recipe: left out of the digest and of the check at --resume.
+RUNTIME_KEYS = (
+    "MODEL.WEIGHTS",
+    "DATA.TRAIN",
+    "DATA.VAL",
+    "DATA.NUM_WORKERS",
+    "SPEED.CHANNELS_LAST",
+    "CHECKPOINT.PERIOD",
+    "CHECKPOINT.PERIOD_SECONDS",
+    "LOG_PERIOD",
+    "TENSORBOARD",
+    "DEVICE",
+    "SEED",
+    "OUTPUT_DIR",
+)
+
+_CHOICES = {
+    "DATA.ON_BAD_IMAGE": ("error", "skip"),
+    "SOLVER.AMP": ("off", "bf16", "fp16"),
+    "DEVICE": ("auto", "cpu", "cuda"),
+}
+
+_MINIMA = {
+    "DATA.NUM_WORKERS": -1,
+    "AUG.CROP_SIZE": 8,
+    "SOLVER.BATCH_SIZE": 1,
+    "SOLVER.BASE_LR": 0,
+    "SOLVER.MOMENTUM": 0,
+    "SOLVER.WEIGHT_DECAY": 0,
+    "SOLVER.EPOCHS": 1,
+    "CHECKPOINT.PERIOD": 0,
+    "CHECKPOINT.PERIOD_SECONDS": 0,
+    "LOG_PERIOD": 1,
+    "SEED": 0,
+}
+
+_NEEDED = {
+    "MODEL.WEIGHTS": "a pre-trained checkpoint",
+    "DATA.TRAIN": "a folder of images per class, e.g. DATA.TRAIN imagenet/train",
+    "DATA.VAL": "a folder of images per class, e.g. DATA.VAL imagenet/val",
+}
+
+
+def get_lincls_cfg() -> CfgNode:
+    """A fresh copy of the defaults."""
+    return _C.clone()
+
+
+def check(cfg: CfgNode, world_size: int = 1) -> None:
+    """Refuses a config that would fail or silently do something else, before anything is built.
+
+    Args:
+        cfg: the merged tree.
+        world_size: number of processes; the batch is divided among them.
+
+    Raises:
+        ConfigError: one sentence with the key, its value and the remedy.
+    """
+    for key, choices in _CHOICES.items():
+        if (value := _get(cfg, key)) not in choices:
+            raise ConfigError(f"{key} is '{value}'; it must be {' or '.join(choices)}")
+    for key, minimum in _MINIMA.items():
+        if not (value := _get(cfg, key)) >= minimum:  # written so that NaN fails too
+            raise ConfigError(f"{key} is {value}; it must be at least {minimum}")
+    aug, batch = cfg.AUG, cfg.SOLVER.BATCH_SIZE
+    if aug.RESIZE < aug.CROP_SIZE:
+        raise ConfigError(
+            f"AUG.RESIZE {aug.RESIZE} is below AUG.CROP_SIZE {aug.CROP_SIZE}, so the central crop would be padded; "
+            "the protocol has 256 and 224"
+        )
+    if len(aug.SCALE) != 2 or not 0 < aug.SCALE[0] <= aug.SCALE[1] <= 1:
+        raise ConfigError(f"AUG.SCALE is {aug.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")
+    if not aug.TRAIN and cfg.DATA.ON_BAD_IMAGE == "skip":
+        raise ConfigError("DATA.ON_BAD_IMAGE skip has no effect without AUG.TRAIN: no feature is left out; set error")
+    if batch % world_size:
+        raise ConfigError(
+            f"SOLVER.BATCH_SIZE {batch} is not divisible by {world_size} processes; "
+            f"take {max(1, batch // world_size) * world_size}"
+        )
+    for key, what in _NEEDED.items():
+        if not _get(cfg, key):
+            raise ConfigError(f"{key} is empty; give {what}")
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg

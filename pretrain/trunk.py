@@ -1,0 +1,174 @@
+"""A pre-trained ResNet without its head: read from a checkpoint, frozen, and proven to have stayed as it was.
+
+Shape shorthand:
+    N: images   C: channels of the last stage (512 for ResNet-18 and -34, 2048 for ResNet-50)   H, W: pixels
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.encoders import base_encoder
+from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.config import ConfigError
+
+HEAD = "fc."
+PREFIXES = ("module.encoder_q.", "encoder_q.", "module.", "")  # MoCo; MoCo, not wrapped; linear probe; torchvision
+_COUNTER = ".num_batches_tracked"  # absent from the oldest files, and without effect in eval mode
+
+Trunk = Callable[[Tensor], Tensor]  # N x 3 x H x W, normalised RGB -> N x C, float32
+
+
+class TrunkChangedError(RuntimeError):
+    """A trunk that was to stay frozen has other weights or BN statistics than before."""
+
+
+class FrozenTrunk(nn.Module):
+    """A ResNet up to its global average pooling: in eval mode whatever is asked of it, and without gradients.
+
+    Args:
+        network: ends in `fc`, which is taken away.
+        amp: precision of its arithmetic (autocast), None for float32. Features leave in float32 either way.
+
+    Attributes:
+        dim: C.
+        sha256: `fingerprint` of the weights and statistics that it was made with.
+    """
+
+    def __init__(self, network: nn.Module, amp: torch.dtype | None = None):
+        super().__init__()
+        fc = network.get_submodule("fc")
+        assert isinstance(fc, nn.Linear)
+        network.fc = nn.Identity()
+        self.network, self.dim, self.amp = network.requires_grad_(False).eval(), fc.in_features, amp
+        self.sha256 = fingerprint(network)
+
+    def train(self, mode: bool = True) -> FrozenTrunk:
+        """Stays in eval mode: BN in training mode moves its running statistics, which are part of the trunk."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """N x 3 x H x W, normalised RGB -> N x C, float32, globally average-pooled."""
+        with torch.autocast(images.device.type, dtype=self.amp, enabled=self.amp is not None):
+            return self.network(images).float()
+
+    def verify(self) -> None:
+        """Raises TrunkChangedError unless every weight and statistic is what it was at the start, bit for bit."""
+        if (now := fingerprint(self.network)) != self.sha256:
+            raise TrunkChangedError(
+                f"the frozen trunk has changed (SHA-256 {self.sha256[:16]} -> {now[:16]}): its accuracy would not be "
+                "that of the checkpoint; something trains it, or left its BN in training mode"
+            )
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hex SHA-256 over name, type, shape and value of every parameter and buffer; not of where or how they lie."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def pooled(encoder: nn.Module) -> Iterator[Trunk]:
+    """Lends the trunk of an encoder that is being trained: inside, it is in eval mode and ends before its head.
+
+    In several processes it has, meanwhile, the BN statistics of the first one, which are those that a checkpoint saves;
+    every process must enter. Afterwards everything is as it was: modes, head, weights, statistics.
+    """
+    head, modes = encoder.get_submodule("fc"), {module: module.training for module in encoder.modules()}
+    several = dist.world_size() > 1
+    own = {buffer: buffer.clone() for buffer in encoder.buffers()} if several else {}
+
+    @torch.no_grad()
+    def trunk(images: Tensor) -> Tensor:
+        # not encoder(images): if that is compiled, it would be compiled once more, for these modes and shapes
+        return encoder.forward(images).float()
+
+    encoder.eval()
+    encoder.fc = nn.Identity()
+    for buffer in own:
+        dist.broadcast(buffer)
+    try:
+        yield trunk
+    finally:
+        for buffer, value in own.items():
+            buffer.copy_(value)
+        encoder.fc = head
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def load_trunk(path: str | os.PathLike[str], arch: str = "") -> tuple[nn.Module, str]:
+    """Reads the trunk of a checkpoint, complete or not at all.
+
+    The file is one of ours or of the reference implementation (the query encoder is taken), a linear probe of either,
+    or a torchvision ResNet's state dict. Heads and whatever else these hold are left out.
+
+    Args:
+        arch: a key of `encoders.ARCHITECTURES`; empty for what the file says.
+
+    Returns:
+        The ResNet on the CPU, with an `fc` that means nothing, and its architecture.
+
+    Raises:
+        CheckpointError: not readable, no trunk in it, or not exactly every tensor of this architecture.
+        ConfigError: unknown architecture, or none given and the file does not say.
+    """
+    content = checkpoint.load(path)
+    state, prefix = _find(content, path)
+    said = content.get("arch")
+    arch = arch or (said if isinstance(said, str) else "")
+    if not arch:
+        raise ConfigError(f"'{path}' does not say its architecture; give MODEL.ARCH, e.g. MODEL.ARCH resnet50")
+    given = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+    given = {name: value for name, value in given.items() if not name.startswith(HEAD)}
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
+        network = base_encoder(arch)(num_classes=1)
+    own = {name: value for name, value in network.state_dict().items() if not name.startswith(HEAD)}
+    if not any(name.endswith(_COUNTER) for name in given):
+        given.update({name: value for name, value in own.items() if name.endswith(_COUNTER)})
+    _check_complete(given, own, path, arch)
+    network.load_state_dict(given, strict=False)  # strict but for the head: checked above
+    return network, arch
+
+
+def _find(content: object, path: str | os.PathLike[str]) -> tuple[Mapping[str, Tensor], str]:
+    """The state dict and what stands before the trunk's names in it."""
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if isinstance(state, Mapping):
+        for prefix in PREFIXES:
+            if prefix + "conv1.weight" in state:
+                return state, prefix
+    raise CheckpointError(
+        f"'{path}' holds no trunk: none of {', '.join(prefix + 'conv1.weight' for prefix in PREFIXES)} is in it. "
+        "Give a MoCo checkpoint, a linear probe, or the state dict of a torchvision ResNet"
+    )
+
+
+def _check_complete(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | os.PathLike[str], arch: str
+) -> None:
+    problems = [f"{name} is missing" for name in own if name not in given]
+    problems += [f"{name} is not in {arch}" for name in given if name not in own]
+    problems += [
+        f"{name} is {tuple(given[name].shape)}, {arch}'s {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"the trunk in '{path}' is not a complete {arch} ({len(own)} tensors): {'; '.join(problems[:3])}{more}. "
+            "Check MODEL.ARCH, or save the whole checkpoint again"
+        )

@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""kNN accuracy of a checkpoint's features: the weighted vote of k=200 neighbours at temperature 0.07.
+
+    python tools/knn_eval.py checkpoint_last.pth.tar --train imagenet/train --val imagenet/val --output-dir output/knn
+    torchrun --nproc-per-node 8 tools/knn_eval.py ...
+
+The checkpoint is one of MoCo (ours or the reference's), a linear probe, or a torchvision ResNet's state dict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.data import BadImageError
+from pretrain.knn import main
+from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import setup_logging
+from pretrain.runtime.result import FILE_NAME
+from pretrain.trunk import TrunkChangedError
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", help="checkpoint to evaluate")
+    parser.add_argument("--train", required=True, metavar="DIR", help="folder with a folder of images per class")
+    parser.add_argument("--val", required=True, metavar="DIR", help="the same, with the same classes")
+    parser.add_argument("--output-dir", default="output/knn", metavar="DIR", help="for result.json and the features")
+    parser.add_argument("--arch", default="", help="if the checkpoint does not say it, e.g. resnet50")
+    parser.add_argument("-k", type=int, default=200, help="neighbours")
+    parser.add_argument("--temperature", type=float, default=0.07, help="of the vote")
+    parser.add_argument("--resize", type=int, default=256, help="short side before the central crop, pixels")
+    parser.add_argument("--crop-size", type=int, default=224, help="pixels")
+    parser.add_argument("--batch-size", type=int, default=256, help="over all processes")
+    parser.add_argument("--num-workers", type=int, default=4, help="loader processes per process")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    args = parser.parse_args(argv)
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        setup_logging(None, rank)
+        result = main(
+            *(args.weights, args.train, args.val, args.output_dir),
+            arch=args.arch,
+            k=args.k,
+            T=args.temperature,
+            resize=args.resize,
+            crop_size=args.crop_size,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            device_name=args.device,
+        )
+    except (ConfigError, CheckpointError, BadImageError, TrunkChangedError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if rank == 0:
+        print(f"top-1 {result.metrics['knn/acc1']:.2f}  top-5 {result.metrics['knn/acc5']:.2f}")
+        print(Path(args.output_dir) / FILE_NAME)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
