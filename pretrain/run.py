@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from fvcore.common.config import CfgNode
@@ -29,13 +28,11 @@ from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.monitor import Watch
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.log import MetricsWriter
 from pretrain.runtime.provenance import config_digest, environment
 from pretrain.runtime.result import FILE_NAME, RunResult
+from pretrain.session import Resume, finished, prepare, resume_point, session
 
 LOG = logging.getLogger(__name__)
-
-Resume = Literal["no", "yes", "auto"]
 
 
 def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
@@ -55,18 +52,8 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
         Preempted: SIGTERM or SIGUSR1 came while training; a checkpoint was written, and "yes" or "auto" continues it.
         ValueError: another `resume`.
     """
-    if resume not in get_args(Resume):
-        raise ValueError(f"resume is {resume!r}; it must be one of {get_args(Resume)}")
-    owns_group = not dist.is_initialized()
-    device = _device(cfg.DEVICE)
-    dist.init_from_env(device.type)
-    if device.type == "cuda":
-        device = torch.device("cuda", torch.cuda.current_device())
-    try:
+    with session(cfg.DEVICE) as device:
         return _run(cfg, resume, device)
-    finally:
-        if owns_group:
-            dist.shutdown()
 
 
 def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
@@ -74,11 +61,13 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     folder = Path(cfg.OUTPUT_DIR)
     files = find_images(cfg.DATA.TRAIN)
     identity = snapshot.Identity(cfg, files.digest(), _weights_sha256(cfg.MODEL.WEIGHTS))
-    done = _finished(folder, identity) if dist.is_main() and resume != "no" else None
-    if (done := dist.broadcast_object(done)) is not None:
-        LOG.info("'%s' is finished already; nothing to do", folder / FILE_NAME)
-        return done
-    resume_from = _resume_from(folder, resume)
+    resume_from = resume_point(folder / snapshot.LAST, resume)
+    if resume != "no":
+        same = {"config_digest": _digest(cfg), "seed": cfg.SEED, "weights_sha256": identity.weights_sha256}
+        done = finished(folder, kind="pretrain", **same)
+        if done is not None and done.extra.get("data_digest") == identity.data:
+            LOG.info("'%s' is finished already; nothing to do", folder / FILE_NAME)
+            return done
 
     model = place(build_model(cfg, len(files)), cfg, device)
     # All parameters, in the reference's order: its optimizer state lists the key encoder too (no gradient, no step).
@@ -93,7 +82,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
 
     batches = build_batches(cfg, files, state.iteration)
     plan = build_plan(cfg, batches)
-    writer = _prepare_folder(cfg, folder, state) if dist.is_main() else None
+    writer = prepare(folder, cfg, state.iteration) if dist.is_main() else None
     LOG.info("%d images, %d iterations, %d in an epoch", len(files), plan.iterations, plan.per_epoch)
     for line in description(cfg, device):
         LOG.info(line)
@@ -134,16 +123,6 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     return _result(cfg, folder, identity, files, state, plan, device)
 
 
-def _device(name: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ConfigError("DEVICE is 'cuda', but torch sees no CUDA device; set DEVICE cpu or auto")
-    device = torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # as the reference: all batches have one shape
-    return device
-
-
 def _weights_sha256(path: str) -> str | None:
     if not path:
         return None
@@ -155,42 +134,6 @@ def _weights_sha256(path: str) -> str | None:
 
 def _digest(cfg: CfgNode) -> str:
     return config_digest(cfg, exclude=RUNTIME_KEYS)
-
-
-def _finished(folder: Path, identity: snapshot.Identity) -> RunResult | None:
-    """The result in the folder if it is that of this very run."""
-    if not (folder / FILE_NAME).is_file():
-        return None
-    try:
-        result = RunResult.load(folder)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    theirs = (result.kind, result.config_digest, result.seed, result.weights_sha256, result.extra.get("data_digest"))
-    cfg = identity.cfg
-    ours = ("pretrain", _digest(cfg), cfg.SEED, identity.weights_sha256, identity.data)
-    return result if theirs == ours else None
-
-
-def _resume_from(folder: Path, resume: Resume) -> Path | None:
-    last = folder / snapshot.LAST
-    if resume == "no" and last.exists():
-        raise ConfigError(f"'{last}' exists; continue it with --resume, or choose another OUTPUT_DIR")
-    if resume == "yes" and not last.exists():
-        raise ConfigError(f"nothing to resume: '{last}' does not exist; leave --resume out, or use --resume auto")
-    return last if resume != "no" and last.exists() else None
-
-
-def _prepare_folder(cfg: CfgNode, folder: Path, state: TrainState) -> MetricsWriter:
-    """Output folder with the config in it, without what a killed process left; returns where metrics go."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        snapshot.remove_leftovers(folder)
-        (folder / FILE_NAME).unlink(missing_ok=True)  # of another config: it would speak for this run
-        with checkpoint.atomic_write(folder / "config.yaml", "w") as f:
-            f.write(cfg.dump())
-        return MetricsWriter(folder, start_iteration=state.iteration, tensorboard=cfg.TENSORBOARD)
-    except OSError as error:
-        raise ConfigError(f"OUTPUT_DIR '{folder}' cannot be written: {error}") from error
 
 
 def _result(

@@ -151,12 +151,6 @@ def load_weights(path: str | os.PathLike[str], model: nn.Module) -> None:
     model.load_state_dict(given)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes temporary files that a killed process left half written."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
 def _read(path: Path) -> dict[str, Any]:
     saved = checkpoint.load(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):

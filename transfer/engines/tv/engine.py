@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 from fvcore.common.config import CfgNode
 from torch import nn
 from torch.utils.data import DataLoader
@@ -28,6 +26,7 @@ from transfer.engines import base
 from transfer.engines.evaluators import evaluate_detections
 from transfer.engines.tv import data, loop, solver
 from transfer.engines.tv.detector import Detector, build_detector
+from transfer.engines.tv.launch import launch
 from transfer.engines.tv.weights import detectron2_state, load_weights
 from transfer.evaluation.predictions import ImageDetections
 
@@ -43,41 +42,10 @@ class TorchvisionEngine(base.Engine):
         return defaults.get_cfg()
 
     def train(self, cfg: CfgNode, resume: str = "no", num_gpus: int = 1) -> RunResult:
-        return _launch(_train, cfg, num_gpus, resume)
+        return launch(_train, cfg, num_gpus, resume)
 
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
-        return _launch(_evaluate, cfg, num_gpus)
-
-
-def _launch(job: Callable[..., None], cfg: CfgNode, processes: int, *args: Any) -> RunResult:
-    """Runs `job(cfg, *args)` here, or in that many processes; under torchrun this process is already one of them."""
-    support.check(cfg)
-    if processes > 1 and dist.world_size() == 1:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        try:
-            mp.spawn(_worker, args=(job, processes, port, cfg, args), nprocs=processes)
-        except mp.ProcessRaisedException as error:
-            raise base.EngineError(f"a process of {processes} failed:{error}") from error
-    else:
-        job(cfg, *args)
-    return RunResult.load(cfg.OUTPUT_DIR)
-
-
-def _worker(
-    rank: int, job: Callable[..., None], processes: int, port: int, cfg: CfgNode, args: tuple[Any, ...]
-) -> None:
-    backend = "gloo"
-    if base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()).startswith("cuda"):
-        torch.cuda.set_device(rank)
-        backend = "nccl"
-    setup_logging(cfg.OUTPUT_DIR, rank)
-    torch.distributed.init_process_group(backend, f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
-    try:
-        job(cfg, *args)
-    finally:
-        dist.shutdown()
+        return launch(_evaluate, cfg, num_gpus)
 
 
 class _Session:

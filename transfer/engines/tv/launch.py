@@ -1,0 +1,48 @@
+"""One process or several: the same job either way, and its result from its file."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime import dist
+from pretrain.runtime.log import setup_logging
+from pretrain.runtime.result import RunResult
+from transfer.config import support
+from transfer.engines import base
+
+
+def launch(job: Callable[..., None], cfg: CfgNode, processes: int, *args: Any) -> RunResult:
+    """Runs `job(cfg, *args)` here, or in that many processes; under torchrun this process is already one of them."""
+    support.check(cfg)
+    if processes > 1 and dist.world_size() == 1:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        try:
+            mp.spawn(_worker, args=(job, processes, port, cfg, args), nprocs=processes)
+        except mp.ProcessRaisedException as error:
+            raise base.EngineError(f"a process of {processes} failed:{error}") from error
+    else:
+        job(cfg, *args)
+    return RunResult.load(cfg.OUTPUT_DIR)
+
+
+def _worker(
+    rank: int, job: Callable[..., None], processes: int, port: int, cfg: CfgNode, args: tuple[Any, ...]
+) -> None:
+    backend = "gloo"
+    if base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()).startswith("cuda"):
+        torch.cuda.set_device(rank)
+        backend = "nccl"
+    setup_logging(cfg.OUTPUT_DIR, rank)
+    torch.distributed.init_process_group(backend, f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    try:
+        job(cfg, *args)
+    finally:
+        dist.shutdown()
