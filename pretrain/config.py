@@ -5,11 +5,9 @@ The defaults are MoCo v1 on ImageNet (arXiv:1911.05722, section 4.1); a YAML fil
 
 from __future__ import annotations
 
-from typing import Any
-
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime.config import ConfigError
+from pretrain.runtime.config import ConfigError, check_values, value_at
 
 _C = CfgNode()
 
@@ -176,14 +174,9 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     Raises:
         ConfigError: one sentence with the key, its value and the remedy.
     """
-    for key, choices in _CHOICES.items():
-        if (value := _get(cfg, key)) not in choices:
-            raise ConfigError(f"{key} is '{value}'; it must be {' or '.join(choices)}")
-    for key, minimum in _MINIMA.items():
-        if not (value := _get(cfg, key)) >= minimum:  # written so that NaN fails too
-            raise ConfigError(f"{key} is {value}; it must be at least {minimum}")
+    check_values(cfg, _CHOICES, _MINIMA)
     for key in ("MODEL.M", "MODEL.BANK_MOMENTUM"):
-        if (value := _get(cfg, key)) > 1:
+        if (value := value_at(cfg, key)) > 1:
             raise ConfigError(f"{key} is {value}; a momentum lies between 0 and 1 (the papers: 0.999 and 0.5)")
     if not cfg.MODEL.T > 0:
         raise ConfigError(f"MODEL.T is {cfg.MODEL.T}; a temperature is above 0 (MoCo v1: 0.07, v2: 0.2)")
@@ -261,9 +254,3 @@ def _check_batch(cfg: CfgNode, world_size: int) -> None:
 def bn_groups(cfg: CfgNode, world_size: int) -> int:
     """Parts of the mini-batch with BN statistics of their own (with SYNC_BN: parts that would have them without)."""
     return int(world_size * cfg.SOLVER.ACCUMULATE * cfg.MODEL.BN_GROUPS)
-
-
-def _get(cfg: CfgNode, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg

@@ -6,11 +6,9 @@ decay 0; batch, steps and momentum are the reference code's. A YAML file states 
 
 from __future__ import annotations
 
-from typing import Any
-
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime.config import ConfigError
+from pretrain.runtime.config import ConfigError, check_values, value_at
 
 _C = CfgNode()
 
@@ -111,12 +109,7 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     Raises:
         ConfigError: one sentence with the key, its value and the remedy.
     """
-    for key, choices in _CHOICES.items():
-        if (value := _get(cfg, key)) not in choices:
-            raise ConfigError(f"{key} is '{value}'; it must be {' or '.join(choices)}")
-    for key, minimum in _MINIMA.items():
-        if not (value := _get(cfg, key)) >= minimum:  # written so that NaN fails too
-            raise ConfigError(f"{key} is {value}; it must be at least {minimum}")
+    check_values(cfg, _CHOICES, _MINIMA)
     aug, batch = cfg.AUG, cfg.SOLVER.BATCH_SIZE
     if aug.RESIZE < aug.CROP_SIZE:
         raise ConfigError(
@@ -133,11 +126,5 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
             f"take {max(1, batch // world_size) * world_size}"
         )
     for key, what in _NEEDED.items():
-        if not _get(cfg, key):
+        if not value_at(cfg, key):
             raise ConfigError(f"{key} is empty; give {what}")
-
-
-def _get(cfg: CfgNode, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg

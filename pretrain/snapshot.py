@@ -136,18 +136,8 @@ def load_weights(path: str | os.PathLike[str], model: nn.Module) -> None:
     parts = {name.split(".")[0] for name in own}
     elsewhere = {"encoder_k", *STORES} - parts  # what other mechanisms have and this one has not
     given = {name: value for name, value in given.items() if name.split(".")[0] not in elsewhere}
-    problems = [f"{name} is missing" for name in own if name not in given]
-    problems += [f"{name} is not in the model" for name in given if name not in own]
-    problems += [
-        f"{name} is {tuple(given[name].shape)}, the model's {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"'{path}' does not fit MODEL.ARCH, DIM, K and MLP of this config: {'; '.join(problems[:3])}{more}"
-        )
+    if problems := checkpoint.misfits(given, own, "the model"):
+        raise CheckpointError(f"'{path}' does not fit MODEL.ARCH, DIM, K and MLP of this config: {problems}")
     model.load_state_dict(given)
 
 

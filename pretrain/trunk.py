@@ -159,16 +159,8 @@ def _find(content: object, path: str | os.PathLike[str]) -> tuple[Mapping[str, T
 def _check_complete(
     given: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | os.PathLike[str], arch: str
 ) -> None:
-    problems = [f"{name} is missing" for name in own if name not in given]
-    problems += [f"{name} is not in {arch}" for name in given if name not in own]
-    problems += [
-        f"{name} is {tuple(given[name].shape)}, {arch}'s {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    if problems := checkpoint.misfits(given, own, arch):
         raise CheckpointError(
-            f"the trunk in '{path}' is not a complete {arch} ({len(own)} tensors): {'; '.join(problems[:3])}{more}. "
+            f"the trunk in '{path}' is not a complete {arch} ({len(own)} tensors): {problems}. "
             "Check MODEL.ARCH, or save the whole checkpoint again"
         )

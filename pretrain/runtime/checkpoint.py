@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -62,6 +62,23 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"cannot read checkpoint '{path}' ({path.stat().st_size} bytes): {reason}. "
             "It is truncated, no torch checkpoint, or holds pickled code; copy or export it again."
         ) from error
+
+
+def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], owner: str) -> str:
+    """How a file's tensors differ from a model's in names and shapes, at most three cases in words; empty if not.
+
+    Args:
+        owner: what the model is called.
+    """
+    problems = [f"{name} is missing" for name in own if name not in given]
+    problems += [f"{name} is not in {owner}" for name in given if name not in own]
+    problems += [
+        f"{name} is {tuple(given[name].shape)}, {owner}'s {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
 
 
 def save_json(obj: Any, path: str | os.PathLike[str]) -> None:

@@ -171,6 +171,24 @@ def check_known(key: str, known: set[str], source: str) -> None:
     raise ConfigError(f"{source}: unknown key '{key}'{hint}")
 
 
+def value_at(tree: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key, e.g. `SOLVER.BASE_LR`; KeyError if there is none."""
+    node: Any = tree
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def check_values(cfg: Mapping[str, Any], choices: Mapping[str, Sequence[str]], minima: Mapping[str, float]) -> None:
+    """Raises ConfigError for a key whose value is none of its `choices`, or is below its minimum (NaN is below all)."""
+    for key, known in choices.items():
+        if (value := value_at(cfg, key)) not in known:
+            raise ConfigError(f"{key} is '{value}'; it must be {' or '.join(known)}")
+    for key, minimum in minima.items():
+        if not (value := value_at(cfg, key)) >= minimum:  # written so that NaN fails too
+            raise ConfigError(f"{key} is {value}; it must be at least {minimum}")
+
+
 def to_dict(node: Any) -> Any:
     """A CfgNode tree as plain dicts and lists (what goes into JSON and digests)."""
     if isinstance(node, Mapping):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.runtime.config import dotted_keys, load_yaml_with_base, to_dict
+from pretrain.runtime.config import dotted_keys, load_yaml_with_base, to_dict, value_at
 from tests.conftest import ROOT
 from transfer.config.defaults import get_cfg
 from transfer.config.load import digest, load_config
@@ -20,19 +20,15 @@ REFERENCE = {
 }
 
 
-def value(tree, key):
-    for part in key.split("."):
-        tree = tree[part]
-    return tree
-
-
 def test_defaults_equal_detectron2s():
     from transfer.engines.d2.engine import Detectron2Engine
 
     ours, theirs = get_cfg(), Detectron2Engine().defaults()
     assert set(dotted_keys(ours)) == set(dotted_keys(theirs))
     for key in dotted_keys(ours):
-        assert value(ours, key) == value(theirs, key) and type(value(ours, key)) is type(value(theirs, key)), key
+        assert value_at(ours, key) == value_at(theirs, key) and type(value_at(ours, key)) is type(
+            value_at(theirs, key)
+        ), key
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
@@ -59,7 +55,9 @@ def test_resolved_config_equals_the_references(ours: str, theirs: str, moco_refe
     keys = set(dotted_keys(load_yaml_with_base(moco_reference / "detection" / "configs" / theirs)))
     assert len(keys) > 15
     for key in keys - {"MODEL.WEIGHTS"}:
-        assert to_dict(value(mine, key)) == to_dict(value(reference, key)), key
+        assert to_dict(value_at(mine, key)) == to_dict(value_at(reference, key)), key
     assert all(
-        to_dict(value(mine, k)) == to_dict(value(reference, k)) for k in dotted_keys(reference) if k != "MODEL.WEIGHTS"
+        to_dict(value_at(mine, k)) == to_dict(value_at(reference, k))
+        for k in dotted_keys(reference)
+        if k != "MODEL.WEIGHTS"
     )

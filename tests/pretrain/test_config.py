@@ -26,8 +26,8 @@ def load(path: Path, *opts: str) -> CfgNode:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_loads_and_passes_the_check(path: Path) -> None:
     cfg = load(path)
-    check(cfg, world_size=1 if cfg.MODEL.BN_GROUPS > 1 else 8)
-    base_encoder(cfg.MODEL.ARCH)
+    check(cfg, world_size=1 if cfg.MODEL.BN_GROUPS > 1 else 8)  # raises if it does not pass
+    assert callable(base_encoder(cfg.MODEL.ARCH))
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if not p.name.startswith("Base")], ids=lambda p: p.stem)
@@ -132,3 +132,5 @@ def test_processes_count_as_bn_groups() -> None:
 
 def test_no_shuffle_needs_no_groups() -> None:
     check(load(TINY, "MODEL.BN_GROUPS", "1", "MODEL.SHUFFLE_BN", "False"))
+    with pytest.raises(ConfigError, match="SHUFFLE_BN"):
+        check(load(TINY, "MODEL.BN_GROUPS", "1", "MODEL.SHUFFLE_BN", "True"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pretrain.runtime.config import ConfigError, dotted_keys
+from pretrain.runtime.config import ConfigError, dotted_keys, value_at
 from transfer.config.defaults import get_cfg
 
 logger = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def check(cfg: Mapping[str, Any]) -> list[str]:
     defaults = get_cfg()
     refused, idle = [], []
     for key in dotted_keys(defaults):
-        value, default, entry = _get(cfg, key), _get(defaults, key), lookup(key)
+        value, default, entry = value_at(cfg, key), value_at(defaults, key), lookup(key)
         changed = _plain(value) != _plain(default)
         if entry.status == "refused" and changed or entry.accepts is not None and not entry.accepts(value):
             refused.append(f"{key} = {value!r}: {entry.why}")
@@ -196,13 +196,6 @@ def check(cfg: Mapping[str, Any]) -> list[str]:
     if refused:
         raise ConfigError("the torchvision engine refuses:\n  " + "\n  ".join(refused))
     return idle
-
-
-def _get(cfg: Mapping[str, Any], key: str) -> Any:
-    node: Any = cfg
-    for part in key.split("."):
-        node = node[part]
-    return node
 
 
 def _plain(value: Any) -> Any:

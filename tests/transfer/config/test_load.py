@@ -22,16 +22,11 @@ def test_a_config_is_merged_and_frozen(small_config):
 
 
 def test_the_moco_file_differs_from_the_msra_file_in_input_and_stride_only():
-    from pretrain.runtime.config import dotted_keys
+    from pretrain.runtime.config import dotted_keys, value_at
 
     a, b = (load_config(VOC / f"faster_rcnn_R_50_C4_24k{suffix}.yaml") for suffix in ("", "_moco"))
 
-    def value(tree, key):
-        for part in key.split("."):
-            tree = tree[part]
-        return tree
-
-    different = {key for key in dotted_keys(a) if value(a, key) != value(b, key)}
+    different = {key for key in dotted_keys(a) if value_at(a, key) != value_at(b, key)}
     assert different == {"MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1", "INPUT.FORMAT"}
 
 
