@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from pretrain.decode import BadImageError, decode
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.preempt import STOP_SIGNALS
 from pretrain.runtime.seed import derive
@@ -29,10 +30,6 @@ from pretrain.runtime.seed import derive
 MAX_REPLACEMENTS = 100  # unreadable images in a row after which skipping gives up
 
 Views = Callable[[Image.Image], tuple[Tensor, ...]]
-
-
-class BadImageError(RuntimeError):
-    """An image that cannot be read; the message names its path."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,19 @@ class ImageFiles:
 
     def path(self, index: int) -> str:
         return os.path.join(self.root, os.fsdecode(self.names[index]))
+
+    def read(self, index: int) -> bytes:
+        """The bytes of an image file.
+
+        Raises:
+            BadImageError: it cannot be read.
+        """
+        path = self.path(index)
+        try:
+            with open(path, "rb") as f:
+                return f.read()
+        except OSError as error:
+            raise BadImageError(f"cannot read image '{path}' ({error})") from error
 
     def digest(self) -> str:
         """Hex digest (16 digits) of the names in order: equal wherever the folder lies."""
@@ -107,20 +117,6 @@ def _read_list(path: Path) -> ImageFiles:
     return files
 
 
-def read_image(path: str) -> Image.Image:
-    """Decodes an image to RGB. An EXIF orientation is not applied, as in torchvision's ImageFolder.
-
-    Raises:
-        BadImageError: for whatever reason it cannot be decoded.
-    """
-    try:
-        with open(path, "rb") as f:
-            return Image.open(f).convert("RGB")
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on broken files
-        reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        raise BadImageError(f"cannot read image '{path}' ({reason})") from error
-
-
 class Sample(NamedTuple):
     """Views of one image (3 x H x W each) and its number in the set.
 
@@ -168,7 +164,7 @@ class ViewDataset(Dataset[Sample]):
         for attempt in range(1 + self.replacements):
             source = derive(self.seed, epoch, index, attempt) % len(self) if attempt else index
             try:
-                image = read_image(self.files.path(source))
+                image = decode(self.files.read(source), self.files.path(source))
             except BadImageError as error:
                 bad.append(str(error))
                 continue

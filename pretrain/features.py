@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from pretrain.augment import OneCrop
-from pretrain.data import BadImageError, ViewDataset, build_loader
+from pretrain.data import ViewDataset, build_loader
+from pretrain.decode import BadImageError
 from pretrain.labelled import LabelledImages
 from pretrain.runtime import dist
 from pretrain.runtime.checkpoint import atomic_write, save_json

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.data import BadImageError, Batch
+from pretrain.data import Batch
+from pretrain.decode import BadImageError
 from pretrain.runtime import dist
 from pretrain.runtime.log import MetricsWriter, progress
 from pretrain.runtime.preempt import Preempted, StopRequest

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.data import BadImageError
+from pretrain.decode import BadImageError
 from pretrain.knn import main
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError

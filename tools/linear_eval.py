@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.data import BadImageError
+from pretrain.decode import BadImageError
 from pretrain.lincls import main
 from pretrain.lincls_config import get_lincls_cfg
 from pretrain.loop import DivergedError

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.config import get_cfg
-from pretrain.data import BadImageError
+from pretrain.decode import BadImageError
 from pretrain.loop import DivergedError
 from pretrain.run import main
 from pretrain.runtime.checkpoint import CheckpointError

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from pretrain.augment import TwoCrops, recipe
-from pretrain.data import Batch, TrainingBatches, ViewDataset, build_loader, find_images, read_image
+from pretrain.data import Batch, TrainingBatches, ViewDataset, build_loader, find_images
+from pretrain.decode import decode
 from pretrain.runtime.config import ConfigError
 from tests.pretrain.conftest import write_images
 
@@ -72,7 +73,7 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees to show
     Image.new("L", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
-    image = read_image(str(tmp_path / "a.jpg"))
+    image = decode((tmp_path / "a.jpg").read_bytes(), "a.jpg")
     assert image.size == (20, 10) and image.mode == "RGB"
 
 

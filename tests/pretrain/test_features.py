@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pretrain import features
-from pretrain.data import BadImageError, read_image
+from pretrain.decode import BadImageError, decode
 from pretrain.features import InOrder, extract, load
 from pretrain.labelled import LabelledImages, central_view, find_labelled
 from pretrain.runtime import dist
@@ -34,7 +34,7 @@ def labelled(generated: Path) -> LabelledImages:
 
 
 def expected(images: LabelledImages) -> np.ndarray:
-    rows = [thumbnails(VIEW(read_image(images.files.path(i))).unsqueeze(0)) for i in range(len(images))]
+    rows = [thumbnails(VIEW(decode(images.files.read(i), "")).unsqueeze(0)) for i in range(len(images))]
     return torch.cat(rows).numpy()
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.data import BadImageError
+from pretrain.decode import BadImageError
 from pretrain.encoders import base_encoder
 from pretrain.features import Features
 from pretrain.knn import KnnProbe, accuracy, main, nearest, vote

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from pretrain.data import BadImageError, Batch
+from pretrain.data import Batch
+from pretrain.decode import BadImageError
 from pretrain.loop import DivergedError, Plan, TrainState, train, train_step
 from pretrain.runtime.log import MetricsWriter, read_metrics
 
