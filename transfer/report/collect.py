@@ -28,6 +28,15 @@ Curve = Sequence[Mapping[str, Any]]
 """Lines of a `metrics.jsonl`: {"iteration": i, name: value or None, ...}."""
 
 
+_PROBED = {
+    "knn/acc1": "kNN top-1",
+    "linear/acc1": "linear top-1",
+    "linear/acc5": "linear top-5",
+    "pretext/acc1": "pretext accuracy",
+    "pretext/loss": "pretext loss",
+}
+
+
 def metric_key(name: str) -> str:
     """The name in a result of a metric as experiment files write it: `AP50` is `bbox/AP50`, `segm/AP` is itself."""
     return name if "/" in name else f"bbox/{name}"
@@ -36,8 +45,8 @@ def metric_key(name: str) -> str:
 def metric_label(name: str) -> str:
     """What a table's head calls a metric: `AP50`, `mask AP`, `keypoint AP`; other names as they are."""
     task, _, rest = metric_key(name).rpartition("/")
-    if probe := {"knn/acc1": "kNN top-1", "pretext/acc1": "pretext accuracy", "pretext/loss": "pretext loss"}.get(name):
-        return probe
+    if name in _PROBED:
+        return _PROBED[name]
     known = {"bbox": "", "segm": "mask ", "keypoints": "keypoint ", "bbox_unrounded": "unrounded "}
     return known[task] + rest if task in known else name
 
@@ -205,9 +214,11 @@ def _probed(plan: Plan, row: Row, seed: int, result: RunResult) -> RunResult:
 
     Every seed has weights of its own, so their hash is no longer what the trials of the row share.
     """
-    pretext = RunResult.load(plan.pretrain_folder(str(row.pretrain), seed))
-    beside = {f"pretext/{name}": pretext.metrics[name] for name in ("acc1", "loss")}
-    return replace(result, seed=seed, weights_sha256=None, metrics={**result.metrics, **beside})
+    metrics = {name if "/" in name else f"{result.kind}/{name}": value for name, value in result.metrics.items()}
+    if row.pretrain is not None:
+        pretext = RunResult.load(plan.pretrain_folder(row.pretrain, seed))
+        metrics |= {f"pretext/{name}": pretext.metrics[name] for name in ("acc1", "loss")}
+    return replace(result, seed=seed, weights_sha256=None, metrics=metrics)
 
 
 def _aggregate(
@@ -238,6 +249,7 @@ def _differences(plan: Plan, row: Row, results: Sequence[RunResult]) -> list[str
     """Whether the results are of what the experiment file says now."""
     if plan.experiment.probe is not None:  # their stages record that
         return []
+    assert row.job is not None
     cfg = load_config(row.job.config, row.job.opts, plan.engine.defaults())
     now, then = digest(cfg), sorted({r.config_digest for r in results})
     found = []

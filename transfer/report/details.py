@@ -86,6 +86,7 @@ def images(plan: Plan, report: ExperimentReport, count: int = 4) -> Markup | Non
     if number is None or plan.experiment.probe is not None:
         return None
     job = plan.experiment.rows[number].job
+    assert job is not None
     cfg = load_config(job.config, job.opts, plan.engine.defaults())
     try:
         for spec in catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS):

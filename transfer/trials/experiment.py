@@ -16,7 +16,8 @@
 Instead of `transfer`, an experiment may evaluate the representation itself; every seed then pre-trains anew:
 
     probe: {protocol: knn, opts: [--train, "{data}/iconic/train", --val, "{data}/iconic/val"]}
-    rows: [{name: m = 0, weights: {pretrain: m0}}, ...]
+    probe: {protocol: linear, config: ../pretrain/lincls_R_50.yaml, opts: [DATA.TRAIN, imagenet/train, DATA.VAL, ...]}
+    rows: [{name: m = 0, weights: {pretrain: m0}, published: {linear/acc1: 59.0}}, ...]
 
 Paths of configs are relative to the file; `{data}` in an option stands for `<output>/data`.
 """
@@ -42,10 +43,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Probe:
-    """An evaluation of pre-trained features: `tools/<protocol>_eval.py CHECKPOINT opts...`."""
+    """An evaluation of pre-trained features: knn with options of tools/knn_eval.py, linear with a config and its keys.
+
+    Attributes:
+        config: of the linear protocol; None for knn.
+    """
 
     protocol: str
     opts: tuple[str, ...]
+    config: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,14 @@ class Row:
     """A row of the table. At most one of `pretrain` and `file` is set; neither means random initialisation.
 
     Attributes:
-        job: what is fine-tuned; of a probed row its pre-training.
+        job: what is fine-tuned; of a probed row its pre-training, None with `file`.
         pretrain: name of the experiment's pre-training whose trunk initialises this row.
         file: a checkpoint on disk, converted if it is not in Detectron2's form.
         get: where to get `file`, for people.
     """
 
     name: str
-    job: Job
+    job: Job | None
     pretrain: str | None = None
     file: Path | None = None
     get: str = ""
@@ -93,7 +99,7 @@ class Experiment:
         return range(1, self.trials + 1)
 
 
-PROTOCOLS = ("knn",)
+PROTOCOLS = ("knn", "linear")
 _TOP = {"title", "source", "output", "trials", "metrics", "data", "pretrain", "transfer", "probe", "rows"}
 
 
@@ -137,19 +143,26 @@ def load_experiment(path: str | os.PathLike[str], output: str | os.PathLike[str]
 
 
 def _probe(path: Path, data: Any, out: Path) -> Probe:
-    _keys(data, {"protocol", "opts"}, {"protocol"}, f"{path}: probe")
-    if data["protocol"] not in PROTOCOLS:
-        raise ConfigError(f"{path}: probe.protocol is {data['protocol']!r}; known: {', '.join(PROTOCOLS)}")
-    return Probe(data["protocol"], _opts(data.get("opts", []), f"{path}: probe", out))
+    where = f"{path}: probe"
+    _keys(data, {"protocol", "config", "opts"}, {"protocol"}, where)
+    protocol = data["protocol"]
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"{where}.protocol is {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    if (protocol == "linear") != ("config" in data):
+        raise ConfigError(f"{where}: the linear protocol needs a config, knn has none")
+    if protocol == "linear":
+        job = _job(path, {"config": data["config"], "opts": data.get("opts", [])}, "probe", out)
+        return Probe(protocol, job.opts, job.config)
+    return Probe(protocol, _opts(data.get("opts", []), where, out))
 
 
 def _probed_row(path: Path, data: Any, pretrain: Mapping[str, Job]) -> Row:
     _keys(data, {"name", "weights", "published"}, {"name", "weights"}, f"{path}: rows")
-    name = str((data["weights"] or {}).get("pretrain"))
-    if name not in pretrain:
-        known = ", ".join(pretrain) or "none is defined"
-        raise ConfigError(f"{path}: row '{data['name']}': weights must name a pre-training ({known}), not {name}")
-    return Row(data["name"], pretrain[name], pretrain=name, published=dict(data.get("published") or {}))
+    where, published = f"{path}: row '{data['name']}'", dict(data.get("published") or {})
+    if data["weights"] is None:
+        raise ConfigError(f"{where}: a probe needs weights; name a pre-training or a file")
+    name, file, get = _weights(where, data["weights"], pretrain)
+    return Row(data["name"], pretrain[name] if name else None, name, file, get, published)
 
 
 def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: Path) -> Row:
@@ -160,20 +173,24 @@ def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: P
         job = _job(path, {"config": data["config"]}, where, out)
         job = Job(job.config, common.opts)
     job = Job(job.config, (*job.opts, *_opts(data.get("opts", []), where, out)))
-    weights = data["weights"]
     published = dict(data.get("published") or {})
-    if weights is None:
+    if data["weights"] is None:
         return Row(data["name"], job, published=published)
-    _keys(weights, {"pretrain", "file", "get"}, set(), f"{where}: weights")
-    if ("pretrain" in weights) == ("file" in weights):
+    name, file, get = _weights(where, data["weights"], pretrain)
+    return Row(data["name"], job, name, file, get, published)
+
+
+def _weights(where: str, data: Any, pretrain: Mapping[str, Job]) -> tuple[str | None, Path | None, str]:
+    """Name of a pre-training, or a file and where to get it."""
+    _keys(data, {"pretrain", "file", "get"}, set(), f"{where}: weights")
+    if ("pretrain" in data) == ("file" in data):
         raise ConfigError(f"{where}: weights need either `pretrain` or `file`")
-    if "pretrain" in weights:
-        if weights["pretrain"] not in pretrain:
-            known = ", ".join(pretrain) or "none is defined"
-            raise ConfigError(f"{where}: no pre-training is called '{weights['pretrain']}' ({known})")
-        return Row(data["name"], job, pretrain=weights["pretrain"], published=published)
-    file = Path(os.path.expandvars(os.path.expanduser(weights["file"])))
-    return Row(data["name"], job, file=file, get=weights.get("get", ""), published=published)
+    if "file" in data:
+        return None, Path(os.path.expandvars(os.path.expanduser(data["file"]))), data.get("get", "")
+    if data["pretrain"] not in pretrain:
+        known = ", ".join(pretrain) or "none is defined"
+        raise ConfigError(f"{where}: no pre-training is called '{data['pretrain']}' ({known})")
+    return data["pretrain"], None, ""
 
 
 def _job(path: Path, data: Any, where: str, out: Path) -> Job:

@@ -5,10 +5,12 @@ Each stage is one command that also works by itself. Pre-training and transfer m
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError, load_yaml_with_base
@@ -42,6 +44,7 @@ class Plan:
 
     Attributes:
         tools: folder of the command-line tools.
+        num_gpus: processes of each training, one per GPU.
     """
 
     experiment: Experiment
@@ -57,7 +60,8 @@ class Plan:
         if e.probe is not None:
             for row in e.rows:
                 for seed in e.seeds:
-                    yield self._pretrain(str(row.pretrain), seed)
+                    if row.pretrain is not None:
+                        yield self._pretrain(row.pretrain, seed)
                     yield self.probe(row, seed)
             return
         for name in e.pretrain:
@@ -78,6 +82,7 @@ class Plan:
                 found.setdefault(str(row.file), Missing(f"weights '{row.file}' of row '{row.name}'", row.get))
             if self.experiment.generated is not None or self.experiment.probe is not None:
                 continue
+            assert row.job is not None
             cfg = load_config(row.job.config, row.job.opts, self.engine.defaults())
             for spec in catalog.resolve((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.DATASETS.SPECS):
                 if not _present(spec):
@@ -91,16 +96,21 @@ class Plan:
         for name, job in self.experiment.pretrain.items():
             needed = any(row.pretrain == name for row in self.experiment.rows)
             folder = _pretraining_data(job.config, job.opts)
-            if needed and self.experiment.generated is None and (folder is None or not Path(folder).exists()):
+            if needed and self.experiment.generated is None and not _exists(folder):
                 found.setdefault(
-                    f"pretrain.{name}",
+                    str(folder),
                     Missing(f"pre-training images '{folder}' of '{name}'", "give DATA.TRAIN a folder of images"),
                 )
+        for option, folder in self._probed_data().items():
+            if self.experiment.generated is None and not _exists(folder):
+                remedy = f"give {option} of the probe a folder that holds a folder of images per class"
+                found.setdefault(str(folder), Missing(f"labelled images '{folder}'", remedy))
         return list(found.values())
 
     def trials(self, row: Row) -> Stage:
         """The stage that trains and evaluates every seed of a row."""
         e = self.experiment
+        assert row.job is not None
         weights = self._weights(row)
         opts = [*row.job.opts, "MODEL.WEIGHTS", str(weights)] if weights is not None else list(row.job.opts)
         cfg = load_config(row.job.config, opts, self.engine.defaults())
@@ -125,19 +135,31 @@ class Plan:
         )  # fmt: skip
 
     def probe(self, row: Row, seed: int) -> Stage:
-        """The stage that evaluates the features of one seed's pre-training."""
-        e, source = self.experiment, self._checkpoint(str(row.pretrain), seed)
-        assert e.probe is not None
+        """The stage that evaluates one seed's features: of its own pre-training, or of the row's file."""
+        probe = self.experiment.probe
+        assert probe is not None
+        source = row.file if row.file is not None else self._checkpoint(str(row.pretrain), seed)
         folder = trial_folder(self.row_folder(row), seed)
-        return Stage(
-            f"{e.probe.protocol} of '{row.name}', seed {seed}",
-            folder,
-            self._tool(
-                f"{e.probe.protocol}_eval.py", str(source), "--output-dir", str(folder), *e.probe.opts,
-            ),
-            {"checkpoint": _hash(source), "opts": list(e.probe.opts)},
-            ("result.json",),
-        )  # fmt: skip
+        inputs: dict[str, Any] = {"checkpoint": _hash(source), "opts": list(probe.opts)}
+        if probe.config is None:
+            words = ["knn_eval.py", str(source), "--output-dir", str(folder), *probe.opts]
+        else:
+            inputs |= {"config": digest_of(load_yaml_with_base(probe.config)), "seed": seed}
+            words = ["linear_eval.py", "--config-file", str(probe.config), "--resume", "auto", *probe.opts]
+            words += ["MODEL.WEIGHTS", str(source), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
+        name = f"{probe.protocol} of '{row.name}', seed {seed}"
+        return Stage(name, folder, self._processes(*words), inputs, ("result.json",))
+
+    def _probed_data(self) -> dict[str, str | None]:
+        """Option or key -> folder of labelled images that the probe reads."""
+        probe = self.experiment.probe
+        if probe is None:
+            return {}
+        given = dict(zip(probe.opts[::2], probe.opts[1::2], strict=True))
+        if probe.config is None:
+            return {name: given.get(name) for name in ("--train", "--val")}
+        data = load_yaml_with_base(probe.config).get("DATA", {})
+        return {f"DATA.{name}": given.get(f"DATA.{name}", data.get(name)) for name in ("TRAIN", "VAL")}
 
     @property
     def runner(self) -> str:
@@ -172,7 +194,7 @@ class Plan:
         return Stage(
             f"pre-train '{name}'" + (f", seed {seed}" if seed is not None else ""),
             folder,
-            self._tool(
+            self._processes(
                 "train_moco.py", "--config-file", str(job.config), "--resume", "auto", *job.opts, *seeded,
                 "OUTPUT_DIR", str(folder),
             ),
@@ -215,6 +237,13 @@ class Plan:
     def _tool(self, script: str, *words: str) -> tuple[str, ...]:
         return (sys.executable, str(self.tools / script), *words)
 
+    def _processes(self, script: str, *words: str) -> tuple[str, ...]:
+        """A tool that is to run in as many processes as there are GPUs, under torchrun."""
+        if self.num_gpus == 1:
+            return self._tool(script, *words)
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.num_gpus))
+        return (sys.executable, *torchrun, str(self.tools / script), *words)
+
 
 def describe(plan: Plan) -> str:
     """The plan as text: stages with their state and command, then what is missing."""
@@ -246,6 +275,10 @@ def run(plan: Plan) -> None:
 
 def _hash(path: Path) -> str:
     return checkpoint.sha256(path)[:16] if path.is_file() else PENDING
+
+
+def _exists(path: str | None) -> bool:
+    return path is not None and Path(os.path.expandvars(os.path.expanduser(path))).exists()
 
 
 def _needs_conversion(file: Path) -> bool:
