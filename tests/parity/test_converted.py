@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from pretrain.encoders import base_encoder
 from pretrain.runtime.checkpoint import CheckpointError
 from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.config.load import load_config
@@ -16,9 +17,11 @@ from transfer.convert.read import read_weights
 pytestmark = pytest.mark.d2
 
 
-@pytest.mark.parametrize("extension", [".pkl", ".pth"])
-@pytest.mark.parametrize("depth", [18, 50])
-def test_backbones_agree_and_no_key_is_left(tmp_path, small_config, small_opts, depth, extension):
+@pytest.mark.parametrize(
+    ("arch", "extension"),
+    [("resnet18", ".pkl"), ("resnet50", ".pth"), ("resnext50_32x8d", ".pkl"), ("resnet50_w2x", ".pth")],
+)
+def test_backbones_agree_and_no_key_is_left(tmp_path, small_config, small_opts, arch, extension):
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.modeling import build_model
 
@@ -26,11 +29,14 @@ def test_backbones_agree_and_no_key_is_left(tmp_path, small_config, small_opts, 
     from transfer.engines.tv.detector import build_detector
     from transfer.engines.tv.weights import load_weights
 
-    torch.save(moco(trunk(depth)), tmp_path / "moco.pth.tar")
+    torch.save(moco(base_encoder(arch)().state_dict()), tmp_path / "moco.pth.tar")
     path = tmp_path / f"trunk{extension}"
-    convert(tmp_path / "moco.pth.tar", path)
-    opts = [*small_opts, "MODEL.RESNETS.DEPTH", str(depth), "MODEL.RESNETS.RES2_OUT_CHANNELS",
-            str({18: 64, 50: 256}[depth]), "MODEL.RESNETS.NORM", "BN"]  # fmt: skip
+    facts = convert(tmp_path / "moco.pth.tar", path).metadata
+    keys = {"DEPTH": "depth", "NUM_GROUPS": "groups", "WIDTH_PER_GROUP": "width_per_group",
+            "STEM_OUT_CHANNELS": "stem_out_channels", "RES2_OUT_CHANNELS": "res2_out_channels"}  # fmt: skip
+    opts = [*small_opts, "MODEL.RESNETS.NORM", "BN"]
+    for key, fact in keys.items():
+        opts += [f"MODEL.RESNETS.{key}", str(facts[fact])]
     theirs = build_model(load_config(small_config, opts, Detectron2Engine().defaults())).eval()
     DetectionCheckpointer(theirs).load(str(path))
     check_loaded(theirs, str(path))

@@ -11,73 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models import resnet
 
 from transfer.convert import keymap
-
-_BLOCK_COUNTS = {
-    ("basic", (2, 2, 2, 2)): 18,
-    ("basic", (3, 4, 6, 3)): 34,
-    ("bottleneck", (3, 4, 6, 3)): 50,
-    ("bottleneck", (3, 4, 23, 3)): 101,
-    ("bottleneck", (3, 8, 36, 3)): 152,
-}
-
-
-class AuditError(ValueError):
-    """A trunk that is incomplete, misshapen or computes something else after conversion."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A ResNet as its tensors tell it."""
-
-    depth: int
-    groups: int
-    width_per_group: int
-
-    @property
-    def name(self) -> str:
-        if self.groups > 1:
-            return f"resnext{self.depth}_{self.groups}x{self.width_per_group}d"
-        return f"resnet{self.depth}" + (f"_width{self.width_per_group}" if self.width_per_group != 64 else "")
-
-    def build(self) -> resnet.ResNet:
-        """torchvision's ResNet of this architecture; wrap it in `torch.device("meta")` for shapes alone."""
-        block = resnet.BasicBlock if self.depth < 50 else resnet.Bottleneck
-        layers = next(list(counts) for (_, counts), depth in _BLOCK_COUNTS.items() if depth == self.depth)
-        return resnet.ResNet(block, layers, groups=self.groups, width_per_group=self.width_per_group)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Detectron2 name -> shape of every tensor of the trunk, `num_batches_tracked` included (318 for ResNet-50)."""
-        with torch.device("meta"):
-            state = self.build().state_dict()
-        named = ((keymap.trunk_to_detectron2(k), tuple(v.shape)) for k, v in state.items())
-        return {name: shape for name, shape in named if name is not None}
-
-
-def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Depth, groups and width from Detectron2-named tensors.
-
-    Raises:
-        AuditError: the blocks of some stage are not those of any ResNet.
-    """
-    blocks: dict[int, set[int]] = {stage: set() for stage in (2, 3, 4, 5)}
-    for key in tensors:
-        if key.startswith("res"):
-            stage, block = key.split(".")[:2]
-            blocks[int(stage[3:])].add(int(block))
-    counts = tuple(max(found) + 1 if found else 0 for found in blocks.values())
-    kind = "bottleneck" if any(".conv3." in k for k in tensors) else "basic"
-    depth = _BLOCK_COUNTS.get((kind, counts))  # type: ignore[arg-type]
-    if depth is None:
-        raise AuditError(f"stages res2..res5 hold {counts} {kind} blocks, which is no ResNet-18, 34, 50, 101 or 152")
-    first = tensors.get("res2.0.conv2.weight")
-    if kind == "basic" or first is None or first.ndim != 4:
-        return Architecture(depth, 1, 64)
-    width, per_group = int(first.shape[0]), int(first.shape[1])
-    groups = width // per_group
-    return Architecture(depth, groups, per_group if groups > 1 else width)
+from transfer.convert.architecture import Architecture, AuditError
 
 
 @dataclass(frozen=True)
@@ -139,11 +75,7 @@ def forward_parity(
     One is torchvision's ResNet with the tensors under their source names, the other runs straight off the
     Detectron2-named tensors.
     """
-    model = architecture.build().eval()
-    if stride_in_1x1:
-        for module in model.modules():
-            if isinstance(module, resnet.Bottleneck):
-                module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
+    model = architecture.build(stride_in_1x1=stride_in_1x1).eval()
     state = {keymap.trunk_to_torchvision(k): v for k, v in tensors.items()}
     model.load_state_dict({**model.state_dict(), **{k: v for k, v in state.items() if k is not None}})
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))

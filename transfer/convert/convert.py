@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pretrain.runtime.checkpoint import sha256
 from transfer.convert import audit, layouts
+from transfer.convert.architecture import AuditError, infer_architecture
 from transfer.convert.read import read_file, with_identity_statistics
 from transfer.convert.write import check_output, write_detectron2
 
@@ -79,7 +80,7 @@ def convert(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> C
     if found.layout.batch_norm_folded:
         tensors = with_identity_statistics(tensors)
         notes.append("batch-norm statistics are folded into scale and shift: running mean 0 and variance 1 were added")
-    architecture = audit.infer_architecture(tensors)
+    architecture = infer_architecture(tensors)
     table = audit.coverage(tensors, architecture)
     audit.check_coverage(table, architecture)
     audit.check_values(tensors)
@@ -92,14 +93,14 @@ def convert(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> C
     parity = audit.forward_parity(tensors, architecture, bool(facts["stride_in_1x1"]))
     worst = max(parity, key=lambda stage: parity[stage])
     if not parity[worst] <= PARITY_LIMIT:
-        raise audit.AuditError(
-            f"features of {worst} differ by {parity[worst]:.3g} after conversion; nothing was written"
-        )
+        raise AuditError(f"features of {worst} differ by {parity[worst]:.3g} after conversion; nothing was written")
     metadata = {
         "arch": architecture.name,
         "depth": architecture.depth,
         "groups": architecture.groups,
         "width_per_group": architecture.width_per_group,
+        "stem_out_channels": architecture.stem_out_channels,
+        "res2_out_channels": architecture.res2_out_channels,
         "layout": found.layout.name,
         "source": source.name,
         "source_sha256": sha256(source),

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.encoders import base_encoder
+from pretrain.moco import MoCo
 from pretrain.runtime.checkpoint import CheckpointError
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.convert import audit, keymap
+from transfer.convert.architecture import AuditError, infer_architecture
 from transfer.convert.convert import convert
 from transfer.convert.layouts import LayoutError
 from transfer.convert.read import read_weights
@@ -47,6 +50,25 @@ def test_a_moco_checkpoint_becomes_its_trunk(tmp_path, depth, extension):
     facts = json.loads((tmp_path / f"out{extension}.json").read_text())
     assert facts["arch"] == f"resnet{depth}" and facts["channel_order"] == "RGB" and not facts["stride_in_1x1"]
     assert facts["pixel_mean"] == [123.675, 116.28, 103.53] and len(facts["source_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("arch", "name", "widths"),
+    [
+        ("resnet50_w2x", "resnet50_w2x", (1, 128, 128, 512)),
+        ("resnext50_32x8d", "resnext50_32x8d", (32, 8, 64, 256)),
+    ],
+)
+def test_encoders_of_table_1_convert(tmp_path, arch, name, widths):
+    """Wider and grouped trunks, with the keys that a config needs for them (MoCo, Table 1)."""
+    model = MoCo(base_encoder(arch), K=16)
+    torch.save({"arch": arch, "state_dict": model.state_dict()}, tmp_path / "moco.pth.tar")
+    done = convert(tmp_path / "moco.pth.tar", tmp_path / "out.pkl")
+    keys = ("groups", "width_per_group", "stem_out_channels", "res2_out_channels")
+    assert done.metadata["arch"] == name and tuple(done.metadata[key] for key in keys) == widths
+    assert sum(row.found for row in done.coverage) == 318 and max(done.parity.values()) == 0
+    weights = read_weights(tmp_path / "out.pkl")
+    assert torch.equal(weights["res5.2.conv3.weight"], model.encoder_q.layer4[2].conv3.weight)
 
 
 def test_layouts(tmp_path, r18):
@@ -127,11 +149,11 @@ def broken(state, how):
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ("missing", audit.AuditError, "only 119 of the 120 .* res4.1.conv2.weight is missing"),
-        ("shape", audit.AuditError, r"res5.0.conv1.norm.weight is \(3,\), not \(512,\)"),
-        ("nan", audit.AuditError, "res3.0.conv1.weight holds NaN"),
-        ("variance", audit.AuditError, "stem.conv1.norm.running_var is negative"),
-        ("block", audit.AuditError, "no ResNet-18, 34, 50"),
+        ("missing", AuditError, "only 119 of the 120 .* res4.1.conv2.weight is missing"),
+        ("shape", AuditError, r"res5.0.conv1.norm.weight is \(3,\), not \(512,\)"),
+        ("nan", AuditError, "res3.0.conv1.weight holds NaN"),
+        ("variance", AuditError, "stem.conv1.norm.running_var is negative"),
+        ("block", AuditError, "no ResNet-18, 34, 50"),
         ("se", LayoutError, "no part of a standard ResNet"),
     ],
 )
@@ -202,7 +224,7 @@ _PIPES = {"capture_output": True, "text": True}
 def test_detectron2_forward_equals_torchvision_for_both_stride_rules():
     for depth, rule in ((18, False), (50, False), (50, True)):
         tensors = {keymap.trunk_to_detectron2(k): v for k, v in trunk(depth).items() if not k.startswith("fc.")}
-        parity = audit.forward_parity(tensors, audit.infer_architecture(tensors), rule)
+        parity = audit.forward_parity(tensors, infer_architecture(tensors), rule)
         assert max(parity.values()) < 1e-4
         if rule:  # the two rules are two networks: mixing them up must show
             x = torch.randn(1, 3, 64, 64)

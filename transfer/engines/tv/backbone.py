@@ -9,19 +9,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import nn
 from torchvision.models import resnet
 
 from pretrain.runtime.config import ConfigError
+from transfer.convert.architecture import DEPTHS, Architecture
 from transfer.engines.tv.norm import freeze
 
-BLOCKS: dict[int, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[int]]] = {
-    18: (resnet.BasicBlock, [2, 2, 2, 2]),
-    34: (resnet.BasicBlock, [3, 4, 6, 3]),
-    50: (resnet.Bottleneck, [3, 4, 6, 3]),
-    101: (resnet.Bottleneck, [3, 4, 23, 3]),
-    152: (resnet.Bottleneck, [3, 8, 36, 3]),
-}
 STRIDE = 16
 
 
@@ -72,25 +67,22 @@ class Res5BoxHead(nn.Module):
         return self.norm(self.layer4(x)).mean(dim=(2, 3))
 
 
-def build_trunk(
-    depth: int, norm: Callable[[int], nn.Module], stride_in_1x1: bool, groups: int = 1, width_per_group: int = 64
-) -> resnet.ResNet:
-    """A randomly initialised ResNet (He initialisation, fan-out, as Detectron2's).
-
-    Args:
-        stride_in_1x1: put the stride of a bottleneck into its first 1x1 convolution (MSRA), not the 3x3 (torchvision).
+def build_trunk(r: CfgNode, norm: Callable[[int], nn.Module]) -> resnet.ResNet:
+    """The randomly initialised ResNet (He initialisation, fan-out, as Detectron2's) that MODEL.RESNETS describes.
 
     Raises:
-        ConfigError: a depth that torchvision does not have, or groups on ResNet-18/34.
+        ConfigError: a depth, or widths, that no ResNet has.
     """
-    if depth not in BLOCKS:
-        raise ConfigError(f"MODEL.RESNETS.DEPTH {depth}: choose one of {', '.join(map(str, BLOCKS))}")
-    block, layers = BLOCKS[depth]
-    if block is resnet.BasicBlock and (groups, width_per_group) != (1, 64):
-        raise ConfigError(f"ResNet-{depth} has no groups: set NUM_GROUPS 1 and WIDTH_PER_GROUP 64")
-    trunk = resnet.ResNet(block, layers, groups=groups, width_per_group=width_per_group, norm_layer=norm)
-    if stride_in_1x1:
-        for module in trunk.modules():
-            if isinstance(module, resnet.Bottleneck):
-                module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
-    return trunk
+    if r.DEPTH not in DEPTHS:
+        raise ConfigError(f"MODEL.RESNETS.DEPTH {r.DEPTH}: choose one of {', '.join(map(str, DEPTHS))}")
+    if r.DEPTH < 50 and (r.NUM_GROUPS, r.WIDTH_PER_GROUP, r.STEM_OUT_CHANNELS) != (1, 64, 64):
+        raise ConfigError(
+            f"ResNet-{r.DEPTH} comes in one width: set NUM_GROUPS 1, WIDTH_PER_GROUP 64 and STEM_OUT_CHANNELS 64"
+        )
+    trunk = Architecture(r.DEPTH, r.NUM_GROUPS, r.WIDTH_PER_GROUP, wider=r.STEM_OUT_CHANNELS // 64)
+    if (r.STEM_OUT_CHANNELS, r.RES2_OUT_CHANNELS) != (trunk.stem_out_channels, trunk.res2_out_channels):
+        raise ConfigError(
+            f"MODEL.RESNETS.STEM_OUT_CHANNELS {r.STEM_OUT_CHANNELS} and RES2_OUT_CHANNELS {r.RES2_OUT_CHANNELS} are no "
+            f"ResNet-{r.DEPTH}; the stem has a multiple of 64 channels, and res2 then {trunk.res2_out_channels}"
+        )
+    return trunk.build(norm, r.STRIDE_IN_1X1)

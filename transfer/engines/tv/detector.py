@@ -86,9 +86,9 @@ def build_detector(cfg: CfgNode, norm: str, device: str) -> Detector:
         norm: the kind of batch norm that runs (see `transfer.engines.base.resolve_norm`).
         device: where it will run (torch's SyncBatchNorm needs a GPU).
     """
-    m, r = cfg.MODEL, cfg.MODEL.RESNETS
+    m = cfg.MODEL
     layer = norm_layer(norm, device)
-    trunk = build_trunk(r.DEPTH, layer, r.STRIDE_IN_1X1, r.NUM_GROUPS, r.WIDTH_PER_GROUP)
+    trunk = build_trunk(m.RESNETS, layer)
     backbone = C4Backbone(trunk, m.BACKBONE.FREEZE_AT)
     extra_norm = layer if m.ROI_HEADS.NAME == "Res5ROIHeadsExtraNorm" else None
     box_head = Res5BoxHead(trunk.layer4, trunk.inplanes, extra_norm)

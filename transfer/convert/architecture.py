@@ -1,0 +1,127 @@
+"""Which ResNet a set of tensors is, and torchvision's module of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from transfer.convert import keymap
+
+_BLOCK_COUNTS = {
+    ("basic", (2, 2, 2, 2)): 18,
+    ("basic", (3, 4, 6, 3)): 34,
+    ("bottleneck", (3, 4, 6, 3)): 50,
+    ("bottleneck", (3, 4, 23, 3)): 101,
+    ("bottleneck", (3, 8, 36, 3)): 152,
+}
+DEPTHS = tuple(_BLOCK_COUNTS.values())
+
+
+class AuditError(ValueError):
+    """A trunk that is incomplete, misshapen or computes something else after conversion."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A ResNet as its tensors tell it.
+
+    Attributes:
+        groups, width_per_group: of the 3x3 convolutions of res2's bottlenecks.
+        wider: every layer, the stem included, has so many times the channels (the papers' w2x and w4x); it is counted
+            in `width_per_group` too, as in Detectron2's WIDTH_PER_GROUP.
+    """
+
+    depth: int
+    groups: int
+    width_per_group: int
+    wider: int = 1
+
+    @property
+    def stem_out_channels(self) -> int:
+        return 64 * self.wider
+
+    @property
+    def res2_out_channels(self) -> int:
+        return (64 if self.depth < 50 else 256) * self.wider
+
+    @property
+    def name(self) -> str:
+        if self.wider > 1:
+            return f"resnet{self.depth}_w{self.wider}x"
+        if self.groups > 1:
+            return f"resnext{self.depth}_{self.groups}x{self.width_per_group}d"
+        return f"resnet{self.depth}" + (f"_width{self.width_per_group}" if self.width_per_group != 64 else "")
+
+    def build(
+        self, norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d, stride_in_1x1: bool = False
+    ) -> resnet.ResNet:
+        """torchvision's ResNet of this architecture, He initialisation (fan-out); on the meta device for shapes alone.
+
+        Args:
+            norm_layer: channels -> module.
+            stride_in_1x1: put the stride of a bottleneck into its first 1x1 convolution (MSRA), not the 3x3
+                (torchvision).
+        """
+        block = resnet.BasicBlock if self.depth < 50 else resnet.Bottleneck
+        layers = next(list(counts) for (_, counts), depth in _BLOCK_COUNTS.items() if depth == self.depth)
+        if self.wider > 1:
+            block = type("WideBottleneck", (resnet.Bottleneck,), {"expansion": 4 * self.wider})
+        model = resnet.ResNet(
+            block, layers, groups=self.groups, width_per_group=self.width_per_group, norm_layer=norm_layer
+        )
+        if self.wider > 1:  # the one width that torchvision has as a constant
+            channels, first = self.stem_out_channels, model.layer1[0]
+            model.bn1 = norm_layer(channels)
+            model.conv1 = _convolution(3, channels, kernel_size=7, stride=2, padding=3)
+            first.conv1 = _convolution(channels, first.conv1.out_channels, kernel_size=1)
+            first.downsample[0] = _convolution(channels, first.downsample[0].out_channels, kernel_size=1)
+        if stride_in_1x1:
+            for module in model.modules():
+                if isinstance(module, resnet.Bottleneck):
+                    module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
+        return model
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Detectron2 name -> shape of every tensor of the trunk, `num_batches_tracked` included (318 for ResNet-50)."""
+        with torch.device("meta"):
+            state = self.build().state_dict()
+        named = ((keymap.trunk_to_detectron2(k), tuple(v.shape)) for k, v in state.items())
+        return {name: shape for name, shape in named if name is not None}
+
+
+def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
+    """Depth, groups and width from Detectron2-named tensors.
+
+    Raises:
+        AuditError: the blocks of some stage are not those of any ResNet.
+    """
+    blocks: dict[int, set[int]] = {stage: set() for stage in (2, 3, 4, 5)}
+    for key in tensors:
+        if key.startswith("res"):
+            stage, block = key.split(".")[:2]
+            blocks[int(stage[3:])].add(int(block))
+    counts = tuple(max(found) + 1 if found else 0 for found in blocks.values())
+    kind = "bottleneck" if any(".conv3." in k for k in tensors) else "basic"
+    depth = _BLOCK_COUNTS.get((kind, counts))  # type: ignore[arg-type]
+    if depth is None:
+        raise AuditError(f"stages res2..res5 hold {counts} {kind} blocks, which is no ResNet-18, 34, 50, 101 or 152")
+    first, stem = tensors.get("res2.0.conv2.weight"), tensors.get("stem.conv1.weight")
+    if kind == "basic" or first is None or first.ndim != 4:
+        return Architecture(depth, 1, 64)
+    width, per_group = int(first.shape[0]), int(first.shape[1])
+    groups = width // per_group
+    if groups == 1 and stem is not None and stem.shape[0] > 64 and width == stem.shape[0] and width % 64 == 0:
+        return Architecture(depth, 1, width, wider=width // 64)
+    return Architecture(depth, groups, per_group if groups > 1 else width)
+
+
+def _convolution(*args: int, **kwargs: Any) -> nn.Conv2d:
+    """A convolution initialised as torchvision's ResNet initialises its own."""
+    convolution = nn.Conv2d(*args, bias=False, **kwargs)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
