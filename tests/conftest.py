@@ -46,26 +46,9 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_opts(generated: Path, tmp_path: Path) -> list[str]:
     """Options that put the small C4 config onto the generated set, at a size that trains in seconds."""
-    from transfer.data.generated import CLASS_NAMES
+    from tests.architectures import options
 
-    return [
-        "DATASETS.SPECS", f"('{generated}/voc.yaml',)",
-        "DATASETS.TRAIN", "('generated_trainval',)",
-        "DATASETS.TEST", "('generated_test',)",
-        "MODEL.ROI_HEADS.NUM_CLASSES", str(len(CLASS_NAMES)),
-        "MODEL.DEVICE", "cpu",
-        "INPUT.MIN_SIZE_TRAIN", "(64, 80)",
-        "INPUT.MIN_SIZE_TEST", "64",
-        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "4",
-        "SOLVER.IMS_PER_BATCH", "2",
-        "SOLVER.MAX_ITER", "6",
-        "SOLVER.STEPS", "(4,)",
-        "SOLVER.WARMUP_ITERS", "2",
-        "SOLVER.CHECKPOINT_PERIOD", "2",
-        "TEST.PRECISE_BN.NUM_ITER", "2",
-        "SEED", "3",
-        "OUTPUT_DIR", str(tmp_path / "run"),
-    ]  # fmt: skip
+    return options("R18-C4", generated, tmp_path)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from transfer.config.load import load_config
 SPREAD = {
     "roi_heads.box_predictor.cls_score.weight": 30.0,
     "proposal_generator.rpn_head.objectness_logits.weight": 20.0,
+    "roi_heads.mask_head.predictor.weight": 300.0,
 }
 
 
@@ -27,9 +28,11 @@ def pair(config: Path, opts: Sequence[str], norm: str = "BN") -> tuple[Any, nn.M
     from transfer.engines.tv.weights import detectron2_state, load_weights
 
     opts = [*opts, "MODEL.RESNETS.NORM", norm]
+    if load_config(config).MODEL.FPN.NORM:
+        opts += ["MODEL.FPN.NORM", norm]
     cfg = load_config(config, opts)
     torch.manual_seed(0)
-    ours = build_detector(cfg, norm, "cpu")
+    ours = build_detector(cfg)
     for module in ours.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
@@ -37,8 +40,10 @@ def pair(config: Path, opts: Sequence[str], norm: str = "BN") -> tuple[Any, nn.M
             nn.init.uniform_(module.weight, 0.5, 1.5)
     state = detectron2_state(ours)
     for key, factor in SPREAD.items():
-        state[key] *= factor
-    state["backbone.stem.conv1.weight"] *= sum(cfg.MODEL.PIXEL_STD) / 171.0  # std 1 would saturate every softmax
+        if key in state:
+            state[key] *= factor
+    (stem,) = (key for key in state if key.endswith("stem.conv1.weight"))
+    state[stem] *= sum(cfg.MODEL.PIXEL_STD) / 171.0  # std 1 would saturate every softmax
     load_weights(ours, state, "test")
     theirs = build_model(load_config(config, opts, Detectron2Engine().defaults()))
     incompatible = theirs.load_state_dict(state, strict=False)

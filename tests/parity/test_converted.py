@@ -40,7 +40,7 @@ def test_backbones_agree_and_no_key_is_left(tmp_path, small_config, small_opts, 
     theirs = build_model(load_config(small_config, opts, Detectron2Engine().defaults())).eval()
     DetectionCheckpointer(theirs).load(str(path))
     check_loaded(theirs, str(path))
-    ours = build_detector(load_config(small_config, opts), "BN", "cpu").eval()
+    ours = build_detector(load_config(small_config, opts)).eval()
     fresh = load_weights(ours, read_weights(path), str(path))
     assert fresh and not any(n.startswith("backbone.") or ".layer4." in n for n in fresh)
     x = torch.randn(1, 3, 96, 64)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 
+from tests.architectures import ARCHITECTURES, options
 from tests.parity.models import pair
+from transfer.convert.keymap import detector_to_detectron2
 from transfer.data import catalog
 from transfer.engines.tv import data
 
 pytestmark = pytest.mark.d2
 
+LOG = logging.getLogger(__name__)  # the measured maxima: --log-cli-level INFO
+
 
 @pytest.fixture
 def records(generated):
-    return catalog.load(*catalog.resolve(["generated_test"], [generated / "voc.yaml"]))
+    return catalog.load(*catalog.resolve(["generated_coco_val"], [generated / "coco.yaml"]))
 
 
 def inputs(cfg, records):
@@ -38,75 +44,101 @@ def inputs(cfg, records):
 
 
 def greedy_match(boxes_a, scores_a, boxes_b, scores_b):
-    """Pairs each detection of a with the nearest of b; returns (largest box distance, largest score distance)."""
+    """Pairs each detection of a with the nearest of b: largest distance of boxes, of scores, and who is whose."""
     assert len(scores_a) == len(scores_b)
     if not len(scores_a):
-        return 0.0, 0.0
+        return 0.0, 0.0, []
     distance = np.abs(boxes_a[:, None] - boxes_b[None]).max(axis=2) + np.abs(scores_a[:, None] - scores_b[None])
     nearest = distance.argmin(axis=1)
     assert len(set(nearest)) == len(nearest)
-    return np.abs(boxes_a - boxes_b[nearest]).max(initial=0), np.abs(scores_a - scores_b[nearest]).max(initial=0)
+    gaps = np.abs(boxes_a - boxes_b[nearest]).max(initial=0), np.abs(scores_a - scores_b[nearest]).max(initial=0)
+    return *gaps, nearest
 
 
-@pytest.mark.parametrize(
-    "extra",
-    [[], ["MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"],
-     ["MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256", "MODEL.RESNETS.STRIDE_IN_1X1", "True",
-      "INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]", "MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]"]],
-    ids=["R18", "R50", "R50-MSRA"],
-)  # fmt: skip
-def test_detections(small_config, small_opts, records, extra):
-    cfg, theirs, ours = pair(small_config, [*small_opts, *extra])
+def mask_iou(a, b):
+    """Smallest IoU of the masks of two lists of the same length."""
+    both, either = (a & b).flatten(1).sum(1), (a | b).flatten(1).sum(1)
+    return float((both[either > 0] / either[either > 0]).min()) if either.any() else 1.0
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_detections(name, generated, tmp_path, records):
+    cfg, theirs, ours = pair(ARCHITECTURES[name][0], options(name, generated, tmp_path))
     theirs.eval(), ours.eval()
-    worst, total = [0.0, 0.0], 0
+    worst, total, masked = [0.0, 0.0, 1.0], 0, 0
     with torch.inference_mode():
         for their_input, our_input in inputs(cfg, records):
             a, b = theirs([their_input])[0]["instances"], ours([our_input])[0]
             total += len(a)
             assert len(a) == len(b["scores"])
             for cls in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES):
-                of_a, of_b = a[a.pred_classes == cls], b["labels"] == cls
-                box, score = greedy_match(
+                of_a, of_b = a[a.pred_classes == cls], (b["labels"] == cls).nonzero()[:, 0]
+                box, score, order = greedy_match(
                     of_a.pred_boxes.tensor.numpy(),
                     of_a.scores.numpy(),
                     b["boxes"][of_b].numpy(),
                     b["scores"][of_b].numpy(),
                 )
-                worst = [max(worst[0], box), max(worst[1], score)]
+                worst = [max(worst[0], box), max(worst[1], score), worst[2]]
+                if cfg.MODEL.MASK_ON and len(order):
+                    found = np.stack([mask_util.decode(b["masks"][of_b[i]]) for i in order]).astype(bool)
+                    masked += int((found.reshape(len(found), -1).sum(1) > 0).sum())
+                    worst[2] = min(worst[2], mask_iou(of_a.pred_masks, torch.from_numpy(found)))
+    LOG.info("%s: %d detections, boxes %.2g px, scores %.2g, mask IoU %.6f", name, total, *worst)
     assert total > 20, "a comparison of nothing"
-    assert worst[0] < 0.01 and worst[1] < 1e-4, worst
+    assert not cfg.MODEL.MASK_ON or masked > 20, "a comparison of empty masks"
+    assert worst[0] < 0.01 and worst[1] < 1e-4 and worst[2] > 0.999, worst
 
 
-def test_losses_and_gradients(small_config, small_opts, records):
-    """Both engines draw from torch's generator in the same order: one seed gives both the same samples."""
-    from detectron2.structures import Boxes, Instances
-    from detectron2.utils.events import EventStorage
+def with_instances(batch, mask_format):
+    """Our training samples as Detectron2's."""
+    from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
-    cfg, theirs, ours = pair(small_config, small_opts)
-    sampler = data.TrainSamples(
-        records, channel_order="RGB", short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0
-    )
-    batch = [sampler.augmented(record, 64 + 16 * i, flip=bool(i)) for i, record in enumerate(records[:3])]
-    their_batch = []
+    out = []
     for sample in batch:
         size = tuple(sample["image"].shape[1:])
         instances = Instances(size, gt_boxes=Boxes(sample["boxes"]), gt_classes=sample["labels"])
-        their_batch.append({"image": sample["image"], "instances": instances, "height": size[0], "width": size[1]})
+        if mask_format == "polygon":
+            instances.gt_masks = PolygonMasks(sample["masks"].objects)
+        elif mask_format == "bitmask":
+            instances.gt_masks = BitMasks(sample["masks"].maps)
+        out.append({"image": sample["image"], "instances": instances, "height": size[0], "width": size[1]})
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "mask_format"),
+    [(name, "polygon" if "mask" in name else None) for name in ARCHITECTURES] + [("R18-FPN-mask", "bitmask")],
+)
+def test_losses_and_gradients(name, mask_format, generated, tmp_path, records):
+    """Both engines draw from torch's generator in the same order: one seed gives both the same samples."""
+    from detectron2.utils.events import EventStorage
+
+    cfg, theirs, ours = pair(ARCHITECTURES[name][0], options(name, generated, tmp_path))
+    sampler = data.TrainSamples(
+        records, channel_order=cfg.INPUT.FORMAT, short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0,
+        mask_format=mask_format,
+    )  # fmt: skip
+    batch = [sampler.augmented(record, 64 + 16 * i, flip=bool(i)) for i, record in enumerate(records[:3])]
     theirs.train(), ours.train()
     torch.manual_seed(5)
     with EventStorage():
-        a = theirs(copy.deepcopy(their_batch))
+        a = theirs(with_instances(copy.deepcopy(batch), mask_format))
     torch.manual_seed(5)
     b = ours(batch)
-    assert set(a) == set(b)
-    for name in a:
-        assert abs(float(a[name]) - float(b[name])) < 1e-5 * max(1, abs(float(a[name]))), (name, a[name], b[name])
+    assert set(a) == set(b) and ("loss_mask" in a) == cfg.MODEL.MASK_ON
+    worst = [0.0, 0.0]
+    for key in a:
+        x, y = a[key].item(), b[key].item()
+        worst[0] = max(worst[0], abs(x - y) / max(1, abs(x)))
     sum(a.values()).backward()
     sum(b.values()).backward()
-    from transfer.convert.keymap import detector_to_detectron2
-
-    their_gradients = {name: p.grad for name, p in theirs.named_parameters()}
-    for name, parameter in ours.named_parameters():
-        expected = their_gradients.pop(detector_to_detectron2(name))
-        assert float((parameter.grad - expected).norm()) <= 1e-4 * float(expected.norm()) + 1e-9, name
+    their_gradients = {key: p.grad for key, p in theirs.named_parameters()}
+    for key, parameter in ours.named_parameters():
+        expected = their_gradients.pop(detector_to_detectron2(key))
+        difference, scale = float((parameter.grad - expected).norm()), float(expected.norm())
+        assert difference <= 1e-4 * scale + 1e-9, key
+        worst[1] = max(worst[1], difference / (scale + 1e-9))
+    LOG.info("%s: losses %.2g, gradients %.2g", name, *worst)
+    assert worst[0] < 1e-5
     assert not their_gradients

@@ -245,6 +245,8 @@ def add_transfer_config(cfg: CfgNode) -> None:
     """Adds this project's own keys to a Detectron2-shaped tree (ours or a stock `detectron2.config.get_cfg()`)."""
     # Small YAML files that name data sets (see datasets/README.md); relative paths start at the working directory.
     cfg.DATASETS.SPECS = ()
+    # Channels after the 3x3 convolution behind the dilated conv5 (MODEL.BACKBONE.NAME build_dilated_c5_backbone).
+    cfg.MODEL.RESNETS.RES5_REDUCED_CHANNELS = 512
 
 
 def get_cfg() -> CfgNode:

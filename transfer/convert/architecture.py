@@ -120,8 +120,8 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     return Architecture(depth, groups, per_group if groups > 1 else width)
 
 
-def _convolution(*args: int, **kwargs: Any) -> nn.Conv2d:
+def _convolution(channels: int, out_channels: int, **kwargs: Any) -> nn.Conv2d:
     """A convolution initialised as torchvision's ResNet initialises its own."""
-    convolution = nn.Conv2d(*args, bias=False, **kwargs)
+    convolution = nn.Conv2d(channels, out_channels, bias=False, **kwargs)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution

@@ -28,14 +28,25 @@ _TO_TORCHVISION = (
     (re.compile(rf"^res([2-5])\.(\d+)\.shortcut\.{_PARAMETER}$"), r"layer<\1>.\2.downsample.0.\3"),
     (re.compile(rf"^res([2-5])\.(\d+)\.shortcut\.norm\.{_PARAMETER}$"), r"layer<\1>.\2.downsample.1.\3"),
 )
-_HEADS = (  # torchvision engine, Detectron2
+_HEADS = (  # torchvision engine, Detectron2; the first prefix that fits counts
     ("rpn.head.conv.0.0.", "proposal_generator.rpn_head.conv."),
     ("rpn.head.cls_logits.", "proposal_generator.rpn_head.objectness_logits."),
     ("rpn.head.bbox_pred.", "proposal_generator.rpn_head.anchor_deltas."),
     ("roi_heads.box_head.norm.", "roi_heads.res5.norm."),
+    ("roi_heads.box_head.fc", "roi_heads.box_head.fc"),
+    ("roi_heads.mask_head.", "roi_heads.mask_head."),
+    ("backbone.reduce.1.", "backbone.reduce.norm."),
+    ("backbone.reduce.0.", "backbone.reduce."),
+    *(
+        (f"backbone.fpn.{ours}.{level}.{part}.", f"backbone.fpn_{theirs}{level + 2}.{norm}")
+        for ours, theirs in (("inner_blocks", "lateral"), ("layer_blocks", "output"))
+        for level in range(4)
+        for part, norm in ((1, "norm."), (0, ""))
+    ),
     ("roi_heads.box_predictor.cls_score.", "roi_heads.box_predictor.cls_score."),
     ("roi_heads.box_predictor.bbox_pred.", "roi_heads.box_predictor.bbox_pred."),
 )
+_BACKBONES = ("backbone.bottom_up.", "backbone.")  # under a pyramid or a convolution, and by itself
 
 
 def trunk_to_detectron2(key: str) -> str | None:
@@ -63,11 +74,15 @@ def stage_of(detectron2_key: str) -> str:
 
 def detector_to_detectron2(key: str) -> str | None:
     """A name of the torchvision engine's detector in Detectron2's form; None if it has no counterpart there."""
-    if key.startswith("backbone."):
-        return _prefixed("backbone.", trunk_to_detectron2(key[len("backbone.") :]))
+    head = next((theirs + key[len(ours) :] for ours, theirs in _HEADS if key.startswith(ours)), None)
+    if head is not None:
+        return head
+    for prefix in _BACKBONES:
+        if key.startswith(prefix):
+            return _prefixed(prefix, trunk_to_detectron2(key[len(prefix) :]))
     if key.startswith("roi_heads.box_head.layer4."):
         return _prefixed("roi_heads.", trunk_to_detectron2(key[len("roi_heads.box_head.") :]))
-    return next((theirs + key[len(ours) :] for ours, theirs in _HEADS if key.startswith(ours)), None)
+    return None
 
 
 def detector_to_torchvision(key: str) -> str | None:
@@ -75,8 +90,9 @@ def detector_to_torchvision(key: str) -> str | None:
     ours = next((ours + key[len(theirs) :] for ours, theirs in _HEADS if key.startswith(theirs)), None)
     if ours is not None:
         return ours
-    if key.startswith("backbone."):
-        return _prefixed("backbone.", trunk_to_torchvision(key[len("backbone.") :]))
+    for prefix in _BACKBONES:
+        if key.startswith(prefix):
+            return _prefixed(prefix, trunk_to_torchvision(key[len(prefix) :]))
     if key.startswith("roi_heads.res5."):
         return _prefixed("roi_heads.box_head.", trunk_to_torchvision(key[len("roi_heads.") :]))
     return None

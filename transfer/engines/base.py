@@ -82,15 +82,19 @@ def resolve_device(wanted: str, notes: RunNotes) -> str:
     return wanted
 
 
-def resolve_norm(norm: str, processes: int, notes: RunNotes) -> str:
-    """The kind of batch norm that runs: synchronising over one process is plain BN, and the notes say so.
+def resolve_norms(cfg: CfgNode, processes: int, notes: RunNotes) -> CfgNode:
+    """A copy with the kinds of batch norm that run: synchronising over one process is plain BN, and the notes say so.
 
-    The state dict is the same either way, and the config keeps the name it was written with.
+    The state dict is the same either way, and the result's config keeps the names it was written with.
     """
-    if norm in SYNC_NORMS and processes == 1:
-        notes.add(f"MODEL.RESNETS.NORM is '{norm}': with one process that is plain BN over its whole batch")
-        return "BN"
-    return norm
+    cfg = cfg.clone()
+    cfg.defrost()
+    for branch in (cfg.MODEL.RESNETS, cfg.MODEL.FPN):
+        if branch.NORM in SYNC_NORMS and processes == 1:
+            notes.add(f"norm '{branch.NORM}': with one process that is plain BN over its whole batch")
+            branch.NORM = "BN"
+    cfg.freeze()
+    return cfg
 
 
 def check_resume(output_dir: Path, resume: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
@@ -24,19 +24,25 @@ def evaluate_detections(
     """Metrics in percent ("bbox/AP", "bbox/AP50", ...), and details for `RunResult.extra` (per-class tables).
 
     VOC sets get VOC AP, rounded as Detectron2 rounds (the papers' numbers were made so) and, under "bbox_unrounded/",
-    of the numbers as they are; COCO sets get COCO AP. The detections are saved if there is a folder for them.
+    of the numbers as they are; COCO sets get COCO AP, of masks
+    too ("segm/AP", ...) if there are any. The detections are saved if there is a folder for them.
     """
     names = catalog.class_names(spec)
+    metrics: dict[str, float] = {}
+    per_class: dict[str, dict[str, float]] = {}
     if output_dir is not None:
         save_coco_json(output_dir / predictions_file(spec.name), detections, catalog.category_ids(spec))
     if spec.format == "coco":
         assert spec.json_file is not None
-        boxes = coco_average_precision(spec.json_file, detections)
-        summary = {f"bbox/{name}": getattr(boxes, name) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
-        return summary, {"per_class": {name: {"AP": ap} for name, ap in boxes.per_class.items()}, "metric": "COCO"}
+        tasks: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
+        for task in tasks if any(d.masks is not None for d in detections) else tasks[:1]:
+            found = coco_average_precision(spec.json_file, detections, task)
+            metrics |= {f"{task}/{name}": getattr(found, name) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+            column = "AP" if task == "bbox" else "mask AP"
+            for name, ap in found.per_class.items():
+                per_class.setdefault(name, {})[column] = ap
+        return metrics, {"per_class": per_class, "metric": "COCO"}
     assert spec.year is not None
-    metrics: dict[str, float] = {}
-    per_class: dict[str, dict[str, float]] = {}
     for prefix, rounded in (("bbox", True), ("bbox_unrounded", False)):
         result = voc_average_precision(records, detections, names, spec.year, rounded)
         metrics.update({f"{prefix}/AP": result.AP, f"{prefix}/AP50": result.AP50, f"{prefix}/AP75": result.AP75})

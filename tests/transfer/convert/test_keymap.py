@@ -41,7 +41,7 @@ def test_trunk_names(key: str, name: str | None):
 def test_detector_names_round_trip(small_config):
     from transfer.config.load import load_config
 
-    keys = list(build_detector(load_config(small_config), "BN", "cpu").state_dict())
+    keys = list(build_detector(load_config(small_config)).state_dict())
     renamed = [keymap.detector_to_detectron2(k) for k in keys]
     assert None not in renamed and len(set(renamed)) == len(keys)
     assert [keymap.detector_to_torchvision(k) for k in renamed] == keys

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from pretrain.runtime.config import ConfigError
+from tests.conftest import ROOT
+from transfer.config.load import load_config
 from transfer.engines import base, select
 from transfer.engines.base import EngineError, RunNotes
 
@@ -24,11 +26,18 @@ def test_resume_rules(tmp_path):
 
 
 def test_synchronised_norms_are_plain_in_one_process_and_that_is_noted():
+    fpn = ROOT / "configs" / "transfer" / "coco" / "mask_rcnn_R_50_FPN_1x.yaml"
     notes = RunNotes()
-    assert base.resolve_norm("naiveSyncBN", 1, notes) == "BN" and "naiveSyncBN" in notes.lines[0]
-    assert base.resolve_norm("naiveSyncBN", 2, notes) == "naiveSyncBN"
-    assert base.resolve_norm("FrozenBN", 1, notes) == "FrozenBN"
-    assert len(notes.lines) == 1
+    for norm, processes, runs in (
+        ("naiveSyncBN", 1, "BN"),
+        ("naiveSyncBN", 2, "naiveSyncBN"),
+        ("FrozenBN", 1, "FrozenBN"),
+    ):
+        cfg = load_config(fpn, ["MODEL.RESNETS.NORM", norm, "MODEL.FPN.NORM", norm])
+        resolved = base.resolve_norms(cfg, processes, notes)
+        assert resolved.MODEL.RESNETS.NORM == resolved.MODEL.FPN.NORM == runs and cfg.MODEL.RESNETS.NORM == norm
+    (line,) = notes.lines
+    assert "naiveSyncBN" in line and "plain BN" in line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
@@ -39,8 +48,6 @@ def test_no_gpu_is_noted():
 
 
 def test_absent_weights_are_an_error(small_config, tmp_path):
-    from transfer.config.load import load_config
-
     assert base.weights_file(load_config(small_config)) is None
     with pytest.raises(ConfigError, match="does not exist; convert a checkpoint"):
         base.weights_file(load_config(small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")]))

@@ -82,10 +82,9 @@ class _Session:
                 )
         self.test_specs = [specs[name] for name in cfg.DATASETS.TEST]
         default_setup(cfg, argparse.Namespace(eval_only=eval_only))
-        self.cfg = cfg.clone()
+        self.cfg = base.resolve_norms(cfg, dist.world_size(), self.notes)
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
-        self.cfg.MODEL.RESNETS.NORM = base.resolve_norm(cfg.MODEL.RESNETS.NORM, dist.world_size(), self.notes)
         self.cfg.freeze()
         if cfg.SOLVER.AMP.ENABLED and self.cfg.MODEL.DEVICE == "cpu":
             raise ConfigError("SOLVER.AMP.ENABLED is fp16, which needs a GPU; set it to False on the CPU")
@@ -100,7 +99,7 @@ class _Session:
         details: dict[str, Any] = {}
         for spec in self.test_specs:
             collector = evaluators.Collector(spec, self.output_dir)
-            stock = evaluators.stock_evaluator(spec, self.output_dir, self.notes)
+            stock = evaluators.stock_evaluator(spec, self.output_dir, self.notes, self.cfg.MODEL.MASK_ON)
             loader = build_detection_test_loader(self.cfg, spec.name)
             theirs = inference_on_dataset(model, loader, DatasetEvaluators([collector, stock]))
             if dist.is_main():

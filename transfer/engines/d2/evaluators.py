@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pycocotools.mask as mask_util
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
 
 from pretrain.runtime import dist
@@ -34,12 +36,16 @@ class Collector(DatasetEvaluator):
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
+            masks = None
+            if instances.has("pred_masks"):
+                masks = [mask_util.encode(np.asfortranarray(m, dtype=np.uint8)) for m in instances.pred_masks.numpy()]
             self.found.append(
                 ImageDetections(
                     sample["image_id"],
                     instances.pred_boxes.tensor.numpy(),
                     instances.scores.numpy(),
                     instances.pred_classes.numpy(),
+                    masks,
                 )
             )
 
@@ -70,10 +76,11 @@ class _VOCEvaluator(PascalVOCDetectionEvaluator):
             return {}
 
 
-def stock_evaluator(spec: DatasetSpec, output_dir: Path, notes: RunNotes) -> DatasetEvaluator:
+def stock_evaluator(spec: DatasetSpec, output_dir: Path, notes: RunNotes, masks: bool) -> DatasetEvaluator:
     """Detectron2's own evaluator of the set's format."""
     if spec.format == "coco":
-        return COCOEvaluator(spec.name, tasks=("bbox",), output_dir=str(output_dir / "inference"))
+        tasks = ("bbox", "segm") if masks else ("bbox",)
+        return COCOEvaluator(spec.name, tasks=tasks, output_dir=str(output_dir / "inference"))
     return _VOCEvaluator(spec.name, notes)
 
 

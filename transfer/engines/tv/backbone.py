@@ -1,73 +1,124 @@
-"""The C4 trunk and its conv5, from torchvision's ResNet.
+"""ResNet trunks of the papers' detectors: up to conv4, with a dilated conv5, or under a feature pyramid.
 
-Shape shorthand: N images; H, W height and width of the padded batch.
+Shape shorthand: N images; H, W height and width of the padded batch. Feature maps are named as in Detectron2: res2 to
+res5 of the ResNet, p2 to p6 of the pyramid.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import torch
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import resnet
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from pretrain.runtime.config import ConfigError
 from transfer.convert.architecture import DEPTHS, Architecture
 from transfer.engines.tv.norm import freeze
 
-STRIDE = 16
+STAGES = ("res2", "res3", "res4", "res5")
+Norm = Callable[[int], nn.Module]
 
 
-class C4Backbone(nn.Module):
-    """Stem to conv4 of a ResNet (paper: "the backbone ends at conv4"). Names are torchvision's.
+class Backbone(nn.Module):
+    """(N, 3, H, W) -> feature maps by name.
 
-    Shapes: (N, 3, H, W) -> {"res4": (N, C, ceil(H/16), ceil(W/16))}, C = 1024 (256 for ResNet-18/34).
+    Attributes:
+        channels, strides: of each feature map, by name.
+        multiple: of what H and W must be multiples (Detectron2's size_divisibility).
     """
 
-    def __init__(self, trunk: resnet.ResNet, freeze_at: int):
+    channels: dict[str, int]
+    strides: dict[str, int]
+    multiple = 1
+
+
+class Stages(Backbone):
+    """A ResNet from its stem to the last stage that is asked for. Names are torchvision's.
+
+    Shapes: (N, 3, H, W) -> {"res4": (N, C, ceil(H/16), ceil(W/16)), ...}.
+    """
+
+    def __init__(self, trunk: resnet.ResNet, out_features: Sequence[str], freeze_at: int):
         """
         Args:
-            trunk: a whole ResNet; its first stages are taken over.
+            trunk: a whole ResNet; the stages that are needed are taken over.
+            out_features: some of `STAGES`.
             freeze_at: 0 trains everything, 1 freezes the stem, 2 also res2 (layer1), and so on.
         """
         super().__init__()
+        self.out_features = tuple(out_features)
         self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
-        self.layer1, self.layer2, self.layer3 = trunk.layer1, trunk.layer2, trunk.layer3
-        self.out_channels = trunk.inplanes // 2  # conv5 doubles the channels of conv4
         if freeze_at >= 1:
             freeze(self.conv1)
             self.bn1 = freeze(self.bn1)
-        for stage in range(2, min(freeze_at, 4) + 1):
-            freeze(getattr(self, f"layer{stage - 1}"))
+        self.names = STAGES[: 1 + max(map(STAGES.index, out_features))]
+        self.channels, self.strides = {}, {}
+        stride = 4
+        for number, name in enumerate(self.names, 1):
+            layer = getattr(trunk, f"layer{number}")
+            self.add_module(f"layer{number}", freeze(layer) if freeze_at > number else layer)
+            stride *= layer[0].stride
+            self.strides[name], self.channels[name] = stride, _out_channels(layer)
 
-    def forward(self, x: torch.Tensor) -> OrderedDict[str, torch.Tensor]:
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return OrderedDict(res4=x)
+        features = OrderedDict()
+        for number, name in enumerate(self.names, 1):
+            x = getattr(self, f"layer{number}")(x)
+            if name in self.out_features:
+                features[name] = x
+        return features
 
 
-class Res5BoxHead(nn.Module):
-    """conv5 on every RoI, the extra norm of the MoCo papers, global average pooling.
+class DilatedC5(Backbone):
+    """R50-dilated-C5 of MoCo's appendix A.1: conv5 at stride 16, then a 3x3 convolution with BN to 512 channels.
 
-    "the box prediction head consists of the conv5 stage (including global pooling) followed by a BN layer"
-    (MoCo, appendix A.1); as in the reference the norm stands before the pooling, which is linear.
+    Stock Detectron2's DC5 has no such convolution. That a ReLU follows it is this project's choice: the paper names
+    only the norm.
 
-    Shapes: (R, C, P, P) RoI features -> (R, 2C).
+    Shapes: (N, 3, H, W) -> {"res5": (N, channels, ceil(H/16), ceil(W/16))}.
     """
 
-    def __init__(self, layer4: nn.Module, channels: int, norm: Callable[[int], nn.Module] | None):
+    def __init__(self, bottom_up: Stages, channels: int, norm: Norm):
         super().__init__()
-        self.layer4 = layer4
-        self.norm = norm(channels) if norm is not None else nn.Identity()
-        self.out_channels = channels
+        self.bottom_up = bottom_up
+        convolution = nn.Conv2d(bottom_up.channels["res5"], channels, kernel_size=3, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        self.reduce = nn.Sequential(convolution, norm(channels))
+        self.channels, self.strides = {"res5": channels}, {"res5": bottom_up.strides["res5"]}
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.layer4(x)).mean(dim=(2, 3))
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        return OrderedDict(res5=self.reduce(self.bottom_up(x)["res5"]).relu())
 
 
-def build_trunk(r: CfgNode, norm: Callable[[int], nn.Module]) -> resnet.ResNet:
+class Pyramid(Backbone):
+    """A feature pyramid (FPN) on res2 to res5, with p6 a subsampled p5.
+
+    Shapes: (N, 3, H, W) with H and W multiples of 32 -> {"p2": (N, channels, H/4, W/4), ..., "p6": (.., H/64, W/64)}.
+    """
+
+    multiple = 32
+
+    def __init__(self, bottom_up: Stages, channels: int, norm: Norm | None):
+        """
+        Args:
+            norm: after each lateral and output convolution, which then have no bias; None: bias and no norm.
+        """
+        super().__init__()
+        self.bottom_up = bottom_up
+        widths = [bottom_up.channels[name] for name in bottom_up.names]
+        self.fpn = FeaturePyramidNetwork(widths, channels, LastLevelMaxPool(), norm_layer=norm)
+        self.strides = {f"p{level}": 2**level for level in range(2, 7)}
+        self.channels = dict.fromkeys(self.strides, channels)
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        return OrderedDict(zip(self.strides, self.fpn(self.bottom_up(x)).values(), strict=True))
+
+
+def build_trunk(r: CfgNode, norm: Norm) -> resnet.ResNet:
     """The randomly initialised ResNet (He initialisation, fan-out, as Detectron2's) that MODEL.RESNETS describes.
 
     Raises:
@@ -79,10 +130,51 @@ def build_trunk(r: CfgNode, norm: Callable[[int], nn.Module]) -> resnet.ResNet:
         raise ConfigError(
             f"ResNet-{r.DEPTH} comes in one width: set NUM_GROUPS 1, WIDTH_PER_GROUP 64 and STEM_OUT_CHANNELS 64"
         )
-    trunk = Architecture(r.DEPTH, r.NUM_GROUPS, r.WIDTH_PER_GROUP, wider=r.STEM_OUT_CHANNELS // 64)
-    if (r.STEM_OUT_CHANNELS, r.RES2_OUT_CHANNELS) != (trunk.stem_out_channels, trunk.res2_out_channels):
+    architecture = Architecture(r.DEPTH, r.NUM_GROUPS, r.WIDTH_PER_GROUP, wider=r.STEM_OUT_CHANNELS // 64)
+    wanted = (architecture.stem_out_channels, architecture.res2_out_channels)
+    if (r.STEM_OUT_CHANNELS, r.RES2_OUT_CHANNELS) != wanted:
         raise ConfigError(
             f"MODEL.RESNETS.STEM_OUT_CHANNELS {r.STEM_OUT_CHANNELS} and RES2_OUT_CHANNELS {r.RES2_OUT_CHANNELS} are no "
-            f"ResNet-{r.DEPTH}; the stem has a multiple of 64 channels, and res2 then {trunk.res2_out_channels}"
+            f"ResNet-{r.DEPTH}; the stem has a multiple of 64 channels, and res2 then {wanted[1]}"
         )
-    return trunk.build(norm, r.STRIDE_IN_1X1)
+    if r.DEPTH < 50 and r.RES5_DILATION != 1:
+        raise ConfigError(f"ResNet-{r.DEPTH} is not dilated, as in Detectron2: set MODEL.RESNETS.RES5_DILATION 1")
+    trunk = architecture.build(norm, r.STRIDE_IN_1X1)
+    if r.RES5_DILATION == 2:
+        dilate(trunk.layer4)
+    return trunk
+
+
+def dilate(layer: nn.Module) -> None:
+    """Conv5 with stride 1 and dilation 2 in all of its 3x3 convolutions, as Detectron2's RES5_DILATION 2."""
+    for module in layer.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+            if module.kernel_size == (3, 3):
+                module.dilation = module.padding = (2, 2)
+    layer[0].stride = 1  # type: ignore[index]
+
+
+def build_backbone(cfg: CfgNode, trunk: resnet.ResNet, norm: Norm, fpn_norm: Norm | None) -> Backbone:
+    """The backbone that MODEL.BACKBONE.NAME names, of the stages of `trunk`; what it leaves over is the heads'."""
+    m = cfg.MODEL
+    stages = Stages(trunk, m.RESNETS.OUT_FEATURES, m.BACKBONE.FREEZE_AT)
+    if m.BACKBONE.NAME == "build_resnet_fpn_backbone":
+        return Pyramid(stages, m.FPN.OUT_CHANNELS, fpn_norm)
+    if m.BACKBONE.NAME == "build_dilated_c5_backbone":
+        return DilatedC5(stages, m.RESNETS.RES5_REDUCED_CHANNELS, norm)
+    return stages
+
+
+def _out_channels(layer: nn.Module) -> int:
+    convolutions = [module for module in layer[-1].modules() if isinstance(module, nn.Conv2d)]  # type: ignore[index]
+    return int(convolutions[-1].out_channels)
+
+
+def zero_padded(images: Sequence[Tensor], multiple: int) -> Tensor:
+    """n x (3, h, w) -> (n, 3, H, W), padded with zeros at the right and the bottom to common multiples."""
+    H, W = (-(-max(int(image.shape[side]) for image in images) // multiple) * multiple for side in (1, 2))
+    batch = images[0].new_zeros((len(images), 3, H, W))
+    for slot, image in zip(batch, images, strict=True):
+        slot[:, : image.shape[1], : image.shape[2]].copy_(image)
+    return batch

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrain.runtime.seed import derive
 from transfer.data.catalog import DatasetError
+from transfer.engines.tv import masks
 
 Record = dict[str, Any]
 
@@ -94,15 +95,17 @@ class TrainSamples(Dataset):
         max_size: int,
         flip: bool,
         seed: int,
+        mask_format: str | None = None,
     ):
         """
         Args:
             short_edges: lengths of the shorter edge in pixels; `sampling` "choice" takes one of them, "range" an
                 integer between the two.
+            mask_format: "polygon", "bitmask", or None for boxes alone.
         """
         self.records = records
         self.channel_order, self.short_edges, self.sampling = channel_order, tuple(short_edges), sampling
-        self.max_size, self.flip, self.seed = max_size, flip, seed
+        self.max_size, self.flip, self.seed, self.mask_format = max_size, flip, seed, mask_format
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         position, index = key
@@ -114,7 +117,7 @@ class TrainSamples(Dataset):
         return self.augmented(self.records[index], short_edge, flip=self.flip and rng.random() < 0.5)
 
     def augmented(self, record: Record, short_edge: int, flip: bool) -> dict[str, Any]:
-        """The network's input at this size and orientation: image (3, h, w) uint8, boxes (M, 4), labels (M,)."""
+        """The network's input at this size and orientation: image (3, h, w) uint8, boxes (M, 4), labels (M,), masks."""
         image = checked_image(record, self.channel_order)
         old_h, old_w = old = (image.shape[0], image.shape[1])
         new = output_size(old_h, old_w, short_edge, self.max_size)
@@ -124,11 +127,25 @@ class TrainSamples(Dataset):
         boxes = torch.from_numpy(transform_boxes(raw, old, new, flip))
         labels = torch.tensor([a["category_id"] for a in objects], dtype=torch.int64)
         keep = ((boxes[:, 2:] - boxes[:, :2]) > 1e-5).all(dim=1)
-        return {
-            "image": to_tensor(image[:, ::-1] if flip else image),
-            "boxes": boxes[keep],
-            "labels": labels[keep],
-        }
+        sample: dict[str, Any] = {"image": to_tensor(image[:, ::-1] if flip else image)}
+        if self.mask_format is not None:
+            found = self._masks(record, objects, old, new, flip)
+            keep &= found.nonempty()
+            sample["masks"] = found.select(keep)
+        return {**sample, "boxes": boxes[keep], "labels": labels[keep]}
+
+    def _masks(
+        self, record: Record, objects: Sequence[Record], old: tuple[int, int], new: tuple[int, int], flip: bool
+    ) -> masks.Masks:
+        if self.mask_format == "polygon" and any(isinstance(a["segmentation"], dict) for a in objects):
+            raise DatasetError(
+                f"an object of '{record['file_name']}' is given as RLE, not as polygons; set INPUT.MASK_FORMAT bitmask"
+            )
+        shapes = [masks.transform(a["segmentation"], old, new, flip) for a in objects]
+        if self.mask_format == "polygon":
+            return masks.Polygons(shapes)
+        maps = [shape if isinstance(shape, np.ndarray) else masks.bitmap(shape, new) for shape in shapes]
+        return masks.Bitmaps(torch.from_numpy(np.array(maps, dtype=bool).reshape(-1, *new)))
 
 
 class TestSamples(Dataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import time
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class TorchvisionEngine(base.Engine):
-    """C4 detectors on torchvision; see `transfer.config.support` for what each key does here."""
+    """The papers' detectors on torchvision; see `transfer.config.support` for what each key does here."""
 
     name = "torchvision"
 
@@ -59,7 +60,7 @@ class _Session:
         self.device = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
         if cfg.SOLVER.AMP.ENABLED and not self.device.startswith("cuda"):
             raise ConfigError("SOLVER.AMP.ENABLED is fp16, which needs a GPU; set it to False on the CPU")
-        self.norm = base.resolve_norm(cfg.MODEL.RESNETS.NORM, dist.world_size(), self.notes)
+        self.resolved = base.resolve_norms(cfg, dist.world_size(), self.notes)
         self.seed = dist.broadcast_object(cfg.SEED if cfg.SEED >= 0 else int(torch.seed() % 2**31))
         seed_everything(self.seed, dist.rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -84,7 +85,7 @@ class _Session:
 
     def model(self) -> Detector:
         seed_everything(self.seed)  # the same initial weights on every process
-        model = build_detector(self.cfg, self.norm, self.device)
+        model = build_detector(self.resolved, self.device)
         seed_everything(self.seed, dist.rank())
         return model.to(self.device)
 
@@ -122,8 +123,8 @@ def detect(model: nn.Module, records: Sequence[data.Record], cfg: CfgNode, what:
     with torch.inference_mode(), progress(len(samples), f"detect {what}", "img", disable=not dist.is_main()) as bar:
         for batch in loader:
             for sample, found in zip(batch, model(batch), strict=True):
-                arrays = {k: v.cpu().numpy() for k, v in found.items()}
-                out.append(ImageDetections(sample["image_id"], arrays["boxes"], arrays["scores"], arrays["labels"]))
+                boxes, scores, labels = (found[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
+                out.append(ImageDetections(sample["image_id"], boxes, scores, labels, found.get("masks")))
                 bar.update()
     model.train(training)
     return out
@@ -238,6 +239,13 @@ def _train_samples(cfg: CfgNode, specs: Sequence[catalog.DatasetSpec], seed: int
     logger.info("training images: %d of %d (the others have no objects)", len(usable), len(records))
     if not usable:
         raise ConfigError(f"no image of {', '.join(cfg.DATASETS.TRAIN)} has an annotated object")
+    if cfg.MODEL.MASK_ON:
+        unmasked = [r["file_name"] for r in usable for a in r["annotations"] if "segmentation" not in a]
+        if unmasked:
+            raise ConfigError(
+                f"MODEL.MASK_ON is True, but an object of '{unmasked[0]}' (and {len(unmasked) - 1} more) has no mask; "
+                "complete the annotations, or set MODEL.MASK_ON False"
+            )
     i = cfg.INPUT
     return data.TrainSamples(
         usable,
@@ -247,6 +255,7 @@ def _train_samples(cfg: CfgNode, specs: Sequence[catalog.DatasetSpec], seed: int
         max_size=i.MAX_SIZE_TRAIN,
         flip=i.RANDOM_FLIP == "horizontal",
         seed=seed,
+        mask_format=i.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
     )
 
 
@@ -264,15 +273,8 @@ def _loader(cfg: CfgNode, samples: data.TrainSamples, start: int) -> Iterator[lo
 
 def _precise_bn(cfg: CfgNode, model: Detector, samples: data.TrainSamples) -> None:
     if cfg.TEST.PRECISE_BN.ENABLED:
-        other = data.TrainSamples(
-            samples.records,
-            channel_order=samples.channel_order,
-            short_edges=samples.short_edges,
-            sampling=samples.sampling,
-            max_size=samples.max_size,
-            flip=samples.flip,
-            seed=derive(samples.seed, 2),
-        )
+        other = copy.copy(samples)
+        other.seed = derive(samples.seed, 2)
         loop.precise_bn(model, _loader(cfg, other, start=0), cfg.TEST.PRECISE_BN.NUM_ITER)
 
 

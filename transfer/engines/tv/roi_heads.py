@@ -1,7 +1,8 @@
 """torchvision's RoI heads with the details in which Detectron2 differs.
 
-Overridden: background is the last class, RoIAlign is aligned (half-pixel), the box loss is (smooth) L1 over all sampled
-RoIs, low scores are cut by `score > threshold` and nothing else, a head sees RoIs in sampling order.
+Overridden: background is the last class, RoIAlign is aligned (half-pixel) and picks levels as FPN's equation 1, the box
+loss is (smooth) L1 over all sampled RoIs, low scores are cut by `score > threshold` and nothing else, a head sees RoIs
+in sampling order, masks share conv5 with the boxes where there is no pyramid.
 
 Shape shorthand: R RoIs of all images, K foreground classes, P pooled resolution. Boxes are XYXY in pixels of the
 network input.
@@ -9,46 +10,71 @@ network input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
 
+from transfer.engines.tv.heads import mask_loss
 from transfer.engines.tv.rpn import box_loss
 
 
 class AlignedRoIPool(nn.Module):
-    """RoIAlign with the half-pixel correction (Detectron2's ROIAlignV2) on one feature map.
+    """RoIAlign with the half-pixel correction (Detectron2's ROIAlignV2), each RoI on the feature map of its size.
 
-    Shapes: {"res4": (N, C, h, w)}, N x (Ri, 4) boxes -> (R, C, P, P).
+    With several maps an RoI of 224 pixels' side goes to the one of stride 16, one of 112 to stride 8, and so on (FPN,
+    equation 1).
+
+    Shapes: {name: (N, C, h, w)}, N x (Ri, 4) boxes -> (R, C, P, P).
     """
 
-    def __init__(self, output_size: int, stride: int, sampling_ratio: int):
+    def __init__(self, strides: Mapping[str, int], output_size: int, sampling_ratio: int):
+        """
+        Args:
+            strides: of the feature maps to pool from, by name, finest first.
+            sampling_ratio: samples per bin and axis; 0 for as many as the bin has pixels.
+        """
         super().__init__()
-        self.output_size, self.scale, self.sampling_ratio = output_size, 1.0 / stride, sampling_ratio
+        self.strides, self.output_size, self.sampling_ratio = dict(strides), output_size, sampling_ratio
 
-    def forward(self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        (feature,) = features.values()
-        return roi_align(feature, boxes, self.output_size, self.scale, self.sampling_ratio, aligned=True)
+    def forward(self, features: dict[str, Tensor], boxes: list[Tensor]) -> Tensor:
+        counts = [len(b) for b in boxes]
+        images = torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(
+            torch.tensor(counts, device=boxes[0].device)
+        )
+        rois = torch.cat([images[:, None].to(boxes[0].dtype), torch.cat(boxes)], dim=1)  # R x 5
+        if len(self.strides) == 1:
+            ((name, stride),) = self.strides.items()
+            return self._pool(features[name], rois, stride)
+        levels = self._levels(rois[:, 1:])
+        size = (len(rois), features[next(iter(self.strides))].shape[1], self.output_size, self.output_size)
+        pooled = features[next(iter(self.strides))].new_zeros(size)
+        for level, (name, stride) in enumerate(self.strides.items()):
+            (here,) = torch.nonzero(levels == level, as_tuple=True)
+            pooled = pooled.index_put((here,), self._pool(features[name], rois[here], stride))
+        return pooled
+
+    def _pool(self, feature: Tensor, rois: Tensor, stride: int) -> Tensor:
+        return roi_align(feature, rois, self.output_size, 1.0 / stride, self.sampling_ratio, aligned=True)
+
+    def _levels(self, boxes: Tensor) -> Tensor:
+        """(R, 4) -> (R,): which feature map."""
+        first, last = (int(math.log2(stride)) for stride in (min(self.strides.values()), max(self.strides.values())))
+        side = torch.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+        return torch.floor(4 + torch.log2(side / 224 + 1e-8)).clamp(first, last).long() - first
 
 
-def box_predictor(in_channels: int, num_classes: int) -> FastRCNNPredictor:
-    """Class scores (K + 1, background last) and a box per foreground class, initialised as Detectron2's."""
-    predictor = FastRCNNPredictor(in_channels, num_classes + 1)
-    predictor.bbox_pred = nn.Linear(in_channels, num_classes * 4)
-    nn.init.normal_(predictor.cls_score.weight, std=0.01)
-    nn.init.normal_(predictor.bbox_pred.weight, std=0.001)
-    nn.init.zeros_(predictor.cls_score.bias)
-    nn.init.zeros_(predictor.bbox_pred.bias)
-    return predictor
+class Heads(RoIHeads):
+    """Samples RoIs, classifies them and refines their boxes (Fast R-CNN), and segments them (Mask R-CNN).
 
-
-class BoxHeads(RoIHeads):
-    """Samples RoIs, classifies them and refines their boxes (Fast R-CNN)."""
+    The masks of the C4 detectors share conv5 with the boxes: `mask_roi_pool` is None, and the mask head gets the box
+    head's maps. With a pyramid masks are pooled for themselves.
+    """
 
     def __init__(
         self,
@@ -76,27 +102,77 @@ class BoxHeads(RoIHeads):
         features: dict[str, Tensor],
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
+        targets: list[dict[str, Any]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """In training the losses `loss_cls` and `loss_box_reg`; else detections (boxes, scores, labels)."""
+        """In training `loss_cls`, `loss_box_reg` (and `loss_mask`); else boxes, scores, labels (and masks) per image.
+
+        Masks are probabilities, (Ri, S, S), of the predicted class inside the predicted box.
+        """
         if self.training:
             assert targets is not None
-            proposals, labels, matched = self.sample(proposals, targets)
-            logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
-            return [], self.losses(logits, deltas, torch.cat(labels), torch.cat(proposals), torch.cat(matched))
-        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
+            proposals, labels, matches = self.sample(proposals, targets)
+            shared, logits, deltas = self._box_branch(features, proposals)
+            matched = [
+                t["boxes"][m] if len(t["boxes"]) else p for t, m, p in zip(targets, matches, proposals, strict=True)
+            ]
+            losses = self.losses(logits, deltas, torch.cat(labels), torch.cat(proposals), torch.cat(matched))
+            if self.mask_head is not None:
+                losses["loss_mask"] = self._mask_loss(features, shared, proposals, labels, matches, targets)
+            return [], losses
+        _, logits, deltas = self._box_branch(features, proposals)
         boxes, scores, classes = self.postprocess_detections(logits, deltas, proposals, image_shapes)
         detections = [{"boxes": b, "scores": s, "labels": c} for b, s, c in zip(boxes, scores, classes, strict=True)]
+        if self.mask_head is not None:
+            for detection, masks in zip(detections, self._masks(features, boxes, classes), strict=True):
+                detection["masks"] = masks
         return detections, {}
+
+    def _box_branch(self, features: dict[str, Tensor], boxes: list[Tensor]) -> tuple[Tensor | None, Tensor, Tensor]:
+        """What the mask head shares (None if it has a pooler of its own), class logits, box deltas."""
+        pooled = self.box_roi_pool(features, boxes)
+        if self.mask_head is None or self.mask_roi_pool is not None:
+            return None, *self.box_predictor(self.box_head(pooled))
+        maps = self.box_head.maps(pooled)
+        return maps, *self.box_predictor(maps.mean(dim=(2, 3)))
+
+    def _mask_loss(
+        self,
+        features: dict[str, Tensor],
+        shared: Tensor | None,
+        proposals: list[Tensor],
+        labels: list[Tensor],
+        matches: list[Tensor],
+        targets: list[dict[str, Any]],
+    ) -> Tensor:
+        """Of the sampled RoIs that are foreground."""
+        foreground = [label < self.num_classes for label in labels]
+        rois = [boxes[keep] for boxes, keep in zip(proposals, foreground, strict=True)]
+        pooled = shared[torch.cat(foreground)] if shared is not None else self.mask_roi_pool(features, rois)
+        logits = self.mask_head(pooled)
+        wanted = [
+            target["masks"].crop(match[keep], boxes, logits.shape[-1])
+            for target, match, keep, boxes in zip(targets, matches, foreground, rois, strict=True)
+        ]
+        return mask_loss(logits, torch.cat(labels)[torch.cat(foreground)], torch.cat(wanted))
+
+    def _masks(self, features: dict[str, Tensor], boxes: list[Tensor], classes: list[Tensor]) -> list[Tensor]:
+        """Per image (Ri, S, S): the mask of each detection's class."""
+        if self.mask_roi_pool is not None:
+            pooled = self.mask_roi_pool(features, boxes)
+        else:
+            pooled = self.box_head.maps(self.box_roi_pool(features, boxes))
+        logits = self.mask_head(pooled)
+        chosen = logits[torch.arange(len(logits), device=logits.device), torch.cat(classes)]
+        return list(chosen.sigmoid().split([len(b) for b in boxes]))
 
     @torch.no_grad()
     def sample(
-        self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
+        self, proposals: list[Tensor], targets: list[dict[str, Any]]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """A fixed-size random sample of RoIs per image.
 
         Returns:
-            Per image: (Ri, 4) RoIs, (Ri,) labels in [0, K], (Ri, 4) matched ground truth (meaningless for background).
+            Per image: (Ri, 4) RoIs, (Ri,) labels in [0, K], (Ri,) matched object (meaningless for background).
         """
         rois, labels, matched = [], [], []
         for boxes, target in zip(proposals, targets, strict=True):
@@ -109,15 +185,13 @@ class BoxHeads(RoIHeads):
                 label = gt_labels[of] + 1  # the sampler wants background 0, foreground >= 1, ignored -1
                 label[match == self.proposal_matcher.BELOW_LOW_THRESHOLD] = 0
                 label[match == self.proposal_matcher.BETWEEN_THRESHOLDS] = -1
-                gt_of = gt[of]
             else:
-                label = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-                gt_of = boxes
+                label = of = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
             positive, negative = (mask[0].bool() for mask in self.fg_bg_sampler([label]))
             chosen = torch.cat([positive.nonzero()[:, 0], negative.nonzero()[:, 0]])
             rois.append(boxes[chosen])
             labels.append(torch.where(label[chosen] > 0, label[chosen] - 1, self.num_classes))
-            matched.append(gt_of[chosen])
+            matched.append(of[chosen])
         return rois, labels, matched
 
     def losses(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,7 @@ class RPN(RegionProposalNetwork):
     def __init__(
         self,
         *args: object,
+        in_features: Sequence[str],
         min_box_size: float,
         smooth_l1_beta: float,
         box_weights: Sequence[float],
@@ -90,22 +92,24 @@ class RPN(RegionProposalNetwork):
     ):
         """
         Args:
+            in_features: names of the feature maps that it looks at, finest first.
             min_box_size: proposals must be wider and higher than this, pixels.
             smooth_l1_beta: where the box loss turns from L2 to L1; 0 = L1 throughout.
             box_weights: of (dx, dy, dw, dh).
             loss_weights: of the objectness and the box loss.
         """
         super().__init__(*args, **kwargs)
+        self.in_features = tuple(in_features)
         self.min_size = min_box_size
         self.smooth_l1_beta = smooth_l1_beta
         self.box_coder.weights = tuple(box_weights)
         self.loss_weights = loss_weights
 
     def forward(
-        self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
+        self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Any]] | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Proposals per image, best first, and in training the losses `loss_rpn_cls` and `loss_rpn_loc`."""
-        maps = list(features.values())
+        maps = [features[name] for name in self.in_features]
         logits, deltas = self.head(maps)
         anchors = self.anchor_generator(images, maps)
         per_level = [level[0].numel() for level in logits]

@@ -65,7 +65,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
 
 
 def _is_trunk(name: str) -> bool:
-    return name.startswith(("backbone.", "roi_heads.box_head.layer4."))
+    theirs = keymap.detector_to_detectron2(name) or ""
+    return any(part in keymap.STAGES for part in theirs.split(".")) and not theirs.startswith("roi_heads.res5.norm.")
 
 
 def _targets(key: str) -> list[str]:
@@ -74,7 +75,8 @@ def _targets(key: str) -> list[str]:
     if whole is not None:
         return [whole]
     trunk = keymap.trunk_to_torchvision(key)
-    return [] if trunk is None else [f"backbone.{trunk}", f"roi_heads.box_head.{trunk}"]
+    places = ("backbone.", "backbone.bottom_up.", "roi_heads.box_head.")
+    return [] if trunk is None else [place + trunk for place in places]
 
 
 def as_tensors(state: Mapping[str, object]) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def test_rescale_clips_and_drops_empty_boxes():
 @pytest.mark.parametrize("freeze_at", [0, 1, 3])
 def test_freezing(small_config, small_opts, freeze_at):
     cfg = load_config(small_config, [*small_opts, "MODEL.BACKBONE.FREEZE_AT", str(freeze_at)])
-    model = build_detector(cfg, "BN", "cpu")
+    model = build_detector(cfg)
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     stages = {0: (), 1: ("conv1",), 3: ("conv1", "layer1", "layer2")}[freeze_at]
     assert bool(frozen) == bool(stages) and all(n.startswith(tuple(f"backbone.{s}" for s in stages)) for n in frozen)
@@ -69,12 +69,12 @@ def test_stride_rule(small_config, small_opts):
     deep = ["MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"]
     for rule in (True, False):
         cfg = load_config(small_config, [*small_opts, *deep, "MODEL.RESNETS.STRIDE_IN_1X1", str(rule)])
-        block = build_detector(cfg, "BN", "cpu").backbone.layer2[0]
+        block = build_detector(cfg).backbone.layer2[0]
         assert (block.conv1.stride, block.conv2.stride) == (((2, 2), (1, 1)) if rule else ((1, 1), (2, 2)))
 
 
 def test_the_extra_norm_is_there_only_where_it_is_asked_for(small_config, small_opts):
-    with_norm = build_detector(load_config(small_config, small_opts), "BN", "cpu")
+    with_norm = build_detector(load_config(small_config, small_opts))
     without = build_detector(
         load_config(small_config, [*small_opts, "MODEL.ROI_HEADS.NAME", "Res5ROIHeads"]), "BN", "cpu"
     )
@@ -83,7 +83,7 @@ def test_the_extra_norm_is_there_only_where_it_is_asked_for(small_config, small_
 
 
 def test_an_image_without_objects_trains(cfg):
-    model = build_detector(cfg, "BN", "cpu").train()
+    model = build_detector(cfg).train()
     image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8)
     empty = {"image": image, "boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     losses = model([empty, empty])
@@ -94,14 +94,14 @@ def test_an_image_without_objects_trains(cfg):
 
 def test_detector_state_round_trip(cfg):
     torch.manual_seed(0)
-    a, b = build_detector(cfg, "BN", "cpu"), build_detector(cfg, "BN", "cpu")
+    a, b = build_detector(cfg), build_detector(cfg)
     assert load_weights(b, detectron2_state(a), "a") == []
     for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
         assert torch.equal(x, y), name
 
 
 def test_a_trunk_file_fills_backbone_and_res5_and_nothing_else(cfg):
-    model = build_detector(cfg, "BN", "cpu")
+    model = build_detector(cfg)
     state = trunk(18)
     file = {keymap.trunk_to_detectron2(k): v for k, v in state.items() if not k.startswith("fc.")}
     fresh = load_weights(model, file, "trunk")
@@ -119,7 +119,7 @@ def test_weights_that_do_not_fit_are_refused(cfg, how):
     if how == "nothing known":
         file = {"encoder.conv1.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match="'x' does not fit this model; check MODEL.RESNETS.DEPTH"):
-        load_weights(build_detector(cfg, "BN", "cpu"), file, "x")
+        load_weights(build_detector(cfg), file, "x")
 
 
 def test_naive_sync_bn_is_plain_bn_in_one_process():
