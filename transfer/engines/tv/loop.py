@@ -178,8 +178,8 @@ class _NoMetrics:
 def precise_bn(model: nn.Module, batches: Iterator[Batch], iterations: int) -> None:
     """Replaces the running statistics by averages over `iterations` training batches with the final weights.
 
-    With several processes the averages over processes are taken, so that every one evaluates the same model
-    (Detectron2 leaves each rank its own).
+    With several processes the statistics are those of all processes' batches together, so that every one evaluates the
+    same model (Detectron2 leaves each rank its own).
     """
     layers = get_bn_modules(model)
     if not layers:
@@ -192,9 +192,11 @@ def precise_bn(model: nn.Module, batches: Iterator[Batch], iterations: int) -> N
         with bar:
             update_bn_stats(model, _counted(batches, iterations, bar), iterations)
     for layer in layers if dist.world_size() > 1 else []:
-        for buffer in (layer.running_mean, layer.running_var):
-            torch.distributed.all_reduce(buffer)
-            buffer /= dist.world_size()
+        moments = torch.stack([layer.running_mean, layer.running_var + layer.running_mean.square()])
+        torch.distributed.all_reduce(moments)
+        mean, square = moments / dist.world_size()
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(square - mean.square())
     model.train(training)
 
 

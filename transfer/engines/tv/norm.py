@@ -40,20 +40,43 @@ class NaiveSyncBatchNorm2d(nn.BatchNorm2d):
         return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
 
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over all processes as if they were one, every value counting the same: "SyncBN" on the CPU.
+
+    That is what torch's SyncBatchNorm computes on GPUs, which does not train on the CPU. A process may even have no
+    sample at all. In evaluation, and with one process, it is plain batch norm.
+
+    Shapes: (N, C, H, W) -> (N, C, H, W).
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or dist.world_size() == 1:
+            return super().forward(x)
+        values = x.float()
+        count = values.new_full((1,), x.numel() / x.shape[1])
+        sums = torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3)), count])  # (2C + 1,)
+        total = differentiable_all_reduce(sums)
+        n = total[-1]
+        mean, square = (total[:-1] / n).chunk(2)
+        var = square - mean * mean
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        with torch.no_grad():
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (var * n / (n - 1) - self.running_var)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shift = self.bias - mean * scale
+        return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+
+
 def norm_layer(kind: str, device: str) -> Callable[[int], nn.Module]:
     """channels -> module, for "BN", "SyncBN", "naiveSyncBN" or "FrozenBN".
 
     Raises:
-        ConfigError: an unknown kind; or torch's SyncBatchNorm on the CPU, where it cannot train.
+        ConfigError: an unknown kind.
     """
-    if kind == "SyncBN" and not device.startswith("cuda"):
-        raise ConfigError(
-            "MODEL.RESNETS.NORM 'SyncBN' is torch's SyncBatchNorm, which does not train on the CPU in several "
-            "processes; set it to naiveSyncBN"
-        )
     kinds: dict[str, Callable[[int], nn.Module]] = {
         "BN": nn.BatchNorm2d,
-        "SyncBN": nn.SyncBatchNorm,
+        "SyncBN": nn.SyncBatchNorm if device.startswith("cuda") else SyncBatchNorm2d,
         "naiveSyncBN": NaiveSyncBatchNorm2d,
         "FrozenBN": FrozenBatchNorm2d,
     }

@@ -14,7 +14,6 @@ from tests.transfer.convert.checkpoints import trunk
 from transfer.config.load import load_config
 from transfer.convert import keymap
 from transfer.engines.tv.detector import build_detector, rescale
-from transfer.engines.tv.norm import NaiveSyncBatchNorm2d
 from transfer.engines.tv.rpn import Anchors, box_loss
 from transfer.engines.tv.weights import detectron2_state, load_weights
 
@@ -75,9 +74,7 @@ def test_stride_rule(small_config, small_opts):
 
 def test_the_extra_norm_is_there_only_where_it_is_asked_for(small_config, small_opts):
     with_norm = build_detector(load_config(small_config, small_opts))
-    without = build_detector(
-        load_config(small_config, [*small_opts, "MODEL.ROI_HEADS.NAME", "Res5ROIHeads"]), "BN", "cpu"
-    )
+    without = build_detector(load_config(small_config, [*small_opts, "MODEL.ROI_HEADS.NAME", "Res5ROIHeads"]))
     assert isinstance(with_norm.roi_heads.box_head.norm, nn.BatchNorm2d)
     assert isinstance(without.roi_heads.box_head.norm, nn.Identity)
 
@@ -120,9 +117,3 @@ def test_weights_that_do_not_fit_are_refused(cfg, how):
         file = {"encoder.conv1.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match="'x' does not fit this model; check MODEL.RESNETS.DEPTH"):
         load_weights(build_detector(cfg), file, "x")
-
-
-def test_naive_sync_bn_is_plain_bn_in_one_process():
-    a, b = NaiveSyncBatchNorm2d(4), nn.BatchNorm2d(4)
-    x = torch.randn(3, 4, 5, 5)
-    assert torch.equal(a(x), b(x)) and a.state_dict().keys() == b.state_dict().keys()
