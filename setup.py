@@ -21,6 +21,7 @@ setup(
         "torchvision>=0.21",
         "fvcore>=0.1.5.post20221221",
         "pycocotools>=2.0.8",
+        "faster-coco-eval>=1.6",
         "opencv-python-headless>=4.8",
         "numpy>=1.26",
         "pillow>=10",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,22 @@ from torch.nn.parallel import DistributedDataParallel
 from pretrain import snapshot
 from pretrain.augment import OneCrop, TwoCrops, recipe
 from pretrain.config import NO_EFFECT, bn_groups
-from pretrain.data import MAX_REPLACEMENTS, ImageFiles, TrainingBatches, ViewDataset
+from pretrain.data import MAX_REPLACEMENTS, TrainingBatches, ViewDataset
+from pretrain.decode import decode, decode_array
 from pretrain.encoders import base_encoder
+from pretrain.fast_augment import FastRecipe
+from pretrain.images import Images, find_images
 from pretrain.knn import KnnProbe
 from pretrain.labelled import central_view, find_pair
 from pretrain.loop import Plan
 from pretrain.mechanisms import EndToEnd, MemoryBank, nce
 from pretrain.moco import MoCo
+from pretrain.order import ShuffledShards
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.seed import seed_everything
 from pretrain.schedule import by_name, linear_scaling
+from pretrain.shards import Shards
 
 _AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,17 +103,32 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **no_sync)
 
 
-def build_dataset(cfg: CfgNode, files: ImageFiles) -> ViewDataset:
-    view = recipe(cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE)
+def build_images(cfg: CfgNode) -> Images:
+    """The training set. Every process must call: they share the work of indexing shards.
+
+    Raises:
+        ConfigError: see `images.find_images`.
+    """
+    data = cfg.DATA
+    return find_images(data.TRAIN, data.INDEX_DIR, data.ON_BAD_SHARD == "truncate", keep=2 * data.SHUFFLE_SHARDS)
+
+
+def build_dataset(cfg: CfgNode, files: Images) -> ViewDataset:
+    make_view: Callable[..., Any]
+    make_view, decoder = (FastRecipe, decode_array) if cfg.AUG.BACKEND == "opencv" else (recipe, decode)
+    view = make_view(cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE)
     views = OneCrop(view) if cfg.MODEL.MECHANISM == "memory_bank" else TwoCrops(view)
-    return ViewDataset(files, views, cfg.SEED, MAX_REPLACEMENTS if cfg.DATA.ON_BAD_IMAGE == "skip" else 0)
+    replacements = MAX_REPLACEMENTS if cfg.DATA.ON_BAD_IMAGE == "skip" else 0
+    return ViewDataset(files, views, cfg.SEED, replacements, decoder)
 
 
-def build_batches(cfg: CfgNode, files: ImageFiles, start: int) -> TrainingBatches:
+def build_batches(cfg: CfgNode, files: Images, start: int) -> TrainingBatches:
     solver = cfg.SOLVER
+    order = ShuffledShards(files.counts, cfg.SEED, cfg.DATA.SHUFFLE_SHARDS) if isinstance(files, Shards) else None
     return TrainingBatches(
         *(len(files), solver.BATCH_SIZE, solver.EPOCHS, cfg.SEED, start, dist.rank(), dist.world_size()),
         iterations=solver.ITERATIONS,
+        order=order,
     )
 
 

@@ -33,16 +33,27 @@ _C.MODEL.BANK_LOSS = "infonce"  # memory_bank: infonce | nce
 _C.MODEL.WEIGHTS = ""  # optional start: a checkpoint (ours of any mechanism, or the reference's)
 
 _C.DATA = CfgNode()
-_C.DATA.TRAIN = ""  # folder of images, with or without sub-folders, or a .txt file with one path per line
+# Folder of images, with or without sub-folders; a .txt file with one path per line; or tar shards in WebDataset's
+# layout (labels are not read): one .tar, a pattern such as in-{000000..000146}.tar or in-*.tar, or a .txt list of them.
+_C.DATA.TRAIN = ""
 # Loader processes per training process; 0 loads in the training process, -1 divides the machine's cores among the
 # training processes on it.
 _C.DATA.NUM_WORKERS = 4
 _C.DATA.ON_BAD_IMAGE = "error"  # error | skip: skip counts the image and takes another one
+# Shards only. An epoch takes the shards in a random order, and permutes the images of so many shards together. Loader
+# processes keep twice as many open, 256 at most: above 128, images are found more slowly.
+_C.DATA.SHUFFLE_SHARDS = 16
+# error | truncate: of a shard cut short or damaged, truncate takes the whole images before the damage.
+_C.DATA.ON_BAD_SHARD = "error"
+_C.DATA.INDEX_DIR = ""  # where indices of shards are kept (a small file each); "": beside the shards
 
 _C.AUG = CfgNode()
 _C.AUG.RECIPE = "v1"  # v1 | v2 ("aug+": v1 with blur and weaker hue)
 _C.AUG.CROP_SIZE = 224  # pixels
 _C.AUG.SCALE = (0.2, 1.0)  # area of the crop over the area of the image
+# opencv | pil: the same draws, and images that differ by 0.4 of 255 levels on average. opencv is 3 times faster; pil is
+# torchvision's transforms, what the reference runs (docs/performance.md).
+_C.AUG.BACKEND = "opencv"
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
@@ -95,6 +106,8 @@ RUNTIME_KEYS = (
     "MODEL.WEIGHTS",
     "DATA.TRAIN",
     "DATA.NUM_WORKERS",
+    "DATA.ON_BAD_SHARD",
+    "DATA.INDEX_DIR",
     "SPEED.CHANNELS_LAST",
     "SPEED.COMPILE",
     "CHECKPOINT.PERIOD",
@@ -125,9 +138,11 @@ _CHOICES = {
     "MODEL.MECHANISM": ("moco", "end_to_end", "memory_bank"),
     "MODEL.BANK_LOSS": ("infonce", "nce"),
     "AUG.RECIPE": ("v1", "v2"),
+    "AUG.BACKEND": ("opencv", "pil"),
     "SOLVER.SCHEDULE": ("step", "cosine", "exponential"),
     "SOLVER.AMP": ("off", "bf16", "fp16"),
     "DATA.ON_BAD_IMAGE": ("error", "skip"),
+    "DATA.ON_BAD_SHARD": ("error", "truncate"),
     "DEVICE": ("auto", "cpu", "cuda"),
 }
 
@@ -138,6 +153,7 @@ _MINIMA = {
     "MODEL.BN_GROUPS": 1,
     "MODEL.BANK_MOMENTUM": 0,
     "DATA.NUM_WORKERS": -1,
+    "DATA.SHUFFLE_SHARDS": 1,
     "AUG.CROP_SIZE": 8,
     "SOLVER.BATCH_SIZE": 2,
     "SOLVER.BASE_LR": 0,
@@ -188,7 +204,9 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     _check_mechanism(cfg)
     _check_batch(cfg, world_size)
     if not cfg.DATA.TRAIN:
-        raise ConfigError("DATA.TRAIN is empty; give a folder of images or a .txt list, e.g. DATA.TRAIN imagenet/train")
+        raise ConfigError(
+            "DATA.TRAIN is empty; give a folder of images, a .txt list or .tar shards, e.g. DATA.TRAIN imagenet/train"
+        )
 
 
 def _check_length(cfg: CfgNode) -> None:

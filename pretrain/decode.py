@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import cv2
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 
@@ -22,7 +24,57 @@ def decode(data: bytes, name: str) -> Image.Image:
         BadImageError: for whatever reason it cannot be decoded.
     """
     try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
+        return to_rgb(Image.open(io.BytesIO(data)))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on broken files
         reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        reason = reason if data else "it is empty"
         raise BadImageError(f"cannot read image '{name}' ({reason})") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8 bits of red, green and blue; of an animation, the first frame.
+
+    Transparency is dropped, as in torchvision's loader. 16 bits of grey are scaled: Pillow alone would clip them, which
+    leaves white wherever a value is above 255 of 65535.
+
+    Raises:
+        ValueError: 32-bit pixels, whose range no format states.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # PPM, old Pillow: I
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels, mode {image.mode}, have no known range; convert them to 8 or 16 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours; Pillow warns at every image otherwise
+    return image.convert("RGB")
+
+
+def decode_array(data: bytes, name: str) -> np.ndarray:
+    """`decode`, as an array: H x W x 3, uint8. Ordinary JPEGs go to OpenCV, which gives the same pixels sooner.
+
+    A JPEG cut short is an error, as in Pillow. Of damage in its middle, which both read past where they can, OpenCV
+    refuses a little less.
+
+    Raises:
+        BadImageError: as `decode`.
+    """
+    if is_ordinary_jpeg(data):
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:
+            image = None
+        if image is not None:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
+    return np.array(decode(data, name))
+
+
+def is_ordinary_jpeg(data: bytes) -> bool:
+    """Grey or colour, 8 bits, and all there: it ends as a JPEG ends. CMYK is not ordinary: its readers disagree."""
+    if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
+        return False
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        if data[at + 1] in (0xC0, 0xC1, 0xC2):  # baseline, extended, progressive: bits, height, width, components
+            return data[at + 4] == 8 and data[at + 9] in (1, 3)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False

@@ -14,7 +14,7 @@ from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from pretrain.augment import MEAN, STD
-from pretrain.data import ImageFiles
+from pretrain.images import ImageFiles
 from pretrain.runtime.config import ConfigError
 
 

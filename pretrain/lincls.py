@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from pretrain import lincls_snapshot
 from pretrain.augment import OneCrop
 from pretrain.build import data_parallel, memory_format, num_workers
-from pretrain.data import MAX_REPLACEMENTS, Batch, ImageFiles, TrainingBatches, ViewDataset, build_loader
+from pretrain.data import MAX_REPLACEMENTS, Batch, TrainingBatches, ViewDataset, build_loader
 from pretrain.features import Features, extract
+from pretrain.images import ImageFiles
 from pretrain.labelled import augmented_view, central_view, find_pair, top_k_hits
 from pretrain.lincls_config import RUNTIME_KEYS, check
 from pretrain.lincls_snapshot import Identity, Validation

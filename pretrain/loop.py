@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from pretrain.augment import normalise
 from pretrain.data import Batch
 from pretrain.decode import BadImageError
 from pretrain.runtime import dist
@@ -252,11 +253,15 @@ def _receive(
     for reason in sorted(set(batch.bad) - warned):
         LOG.warning("skipped: %s", reason)
         warned.add(reason)
-    im_q, key = (
-        x.to(device, non_blocking=True, memory_format=memory_format if x.ndim == 4 else torch.preserve_format)
-        for x in batch.query_and_key()
-    )
+    im_q, key = (_place(x, device, memory_format) for x in batch.query_and_key())
     return im_q, key
+
+
+def _place(x: Tensor, device: torch.device, memory_format: torch.memory_format) -> Tensor:
+    """On the device: views as the encoder takes them (they come as bytes, or normalised), anything else as it is."""
+    if x.dtype == torch.uint8:
+        return normalise(x, device, memory_format)
+    return x.to(device, non_blocking=True, memory_format=memory_format if x.ndim == 4 else torch.preserve_format)
 
 
 def _check_finite(state: TrainState, lr: float) -> None:

@@ -13,6 +13,7 @@ from pretrain import snapshot
 from pretrain.build import (
     build_batches,
     build_dataset,
+    build_images,
     build_knn,
     build_model,
     build_plan,
@@ -23,7 +24,8 @@ from pretrain.build import (
     place,
 )
 from pretrain.config import RUNTIME_KEYS, check
-from pretrain.data import ImageFiles, build_loader, find_images
+from pretrain.data import build_loader
+from pretrain.images import Images
 from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.monitor import Watch
 from pretrain.runtime import checkpoint, dist
@@ -59,7 +61,7 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
 def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     check(cfg, dist.world_size())
     folder = Path(cfg.OUTPUT_DIR)
-    files = find_images(cfg.DATA.TRAIN)
+    files = build_images(cfg)
     identity = snapshot.Identity(cfg, files.digest(), _weights_sha256(cfg.MODEL.WEIGHTS))
     resume_from = resume_point(folder / snapshot.LAST, resume)
     if resume != "no":
@@ -71,8 +73,10 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
 
     model = place(build_model(cfg, len(files)), cfg, device)
     # All parameters, in the reference's order: its optimizer state lists the key encoder too (no gradient, no step).
+    # Fused: one pass over the weights, and a loss scaler's decision stays on the device; on a CPU the same bits.
+    momentum, decay = cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY
     optimizer = torch.optim.SGD(
-        model.parameters(), cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, weight_decay=cfg.SOLVER.WEIGHT_DECAY
+        model.parameters(), cfg.SOLVER.BASE_LR, momentum=momentum, weight_decay=decay, fused=True
     )
     scaler = GradScaler(device.type, enabled=cfg.SOLVER.AMP == "fp16")
     state = TrainState()
@@ -140,7 +144,7 @@ def _result(
     cfg: CfgNode,
     folder: Path,
     identity: snapshot.Identity,
-    files: ImageFiles,
+    files: Images,
     state: TrainState,
     plan: Plan,
     device: torch.device,
@@ -160,6 +164,7 @@ def _result(
             f"loss and acc1 are means over the last epoch of {plan.per_epoch} iterations",
             *description(cfg, device),
             f"unreadable images replaced: {skipped} (DATA.ON_BAD_IMAGE {cfg.DATA.ON_BAD_IMAGE})",
+            *files.notes,
         ],
         artifacts={"checkpoint": snapshot.LAST, "config": "config.yaml", "metrics": "metrics.jsonl"},
         provenance=environment(),

@@ -15,14 +15,14 @@ import torch
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read, with the path and the remedy in the message."""
+    """A checkpoint that cannot be read or written, with the path and the remedy in the message."""
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a temporary file in the folder of `path` and renames it to `path` once it is written and on disk.
 
-    If the block raises, nothing is left behind and an earlier `path` stays as it was.
+    If the block raises, nothing is left behind and an earlier `path` stays as it was. An OSError names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,15 +34,30 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             os.fsync(f.fileno())
         os.chmod(tmp, 0o644)
         os.replace(tmp, path)
-    except BaseException:
+    except BaseException as error:
         Path(tmp).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:  # of write, flush, fsync
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def save(obj: Any, path: str | os.PathLike[str]) -> None:
-    """`torch.save`, atomically."""
-    with atomic_write(path) as f:
-        torch.save(obj, f)
+    """`torch.save`, atomically.
+
+    Raises:
+        CheckpointError: it could not be written, because the disk is full for instance; an earlier file is still there.
+    """
+    try:
+        with atomic_write(path) as f:
+            torch.save(obj, f)
+    except (OSError, RuntimeError) as error:  # torch's writer hides an OSError behind a RuntimeError about positions
+        reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
+        reason = (reasons or str(error).splitlines() or ["no reason given"])[0]
+        earlier = f"the earlier '{path}' is unchanged; " if os.path.exists(path) else ""
+        raise CheckpointError(
+            f"cannot write checkpoint '{path}' ({reason}); {earlier}free space or choose another "
+            "folder, and start again"
+        ) from error
 
 
 def load(path: str | os.PathLike[str]) -> Any:

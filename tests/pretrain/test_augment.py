@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms as T
 
-from pretrain.augment import GaussianBlur, TwoCrops, recipe
+from pretrain.augment import MEAN, STD, GaussianBlur, TwoCrops, normalise, recipe
 from pretrain.runtime.config import ConfigError
 
 
@@ -28,19 +28,18 @@ def flat(name: str) -> list[object]:
 def test_v1_order() -> None:
     steps = flat("v1")
     assert [type(t) for t in steps] == [
-        *(T.RandomResizedCrop, T.RandomGrayscale, T.ColorJitter, T.RandomHorizontalFlip, T.ToTensor, T.Normalize)
+        *(T.RandomResizedCrop, T.RandomGrayscale, T.ColorJitter, T.RandomHorizontalFlip, T.PILToTensor)
     ]
-    crop, gray, jitter, flip, _, normalise = steps
+    crop, gray, jitter, flip, _ = steps
     assert crop.size == (224, 224) and crop.scale == (0.2, 1.0) and gray.p == 0.2 and flip.p == 0.5
     assert jitter.brightness == jitter.contrast == jitter.saturation == (0.6, 1.4) and jitter.hue == (-0.4, 0.4)
-    assert normalise.mean == (0.485, 0.456, 0.406) and normalise.std == (0.229, 0.224, 0.225)
 
 
 def test_v2_order() -> None:
     steps = flat("v2")
     assert [type(t) for t in steps] == [
         *(T.RandomResizedCrop, T.RandomApply, T.ColorJitter, T.RandomGrayscale, T.RandomApply, GaussianBlur),
-        *(T.RandomHorizontalFlip, T.ToTensor, T.Normalize),
+        *(T.RandomHorizontalFlip, T.PILToTensor),
     ]
     crop, maybe_jitter, jitter, gray, maybe_blur, blur = steps[:6]
     assert crop.scale == (0.2, 1.0) and maybe_jitter.p == 0.8 and gray.p == 0.2 and maybe_blur.p == 0.5
@@ -68,5 +67,20 @@ def test_two_crops_differ_and_follow_torchs_seed_alone(name: str, image: Image.I
     q, k = views(image)
     torch.manual_seed(0)
     q2, k2 = views(image)
-    assert q.shape == k.shape == (3, 32, 32) and q.dtype == torch.float32
+    assert q.shape == k.shape == (3, 32, 32) and q.dtype == torch.uint8
     assert torch.equal(q, q2) and torch.equal(k, k2) and not torch.equal(q, k)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last])
+def test_normalise_is_torchvisions_bit_for_bit(
+    given: torch.memory_format, memory_format: torch.memory_format, image: Image.Image
+) -> None:
+    assert MEAN == (0.485, 0.456, 0.406) and STD == (0.229, 0.224, 0.225)
+    images = [image, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
+    reference = T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)])
+    batch = torch.stack([T.PILToTensor()(i) for i in images]).contiguous(memory_format=given)
+    before = batch.clone()
+    x = normalise(batch, torch.device("cpu"), memory_format)
+    assert torch.equal(x, torch.stack([reference(i) for i in images])) and torch.equal(batch, before)
+    assert x.is_contiguous(memory_format=memory_format)

@@ -11,8 +11,10 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from pretrain.build import build_dataset, build_model, build_plan, description, num_workers, place
-from pretrain.data import TrainingBatches, find_images
+from pretrain.config import RUNTIME_KEYS, get_cfg
+from pretrain.data import TrainingBatches
 from pretrain.encoders import base_encoder
+from pretrain.images import find_images
 from pretrain.mechanisms import EndToEnd, MemoryBank, nce
 from pretrain.moco import MoCo
 from pretrain.runtime import checkpoint, dist
@@ -47,6 +49,17 @@ def test_the_bank_takes_one_view_and_the_number_of_its_image(images: Path, make_
     one, two = (build_dataset(make_cfg(images, Path("unused"), *opts), files)[(0, 7)] for opts in (BANK, ()))
     assert one.views is not None and two.views is not None and one.number == two.number == 7
     assert len(one.views) == 1 and len(two.views) == 2 and torch.equal(one.views[0], two.views[0])
+
+
+def test_either_backend_gives_bytes_from_the_same_draws(images: Path, make_cfg: MakeCfg) -> None:
+    files = find_images(images)
+    views = []
+    for backend in ("opencv", "pil"):
+        views.append(build_dataset(make_cfg(images, Path("unused"), "AUG.BACKEND", backend), files)[(0, 7)].views)
+        assert views[-1] is not None and [(v.dtype, v.shape) for v in views[-1]] == [(torch.uint8, (3, 32, 32))] * 2
+    fast, reference = (torch.stack(v).int() for v in views)
+    assert 0 < (fast - reference).abs().float().mean() < 2
+    assert get_cfg().AUG.BACKEND == "opencv" and "AUG.BACKEND" not in RUNTIME_KEYS
 
 
 def test_plan_follows_the_keys(images: Path, make_cfg: MakeCfg) -> None:

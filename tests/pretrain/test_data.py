@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +15,9 @@ import torch
 from PIL import Image
 
 from pretrain.augment import TwoCrops, recipe
-from pretrain.data import Batch, TrainingBatches, ViewDataset, build_loader, find_images
+from pretrain.data import Batch, TrainingBatches, ViewDataset, build_loader
 from pretrain.decode import decode
+from pretrain.images import find_images
 from pretrain.runtime.config import ConfigError
 from tests.pretrain.conftest import write_images
 
@@ -172,3 +177,132 @@ def test_only_bad_images_are_given_up_on(tmp_path: Path) -> None:
         (tmp_path / f"{i}.png").write_bytes(np.random.default_rng(i).bytes(50))
     sample = ViewDataset(find_images(tmp_path), VIEWS, seed=0, replacements=4)[(0, 0)]
     assert sample.views is None and len(sample.bad) == 5
+
+
+def gray16(dtype: str = "<u2") -> np.ndarray:
+    """4 x 4 values from 0 to 65535."""
+    return np.linspace(0, 65535, 16).round().astype(dtype).reshape(4, 4)
+
+
+def encoded(image: Image.Image, suffix: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, {"jpg": "JPEG", "tif": "TIFF", "pgm": "PPM"}.get(suffix, suffix.upper()), **options)
+    return file.getvalue()
+
+
+def frames(suffix: str) -> bytes:
+    """An animation of a red and a blue image."""
+    red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    return encoded(red, suffix, save_all=True, append_images=[blue], duration=50, lossless=True)
+
+
+GRAY = np.arange(16, dtype=np.uint8).reshape(4, 4) * 16
+RED = np.tile(np.array([255, 0, 0], dtype=np.uint8), (4, 4, 1))
+PALETTE = Image.fromarray(GRAY).convert("P")
+PALETTE.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
+BY_PALETTE = np.stack([np.asarray(PALETTE), 255 - np.asarray(PALETTE), np.full((4, 4), 7)], 2)
+ALPHA = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) * 17)
+
+
+def with_alpha(mode: str, *bands: Image.Image) -> Image.Image:
+    return Image.merge(mode, (*bands, ALPHA))
+
+
+UNUSUAL: dict[str, tuple[str, bytes, np.ndarray]] = {
+    "16 bits": ("png", encoded(Image.fromarray(gray16()), "png"), gray16() >> 8),
+    "16 bits in a TIFF": ("tif", encoded(Image.fromarray(gray16()), "tif"), gray16() >> 8),
+    "16 bits, the other end first": (
+        "tif",
+        b"MM\0*\0\0\0\x08\0\x08"  # ImageWidth, ImageLength, BitsPerSample, Compression, Photometric, ...
+        + b"".join(
+            struct.pack(">HHII", tag, 4, 1, value)
+            for tag, value in [(256, 4), (257, 4), (258, 16), (259, 1), (262, 1), (273, 110), (278, 4), (279, 32)]
+        )
+        + bytes(4)
+        + gray16(">u2").tobytes(),
+        gray16() >> 8,
+    ),
+    "16 bits in a PGM": ("pgm", b"P5 4 4 65535\n" + gray16(">u2").tobytes(), gray16() >> 8),
+    "grey with alpha": ("png", encoded(with_alpha("LA", Image.fromarray(GRAY)), "png"), GRAY),
+    "colour with alpha": (
+        "png",
+        encoded(with_alpha("RGBA", *Image.fromarray(RED).split()), "png"),
+        RED,
+    ),
+    "palette": ("png", encoded(PALETTE, "png"), BY_PALETTE),
+    "palette with a transparent colour": ("png", encoded(PALETTE, "png", transparency=3), BY_PALETTE),
+    "palette with alpha": ("png", encoded(PALETTE, "png", transparency=bytes(range(256))), BY_PALETTE),
+    "1 bit": ("png", encoded(Image.fromarray(GRAY > 100), "png"), (GRAY > 100) * 255),
+    "animated PNG": ("png", frames("png"), RED),
+    "animated WebP": ("webp", frames("webp"), RED),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.filterwarnings("error")
+def test_unusual_images(name: str, tmp_path: Path) -> None:
+    suffix, data, expected = UNUSUAL[name]
+    (tmp_path / f"a.{suffix}").write_bytes(data)
+    dataset = ViewDataset(find_images(tmp_path), lambda image: (torch.from_numpy(np.array(image)),), seed=0)
+    (pixels,) = dataset[(0, 0)].views or ()
+    assert pixels.dtype == torch.uint8 and pixels.shape == (4, 4, 3)
+    np.testing.assert_array_equal(pixels.numpy(), expected if expected.ndim == 3 else np.stack([expected] * 3, 2))
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    dataset = ViewDataset(find_images(tmp_path), lambda image: (torch.from_numpy(np.array(image)),), seed=0)
+    (pixels,) = dataset[(0, 0)].views or ()
+    assert pixels.shape == (8, 8, 3) and (pixels.int() - torch.tensor([255, 0, 0])).abs().max() <= 3
+
+
+def test_one_pixel_is_enough(tmp_path: Path) -> None:
+    for i, suffix in enumerate(("png", "jpg")):
+        Image.new("RGB", (1, 1), (10, 100, 200)).save(tmp_path / f"{i}.{suffix}")
+    for i in range(2):
+        views = ViewDataset(find_images(tmp_path), VIEWS, seed=0)[(0, i)].views
+        assert views is not None and all(v.shape == (3, 16, 16) and v.isfinite().all() for v in views)
+
+
+def test_hopeless_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "floats.tif")
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)  # 3.6 gigapixels in a few bytes
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    Image.new("L", (4, 4)).save(tmp_path / "z.png")
+    (tmp_path / "list.txt").write_text("z.png\ndir.jpg\nempty.png\nfloats.tif\nhuge.png\ngone.png\n")
+    (tmp_path / "dir.jpg").mkdir()
+    assert len(find_images(tmp_path)) == 4  # the folder is none of them
+    dataset = ViewDataset(find_images(tmp_path / "list.txt"), VIEWS, seed=0)
+    for number, name, reason in [
+        (1, "dir.jpg", "Is a directory"),
+        (2, "empty.png", "empty"),
+        (3, "floats.tif", "32-bit pixels"),
+        (4, "huge.png", "exceeds limit"),
+        (5, "gone.png", "No such file"),
+    ]:
+        sample = dataset[(0, number)]
+        (message,) = sample.bad
+        assert sample.views is None and message.startswith(f"cannot read image '{tmp_path / name}' (")
+        assert reason in message and "\n" not in message
+    (tmp_path / "list.txt").write_text("dir.jpg\n")
+    with pytest.raises(ConfigError, match=f"first entry means '{tmp_path}/dir.jpg', which is no file"):
+        find_images(tmp_path / "list.txt")
+
+
+def test_names_need_not_be_text(tmp_path: Path) -> None:
+    try:
+        for name in (b"\xff\xfe.jpg", b"\xe9t\xe9.jpg"):
+            (tmp_path / os.fsdecode(name)).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    good = write_images(tmp_path / "good", 1, subfolders=0) / "000.jpg"
+    (tmp_path / os.fsdecode(b"\xe9t\xe9.jpg")).write_bytes(good.read_bytes())
+    dataset = ViewDataset(find_images(tmp_path), VIEWS, seed=0)
+    samples = {Path(dataset.files.name(i)).name: dataset[(0, i)] for i in range(3)}
+    assert samples["\\xe9t\\xe9.jpg"].views is not None
+    (message,) = samples["\\xff\\xfe.jpg"].bad
+    assert message.startswith(f"cannot read image '{tmp_path}/\\xff\\xfe.jpg'")
+    assert message.encode("utf-8")  # fit for log, result and screen

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
+from pretrain.augment import normalise
 from pretrain.data import Batch
 from pretrain.decode import BadImageError
+from pretrain.encoders import base_encoder
 from pretrain.loop import DivergedError, Plan, TrainState, train, train_step
+from pretrain.moco import MoCo
 from pretrain.runtime.log import MetricsWriter, read_metrics
 
 
@@ -59,6 +62,29 @@ def test_step_returns_loss_and_accuracy_before_the_step() -> None:
     torch.testing.assert_close(model.weight.data, torch.tensor([2 / 3, -1 / 3, -1 / 3]))
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_bytes_and_normalised_views_train_alike(memory_format: torch.memory_format, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    views = [tuple(torch.randint(256, (4, 3, 8, 8), generator=generator).byte() for _ in "qk") for _ in range(4)]
+    ends = []
+    for given in (lambda x: x, lambda x: normalise(x, torch.device("cpu"))):
+        torch.manual_seed(0)
+        model = MoCo(base_encoder("resnet18"), dim=4, K=8).to(memory_format=memory_format)
+        train(
+            model,
+            torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True),
+            [Batch(tuple(map(given, pair)), [], torch.arange(4)) for pair in views],
+            TrainState(),
+            Plan(batch_size=4, per_epoch=4, iterations=4, learning_rate=lambda i: 0.1),
+            device=torch.device("cpu"),
+            writer=None,
+            save=lambda s: None,
+            memory_format=memory_format,
+        )
+        ends.append(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))
+
+
 def test_micro_batches_add_up_to_the_step_of_the_whole() -> None:
     views = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(6, 3, 2, 2)
     results = []
@@ -70,9 +96,26 @@ def test_micro_batches_add_up_to_the_step_of_the_whole() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_scaler_leaves_out_a_step_that_overflows() -> None:
+def test_fused_sgd_takes_the_plain_steps_bit_for_bit() -> None:
+    ends = []
+    for fused in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        torch.manual_seed(0)
+        model = base_encoder("resnet18")(num_classes=8)
+        options = {"fused": True} if fused else {"foreach": False}
+        optimizer = torch.optim.SGD(model.parameters(), 0.03, momentum=0.9, weight_decay=1e-4, **options)
+        for _ in range(4):
+            for parameter in list(model.parameters())[:-1]:  # the last has no gradient, like the key encoder's
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+        ends.append(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_scaler_leaves_out_a_step_that_overflows(fused: bool) -> None:
     model, scaler = Toy(), GradScaler("cpu", init_scale=4.0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=fused)
     train_step(model, optimizer, torch.full((4, 3, 2, 2), math.inf), torch.zeros(4, 3, 2, 2), scaler=scaler)
     assert torch.equal(model.weight.data, torch.zeros(3)) and scaler.get_scale() == 2.0
     train_step(model, optimizer, torch.ones(4, 3, 2, 2), torch.zeros(4, 3, 2, 2), scaler=scaler)

@@ -25,6 +25,7 @@ from pretrain.runtime.log import read_metrics
 from pretrain.runtime.preempt import Preempted, StopRequest
 from tests.pretrain.conftest import ROOT, TINY, MakeCfg
 from tests.pretrain.processes import run_in_processes
+from tests.pretrain.test_shards import write_shards
 
 CASES: dict[str, list[object]] = {
     "moco": ["MODEL.MECHANISM", "moco", "SOLVER.AMP", "bf16", "SOLVER.ACCUMULATE", 2, "SPEED.CHANNELS_LAST", True],
@@ -45,7 +46,7 @@ class Small(nn.Module):
         return self.fc(self.bn(self.conv(x)).relu().mean((2, 3)))
 
 
-def stop_and_go_on(case: str, images: Path, folder: Path) -> dict[str, Any]:
+def stop_and_go_on(case: str, images: Path | str, folder: Path) -> dict[str, Any]:
     """Runs 5 iterations in one go, and again with SIGUSR1 sent to the last process in iteration 2; both final files."""
 
     def cfg(name: str) -> Any:
@@ -53,7 +54,7 @@ def stop_and_go_on(case: str, images: Path, folder: Path) -> dict[str, Any]:
         tree = get_cfg()
         merge_file(tree, TINY)
         opts = ["DATA.TRAIN", images, "OUTPUT_DIR", folder / name, "MODEL.ARCH", "small", "MODEL.BN_GROUPS", groups]
-        opts += [*LENGTH, *CASES[case]]
+        opts += [*LENGTH, *CASES[case], "DATA.SHUFFLE_SHARDS", 2]
         merge_opts(tree, list(map(str, opts)))
         return tree
 
@@ -89,8 +90,9 @@ def stop_and_go_on(case: str, images: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def all_cases(images: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    return {case: stop_and_go_on(case, images, folder / case) for case in CASES}
+def all_cases(images: Path, shards: str, folder: Path) -> dict[str, dict[str, Any]]:
+    results = {case: stop_and_go_on(case, images, folder / case) for case in CASES}
+    return {**results, **{f"{case}, shards": stop_and_go_on(case, shards, folder / f"{case}-shards") for case in CASES}}
 
 
 def assert_equal(result: dict[str, Any]) -> None:
@@ -122,11 +124,22 @@ def test_one_process(case: str, images: Path, tmp_path: Path, monkeypatch: pytes
     assert {name.split(".")[1] for name in result["whole"]["state_dict"]} == state[case]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_shards(case: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "small", Small)
+    result = stop_and_go_on(case, write_shards(images, tmp_path / "in", per_shard=7), tmp_path)
+    assert_equal(result)
+    files = stop_and_go_on(case, images, tmp_path / "files")  # other batches
+    assert result["whole"]["data"] != files["whole"]["data"] and result["metrics"] != files["metrics"]
+
+
 def test_two_processes(images: Path, tmp_path: Path, make_cfg: MakeCfg, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, "small", Small)
-    for results in run_in_processes(all_cases, tmp_path, images, tmp_path):
-        for case in CASES:
-            assert_equal(results[case])
+    shards = write_shards(images, tmp_path / "in", per_shard=7)
+    for results in run_in_processes(all_cases, tmp_path, images, shards, tmp_path):
+        assert len(results) == 2 * len(CASES)
+        for result in results.values():
+            assert_equal(result)
     folder = tmp_path / "moco" / "stopped"
     (folder / "result.json").unlink()  # or it would count as finished
     cfg = make_cfg(images, folder, "MODEL.ARCH", "small", "MODEL.BN_GROUPS", 1, *LENGTH, *CASES["moco"])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import os
+import resource
 import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +15,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from pretrain.runtime import checkpoint
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.engines import select
@@ -74,6 +79,49 @@ def test_pre_training(fails, tmp_path, generated):
     fails("train_moco", [*tiny, "DATA.TRAIN", images, "MODEL.K", "37"], "37")
     fails("train_moco", ["--resume", *tiny, "DATA.TRAIN", images], "out")
     assert not list(tmp_path.glob("out/checkpoint*"))
+
+
+def test_images_and_shards(fails, tmp_path, generated):
+    tiny = ["--config-file", ROOT / "configs" / "pretrain" / "tiny_moco_v2_R_18.yaml", "OUTPUT_DIR", tmp_path / "out"]
+    tiny += ["DATA.NUM_WORKERS", "1"]
+    images = tmp_path / "images"
+    shutil.copytree(generated / "iconic" / "train", images)
+    broken = sorted(path for path in images.rglob("*") if path.is_file() and path.suffix in (".jpg", ".png"))
+    shards = [tmp_path / f"in-{i}.tar" for i in range(2)]
+    for shard in shards:
+        with tarfile.open(shard, "w") as tar:
+            for path in broken:
+                tar.add(path, path.name)
+    (tmp_path / "in.tar.gz").write_bytes(gzip.compress(shards[0].read_bytes()))
+    os.truncate(shards[1], shards[1].stat().st_size // 2)
+    fails("train_moco", [*tiny, "DATA.TRAIN", tmp_path / "in-{0..1}.tar"], "set DATA.ON_BAD_SHARD truncate to use")
+    fails("train_moco", [*tiny, "DATA.TRAIN", tmp_path / "in-{0..2}.tar"], "in-2.tar' does not exist; copy it")
+    fails("train_moco", [*tiny, "DATA.TRAIN", tmp_path / "in.tar.gz"], "decompress it")
+    for path in broken:
+        path.write_bytes(b"")
+    fails("train_moco", [*tiny, "DATA.TRAIN", images], "it is empty); remove it, or set DATA.ON_BAD_IMAGE skip")
+    skip = ["DATA.ON_BAD_IMAGE", "skip"]
+    fails("train_moco", [*tiny, "DATA.TRAIN", images, *skip], "it is empty); 101 like it in a row")
+    assert not list(tmp_path.glob("out/checkpoint*"))
+
+
+def test_full_disk(fails, tmp_path, generated, monkeypatch, capsys):
+    save, (soft, hard) = checkpoint.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_and_fill(*args):
+        save(*args)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000000, hard))  # no file may grow beyond: the next one fails
+
+    monkeypatch.setattr(checkpoint, "save", save_and_fill)
+    words = ["--config-file", ROOT / "configs" / "pretrain" / "tiny_moco_v2_R_18.yaml", "OUTPUT_DIR", tmp_path]
+    words += ["DATA.TRAIN", generated / "iconic" / "train", "DATA.NUM_WORKERS", "0", "CHECKPOINT.PERIOD", "1"]
+    try:
+        last = tmp_path / "checkpoint_last.pth.tar"
+        fails("train_moco", words, f"cannot write checkpoint '{last}' (File too large); the earlier '{last}' is unch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.load(last)["iteration"] == 1
+    assert not list(tmp_path.rglob("*.tmp")) and not (tmp_path / "result.json").exists()
 
 
 def test_fine_tuning(fails, tmp_path, generated, small_config, small_opts, monkeypatch):

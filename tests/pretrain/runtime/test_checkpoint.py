@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,6 +39,51 @@ def test_unpicklable_object_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="pickle|local"):
         checkpoint.save({"a": lambda: None}, tmp_path / "a.pth")
     assert torch.equal(checkpoint.load(tmp_path / "a.pth")["a"], torch.ones(2))
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Inside, writing further fails, as on a full disk but for the reason (Python ignores SIGXFSZ)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("contents", [{"a": torch.ones(100000)}, {"a": [torch.ones(500) for _ in range(200)]}])
+def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path, contents: dict[str, object]) -> None:
+    path = tmp_path / "a.pth"
+    with files_end_at(20000), pytest.raises(CheckpointError) as caught:
+        checkpoint.save(contents, path)
+    assert str(caught.value).startswith(f"cannot write checkpoint '{path}' (File too large); free space or")
+    assert not list(tmp_path.iterdir())
+    checkpoint.save({"a": torch.ones(2)}, path)
+    with files_end_at(20000), pytest.raises(CheckpointError, match=f"the earlier '{path}' is unchanged; free space"):
+        checkpoint.save(contents, path)
+    assert torch.equal(checkpoint.load(path)["a"], torch.ones(2)) and list(tmp_path.iterdir()) == [path]
+
+
+def test_disk_that_fills_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "a.pth"
+    checkpoint.save({"a": 1}, path)
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(CheckpointError, match=r"\(No space left on device\); the earlier .* is unchanged"):
+        checkpoint.save({"a": 2}, path)
+    with pytest.raises(OSError, match="No space left on device: '.*/a.json'") as caught:
+        checkpoint.save_json({"a": 2}, tmp_path / "a.json")
+    assert caught.value.errno == errno.ENOSPC
+    assert checkpoint.load(path) == {"a": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=f"cannot write checkpoint '{tmp_path}/file/a.pth'"):
+        checkpoint.save({}, tmp_path / "file" / "a.pth")
 
 
 def test_round_trip(tmp_path: Path) -> None:

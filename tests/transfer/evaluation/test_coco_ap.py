@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -13,7 +14,7 @@ import pytest
 
 from transfer.data import catalog
 from transfer.data.generated import write
-from transfer.evaluation.coco_ap import COCOResult, coco_average_precision
+from transfer.evaluation.coco_ap import BACKENDS, COCOResult, coco_average_precision
 from transfer.evaluation.predictions import EvaluationError, ImageDetections
 
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -92,6 +93,17 @@ def test_bad_input_is_named(spec: catalog.DatasetSpec, tmp_path: Path) -> None:
         coco_average_precision(spec.json_file, [dataclasses.replace(first, classes=first.classes * 0 + 8)])
     with pytest.raises(EvaluationError, match="mask AP is asked for"):
         coco_average_precision(spec.json_file, [dataclasses.replace(first, masks=None)], "segm")
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", range(3))
+def test_both_backends_agree(spec: catalog.DatasetSpec, seed: int, iou_type: Literal["bbox", "segm"]) -> None:
+    assert spec.json_file is not None
+    fast, slow = (coco_average_precision(spec.json_file, noisy(spec, seed), iou_type, name) for name in BACKENDS)
+    assert 5 < fast.AP < 95
+    for key in STATISTICS:
+        assert getattr(fast, key) == pytest.approx(getattr(slow, key), abs=1e-9, nan_ok=True), key
+    assert fast.per_class == pytest.approx(slow.per_class, abs=1e-9, nan_ok=True)
 
 
 @pytest.mark.d2

@@ -1,0 +1,171 @@
+"""The recipes of `pretrain.augment` on arrays: the same draws from the same generator, the images within a few levels.
+
+Crops are torch's antialiased resize of bytes, which is Pillow's algorithm in vector code; the other steps are OpenCV's.
+What differs from Pillow, and how much, is measured in `tests/pretrain/test_fast_augment.py` and docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import transforms as T
+
+from pretrain.augment import BLUR_P, GRAY_P, JITTER_P, SIGMA, jitter
+
+LUMA = np.array([0.299, 0.587, 0.114])  # of R, G, B
+TRUNCATE = -0.498  # OpenCV rounds; Pillow drops the fraction
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is random in a view.
+
+    Attributes:
+        box: top, left, height, width of the crop, pixels.
+        steps: what happens to the resized crop, in this order: (a key of `STEPS`, its parameter).
+        flip: left and right are exchanged in the end.
+    """
+
+    box: tuple[int, int, int, int]
+    steps: tuple[tuple[str, float], ...]
+    flip: bool
+
+
+class FastRecipe:
+    """One random view, as `pretrain.augment.recipe` gives it: H x W x 3 RGB uint8 -> 3 x crop_size x crop_size, uint8.
+
+    Args:
+        name: "v1" or "v2".
+        crop_size: pixels.
+        scale: smallest and largest area of the crop over the area of the image.
+
+    Raises:
+        ConfigError: another name.
+    """
+
+    def __init__(self, name: str, crop_size: int = 224, scale: tuple[float, float] = (0.2, 1.0)):
+        self.name, self.crop_size, self.scale = name, crop_size, list(scale)
+        self.jitter = jitter(name)
+
+    def __call__(self, image: Any) -> Tensor:
+        cv2.setNumThreads(0)  # a loader process has one core
+        pixels = np.asarray(image)
+        view = render(pixels, self.draw(*pixels.shape[:2]), self.crop_size)
+        return torch.from_numpy(view).permute(2, 0, 1)
+
+    def draw(self, height: int, width: int) -> Drawn:
+        """Takes from torch's CPU generator what torchvision's transforms would take, in their order."""
+        size = torch.empty(()).expand(3, height, width)  # only its shape is read
+        box = T.RandomResizedCrop.get_params(size, self.scale, [3 / 4, 4 / 3])
+        steps: list[tuple[str, float]] = []
+        if self.name == "v1":
+            steps += self._draw_gray() + self._draw_jitter()
+        else:
+            if _happens(JITTER_P):
+                steps += self._draw_jitter()
+            steps += self._draw_gray()
+            if _happens(BLUR_P):
+                steps.append(("blur", torch.empty(()).uniform_(*SIGMA).item()))
+        return Drawn(box, tuple(steps), flip=_happens(0.5))
+
+    def _draw_jitter(self) -> list[tuple[str, float]]:
+        j = self.jitter
+        order, *values = T.ColorJitter.get_params(j.brightness, j.contrast, j.saturation, j.hue)
+        names = ("brightness", "contrast", "saturation", "hue")
+        return [(names[i], values[i]) for i in order.tolist()]
+
+    def _draw_gray(self) -> list[tuple[str, float]]:
+        return [("gray", 1.0)] if _happens(GRAY_P) else []
+
+
+def _happens(probability: float) -> bool:
+    return torch.rand(1).item() < probability
+
+
+def render(image: np.ndarray, drawn: Drawn, crop_size: int) -> np.ndarray:
+    """The view that was drawn: H x W x 3 RGB uint8 -> crop_size x crop_size x 3."""
+    view = crop(image, drawn.box, crop_size)
+    for name, value in drawn.steps:
+        view = STEPS[name](view, value)
+    return cv2.flip(view, 1) if drawn.flip else view
+
+
+def crop(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """The box (top, left, height, width), resized to size x size, bilinear and antialiased."""
+    top, left, height, width = box
+    x = torch.from_numpy(image[None, top : top + height, left : left + width].copy()).permute(0, 3, 1, 2)
+    resized = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())  # in memory, x and this are H x W x 3 already
+
+
+def brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    return _affine(image, factor * np.eye(3), 0)
+
+
+def contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Towards or away from the mean of the grey image."""
+    mean = int(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
+    return _affine(image, factor * np.eye(3), (1 - factor) * mean)
+
+
+def saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Towards or away from each pixel's grey."""
+    return _affine(image, factor * np.eye(3) + (1 - factor) * LUMA, 0)
+
+
+def _affine(image: np.ndarray, matrix: np.ndarray, offset: float) -> np.ndarray:
+    """matrix (3 x 3) times each pixel, plus `offset`, cut to 0..255."""
+    return cv2.transform(image, np.column_stack([matrix, np.full(3, offset + TRUNCATE)]))
+
+
+def hue(image: np.ndarray, turn: float) -> np.ndarray:
+    """Turns the hue of HSV by `turn` of the circle; less one step of 256, which OpenCV's way there and back adds."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8((int(turn * 255) - 1) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def gray(image: np.ndarray, _: float = 1.0) -> np.ndarray:
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian of this standard deviation (pixels), the border repeated."""
+    nominal, actual = _spread()
+    corrected = float(np.interp(sigma, actual, nominal))
+    return cv2.GaussianBlur(image, (_taps(corrected),) * 2, corrected, borderType=cv2.BORDER_REPLICATE)
+
+
+@lru_cache(maxsize=1)
+def _spread() -> tuple[np.ndarray, np.ndarray]:
+    """Nominal and actual standard deviation of OpenCV's kernels, which are too narrow below half a pixel."""
+    nominal = np.linspace(0.05, 2.5, 246)
+    actual = []
+    for sigma in nominal:
+        weights = cv2.getGaussianKernel(_taps(sigma), sigma)[:, 0]
+        offsets = np.arange(len(weights)) - len(weights) // 2
+        actual.append(np.sqrt((weights * offsets**2).sum()))
+    return nominal, np.array(actual)
+
+
+def _taps(sigma: float) -> int:
+    """Width of a kernel that reaches 3 sigma to each side."""
+    return 2 * int(np.ceil(3 * sigma)) + 1
+
+
+STEPS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "brightness": brightness,
+    "contrast": contrast,
+    "saturation": saturation,
+    "hue": hue,
+    "gray": gray,
+    "blur": blur,
+}

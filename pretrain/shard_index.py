@@ -1,0 +1,190 @@
+"""Where the images of one tar file lie in it: read from its headers once, and kept in a small file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from pretrain.runtime.checkpoint import atomic_write
+
+SUFFIX = ".idx"
+_VERSION = 1
+_TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zstd?|lz4|z))?|tgz|tbz2?|txz)$")
+_BLOCK = 512  # bytes that tar counts in
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class ShardError(RuntimeError):
+    """A tar file that cannot be used, or whose index cannot be kept; names the file and the remedy."""
+
+
+class Summary(NamedTuple):
+    """Number of images; digest (16 hex digits) of their names; what is wrong behind the last, "" if nothing is."""
+
+    images: int
+    digest: str
+    damage: str
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The n images of a tar file, in its order.
+
+    Attributes:
+        names: (n,) byte strings, of members.
+        offsets, sizes: (n,) int64, bytes.
+        damage: see `Summary`.
+        stamp: (3,) int64: version of this layout; size and mtime (ns) of the tar file that was read.
+    """
+
+    names: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    damage: str
+    stamp: np.ndarray
+
+    def summary(self) -> Summary:
+        digest = hashlib.sha256(b"\0".join(self.names.tolist())).hexdigest()[:16]
+        return Summary(len(self.names), digest, self.damage)
+
+
+def index_file(shard: str, index_dir: str) -> str:
+    """Beside the shard or, if `index_dir` is not empty, there, under a name that depends on the shard's whole path."""
+    if not index_dir:
+        return shard + SUFFIX
+    place = hashlib.sha256(os.fsencode(os.path.abspath(shard))).hexdigest()[:16]
+    return os.path.join(index_dir, f"{place}-{os.path.basename(shard)}{SUFFIX}")
+
+
+def summarise(shard: str, file: str) -> Summary:
+    """What the index `file` says about a shard; it is written first if there is none that fits the shard as it is now.
+
+    Processes may do so at the same time: they write the same bytes, and each file appears as a whole.
+
+    Raises:
+        ShardError: see `scan`; also if the index cannot be written.
+    """
+    if (known := _read(shard, file, "summary")) is not None:
+        images, digest, damage = known[0].tolist()
+        return Summary(int(images), digest, damage)
+    index = scan(shard)
+    summary = index.summary()
+    try:
+        with atomic_write(file) as f:
+            words = np.array([str(summary.images), summary.digest, summary.damage])
+            np.savez(f, names=index.names, offsets=index.offsets, sizes=index.sizes, stamp=index.stamp, summary=words)
+    except OSError as error:
+        raise ShardError(
+            f"the index '{file}' of a shard cannot be written ({error.strerror}); set DATA.INDEX_DIR to a folder where "
+            "indices can be kept"
+        ) from error
+    return summary
+
+
+def load(shard: str, file: str) -> ShardIndex | None:
+    """The index in `file`; None if there is none, or not of the shard as it is now."""
+    arrays = _read(shard, file, "names", "offsets", "sizes", "summary", "stamp")
+    if arrays is None:
+        return None
+    names, offsets, sizes, summary, stamp = arrays
+    return ShardIndex(names, offsets, sizes, str(summary[2]), stamp)
+
+
+def _read(shard: str, file: str, *arrays: str) -> list[np.ndarray] | None:
+    try:
+        with np.load(file, allow_pickle=False) as saved:  # an array is read when it is asked for
+            return [saved[name] for name in arrays] if np.array_equal(saved["stamp"], _stamp(os.stat(shard))) else None
+    except Exception:  # whatever is wrong with an index: it can be built again
+        return None
+
+
+def _stamp(stat: os.stat_result) -> np.ndarray:
+    return np.array([_VERSION, stat.st_size, stat.st_mtime_ns])
+
+
+def scan(shard: str) -> ShardIndex:
+    """Reads the headers of a tar file. Members other than images (labels, captions) are left out.
+
+    A file that ends too early, or goes on with something else, is one with `damage` and the whole images before it.
+
+    Raises:
+        ShardError: not readable, no tar file, compressed, or an image in it that is a link, sparse, or there twice.
+    """
+    names: list[bytes] = []
+    places: list[tuple[int, int]] = []
+    try:
+        with open(shard, "rb") as f:
+            stat, damage = os.fstat(f.fileno()), ""
+            try:
+                for member in _members(f, shard):
+                    if member.offset_data + member.size > stat.st_size:
+                        damage = f"the file ends inside '{printable(member.name)}'"
+                        break
+                    if _is_image(member, shard):
+                        names.append(member.name.encode("utf-8", "surrogateescape"))
+                        places.append((member.offset_data, member.size))
+            except (tarfile.TarError, ValueError, OverflowError) as error:
+                damage = str(error)
+    except OSError as error:
+        raise ShardError(f"shard '{shard}' cannot be read: {error.strerror}") from error
+    if len(set(names)) < len(names):
+        twice = printable(Counter(names).most_common(1)[0][0])
+        raise ShardError(f"shard '{shard}' holds '{twice}' more than once; write it again with every image once")
+    offsets, sizes = np.array(places, dtype=np.int64).reshape(-1, 2).T.copy()
+    return ShardIndex(np.array(names, dtype=bytes), offsets, sizes, damage, _stamp(stat))
+
+
+def _members(f: IO[bytes], shard: str) -> Iterator[tarfile.TarInfo]:
+    """The members; afterwards, TarError unless they are followed by tar's end mark and by nothing else."""
+    head = f.read(_BLOCK)
+    for magic, kind in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise ShardError(f"shard '{shard}' is compressed ({kind}), so no image can be read alone; decompress it")
+    f.seek(0)
+    try:
+        tar = tarfile.open(fileobj=f, mode="r:", encoding="utf-8")
+    except tarfile.TarError as error:
+        raise ShardError(f"shard '{shard}' is no tar file ({error}); copy or write it again") from error
+    while (member := tar.next()) is not None:
+        tar.members = []  # type: ignore[attr-defined]  # or they would all be kept
+        yield member
+    f.seek(tar.offset)
+    block = f.read(_BLOCK)
+    if len(block) < _BLOCK:
+        raise tarfile.ReadError("the file ends without tar's end mark")
+    if any(block):
+        raise tarfile.ReadError(f"no valid header at byte {tar.offset}")
+    while block := f.read(1 << 20):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(f"more data behind tar's end mark at byte {tar.offset}")
+
+
+def _is_image(member: tarfile.TarInfo, shard: str) -> bool:
+    if member.isdir() or not member.name.lower().endswith(IMG_EXTENSIONS):
+        return False
+    if not member.isreg() or member.issparse():
+        kind = "sparse" if member.issparse() else "no regular file"
+        raise ShardError(
+            f"shard '{shard}': '{printable(member.name)}' is {kind}; write it again with plain copies of the images"
+        )
+    return True
+
+
+def is_shard(name: str | Path) -> bool:
+    """Whether a file name is that of a tar file, compressed ones included (`scan` refuses them)."""
+    return _TAR.search(os.fspath(name).lower()) is not None
+
+
+def printable(name: str | bytes) -> str:
+    """A file name for a message: bytes that are no UTF-8 appear as in `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

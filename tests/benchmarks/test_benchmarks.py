@@ -1,0 +1,48 @@
+"""The benchmarks run and compare like with like. Nothing here looks at a time."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def run(script: str, *options: object) -> list[str]:
+    """The lines that a benchmark prints."""
+    command = [sys.executable, str(FOLDER / script), *map(str, options)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_made_up_jpegs_are_of_real_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from jpegs import read
+
+    files = read("", 3)
+    assert all(90_000 < len(data) < 130_000 for data in files) and len(set(files)) == 3
+    assert all(Image.open(io.BytesIO(data)).size == (500, 375) for data in files)
+
+
+@pytest.mark.slow
+def test_data_path() -> None:
+    lines = run("data_path.py", "--count", 2, "--rounds", 1)
+    for name in ("reference", "ours", "ours, AUG.BACKEND pil", "hand-over, torch.uint8"):
+        assert any(re.match(rf"{re.escape(name)} .* ms/image .*x$", line) for line in lines), name
+
+
+@pytest.mark.slow
+def test_both_steps_compute_the_same() -> None:
+    lines = run("train_step.py", "--arch", "resnet18", "--size", 32, "--batch", 8, "--k", 64, "--steps", 2)
+    apart = {line.split("  ")[0].strip(): re.search(r"apart (\S+), later at most (\S+)$", line) for line in lines[2:]}
+    assert list(apart) == ["reference", "ours", "ours, channels_last", "ours, bf16 + channels_last"]
+    assert apart["ours"] is not None and float(apart["ours"][1]) == float(apart["ours"][2]) == 0
+    for name, bound in (("ours, channels_last", 1e-4), ("ours, bf16 + channels_last", 0.1)):
+        assert (found := apart[name]) is not None and float(found[1]) < bound
