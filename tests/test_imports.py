@@ -83,7 +83,7 @@ import importlib.abc, importlib.util, sys
 class Gone(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "transfer.engines.{engine}" or name.startswith("transfer.engines.{engine}."):
-            raise ModuleNotFoundError(name=name, msg=f"No module named {{name!r}}")
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Gone())
 import transfer.engines.select, transfer.engines.base, transfer.trials.run
 import transfer.config.load, transfer.convert.convert

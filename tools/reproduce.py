@@ -28,13 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--output-dir", metavar="DIR", help="default: what the file says")
     p.add_argument("--engine", default="auto", choices=CHOICES)
     p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per trial")
+    p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch of the fine-tunings")
     p.add_argument("--dry-run", action="store_true", help="print the plan, and what is missing; run nothing")
     args = p.parse_args(argv)
     setup_logging(None)
     try:
-        plan = Plan(
-            load_experiment(args.experiment, args.output_dir), select(args.engine), Path(__file__).parent, args.num_gpus
-        )
+        experiment, engine = load_experiment(args.experiment, args.output_dir), select(args.engine)
+        plan = Plan(experiment, engine, Path(__file__).parent, args.num_gpus, args.auto_scale)
         if args.dry_run:
             print(describe(plan))
             return 0

@@ -7,14 +7,43 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from pretrain.runtime import dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
+from transfer.config.load import load_config
+from transfer.config.scale import scaled_options
 from transfer.data.catalog import DatasetError
+from transfer.engines import machines
 from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 from transfer.trials.aggregate import AggregateError
 from transfer.trials.run import AGGREGATE_FILE, run_trials
+
+EXPECTED = (AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError)
+
+
+def one(args: argparse.Namespace) -> int:
+    """The trials, as one of their processes."""
+    setup_logging(None, machines.rank_to_be())
+    seeds = range(args.first_seed, args.first_seed + args.trials)
+    try:
+        engine = select(args.engine)
+        opts, notes = scaled_options(args.config_file, args.opts, engine.defaults(), args.auto_scale)
+        machines.join(load_config(args.config_file, opts, engine.defaults()).MODEL.DEVICE)
+        row = run_trials(engine, args.config_file, opts, args.output_dir, seeds, args.num_gpus, notes)
+        if dist.is_main():
+            print(f"{'metric':<24}{'mean':>8}{'std':>8}   each of {len(row.seeds)} trials ({row.engine})")
+            for name, s in row.metrics.items():
+                std = "-" if s.std is None else f"{s.std:.2f}"
+                print(f"{name:<24}{s.mean:>8.2f}{std:>8}   {'  '.join(f'{v:.2f}' for v in s.values)}")
+            print(f"{args.output_dir}/{AGGREGATE_FILE}")
+        return 0
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        dist.shutdown()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,23 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--trials", type=int, default=5, metavar="N", help="default: 5, as in the papers")
     p.add_argument("--first-seed", type=int, default=1, metavar="S", help="trials have seeds S, S+1, ... (default: 1)")
     p.add_argument("--engine", default="auto", choices=CHOICES)
-    p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per trial")
+    machines.add_arguments(p)
+    p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch; see tools/train_net.py")
     p.add_argument("opts", nargs="*", metavar="KEY VALUE")
-    args = p.parse_args(argv)
-    setup_logging(None)
-    seeds = range(args.first_seed, args.first_seed + args.trials)
     try:
-        engine = select(args.engine)
-        row = run_trials(engine, args.config_file, args.opts, args.output_dir, seeds, args.num_gpus)
-    except (AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError) as error:
+        return machines.start(one, p.parse_args(argv))
+    except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{'metric':<24}{'mean':>8}{'std':>8}   each of {len(row.seeds)} trials ({row.engine})")
-    for name, s in row.metrics.items():
-        std = "-" if s.std is None else f"{s.std:.2f}"
-        print(f"{name:<24}{s.mean:>8.2f}{std:>8}   {'  '.join(f'{v:.2f}' for v in s.values)}")
-    print(f"{args.output_dir}/{AGGREGATE_FILE}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-import torch
-
 from pretrain.runtime import dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from transfer.config.load import load_config
+from transfer.config.scale import scaled_options
 from transfer.data.catalog import DatasetError
+from transfer.engines import base, machines
 from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 
@@ -26,8 +26,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--config-file", required=True, metavar="FILE", help="a YAML of configs/transfer/, or yours")
     p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
-    p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
+    machines.add_arguments(p)
     p.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
+    p.add_argument("--auto-scale", type=int, metavar="BATCH", help="train with so many images per batch: rate and "
+                   "schedule follow the authors' rule")  # fmt: skip
     p.add_argument(
         "--resume", nargs="?", const="must", default="no", metavar="auto",
         help="continue from OUTPUT_DIR; 'auto' starts anew if there is nothing to continue",
@@ -39,27 +41,37 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
-    dist.init_from_env("cuda" if torch.cuda.is_available() else "cpu")
-    setup_logging(None, dist.rank())
+def one(args: argparse.Namespace) -> int:
+    """The run, as one of its processes."""
+    setup_logging(None, machines.rank_to_be())
     try:
         engine = select(args.engine)
-        cfg = load_config(args.config_file, args.opts, engine.defaults())
+        opts, notes = scaled_options(args.config_file, args.opts, engine.defaults(), args.auto_scale)
+        cfg = load_config(args.config_file, opts, engine.defaults())
+        machines.join(cfg.MODEL.DEVICE)
         if args.eval_only:
             result = engine.evaluate(cfg, num_gpus=args.num_gpus)
         else:
-            result = engine.train(cfg, resume=args.resume, num_gpus=args.num_gpus)
+            engine.train(cfg, resume=args.resume, num_gpus=args.num_gpus)
+            result = base.add_notes(cfg.OUTPUT_DIR, notes)
+        if dist.is_main():
+            for name, value in result.metrics.items():
+                print(f"{name:<24}{value:8.3f}")
+            print(f"{os.path.join(cfg.OUTPUT_DIR, 'result.json')}  ({result.engine}, {result.seconds:.0f} s)")
+        return 0
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         dist.shutdown()
-    if dist.is_main():
-        for name, value in result.metrics.items():
-            print(f"{name:<24}{value:8.3f}")
-        print(f"{os.path.join(cfg.OUTPUT_DIR, 'result.json')}  ({result.engine}, {result.seconds:.0f} s)")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return machines.start(one, parse(argv))
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

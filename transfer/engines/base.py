@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import torch
 import yaml
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime import checkpoint, provenance
+from pretrain.runtime import checkpoint, dist, provenance
 from pretrain.runtime.config import ConfigError, to_dict
 from pretrain.runtime.result import RunResult
+from transfer.config.facts import inspect, weights_facts
+from transfer.config.lint import ERROR, NAMES
 from transfer.config.load import digest
 
 logger = logging.getLogger(__name__)
@@ -51,15 +55,20 @@ class Engine(ABC):
             cfg: frozen config; `OUTPUT_DIR` is the run's folder.
             resume: "no" starts anew, "must" continues from the last checkpoint in `OUTPUT_DIR` and fails without one,
                 "auto" continues if there is one.
-            num_gpus: processes on this machine (one per GPU; on CPU the torchvision engine takes gloo processes).
+            num_gpus: processes on this machine (one per GPU; on CPU the torchvision engine takes gloo processes). In a
+                process group (torchrun, `machines`) this process is one of it, and the number is not read.
 
         Raises:
-            ConfigError, EngineError: before the first iteration.
+            ConfigError, EngineError: before the first iteration, from the linter too (`lint_before_training`).
         """
 
     @abstractmethod
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         """Evaluates `MODEL.WEIGHTS` (a detector) on `DATASETS.TEST`; saves `result.json`."""
+
+    def part_names(self) -> Mapping[str, Collection[str]]:
+        """Key -> what this engine's registries hold, for the linter."""
+        return NAMES
 
 
 @dataclass
@@ -138,6 +147,68 @@ def weights_file(cfg: CfgNode) -> str | None:
             "tools/convert-pretrain-to-detectron2.py, or leave it empty for random initialisation"
         )
     return path
+
+
+def lint_before_training(cfg: CfgNode, names: Mapping[str, Collection[str]] = NAMES) -> list[str]:
+    """Holds a config against the papers' protocol, its weights and its data; both engines begin a training with it.
+
+    Returns:
+        The warnings, logged here once, for the notes of the result.
+
+    Raises:
+        ConfigError: all errors at once, each with its remedy.
+        CheckpointError: the weights cannot be read.
+    """
+    path = weights_file(cfg)
+    facts = weights_facts(cfg.MODEL.WEIGHTS)
+    if path is not None and not facts and "://" in cfg.MODEL.WEIGHTS:  # unknown by its address, but it is here now
+        facts = weights_facts(path)
+    findings = inspect(cfg, facts, names)
+    errors = [str(f) for f in findings if f.level == ERROR]
+    if errors:
+        raise ConfigError("the config linter refuses to train this:\n  " + "\n  ".join(errors))
+    lines = [f"linter: {f}" for f in findings]
+    for line in lines if dist.is_main() else ():
+        logger.warning(line)
+    return lines
+
+
+def local_world_size() -> int:
+    """Processes on this machine (torchrun's LOCAL_WORLD_SIZE; all of them without torchrun)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", dist.world_size()))
+
+
+def check_shared(output_dir: Path) -> None:
+    """Makes `output_dir`; several machines must see the same one: the main process writes results, all read them.
+
+    Raises:
+        EngineError: they do not.
+    """
+    if local_world_size() >= dist.world_size():
+        return
+    probe = output_dir / dist.broadcast_object(f".shared-{uuid.uuid4().hex}")
+    if dist.is_main():
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    dist.barrier()
+    blind = [rank for rank, seen in enumerate(dist.gather_objects(probe.exists())) if not seen]
+    if dist.is_main():
+        probe.unlink()
+    if blind:
+        raise EngineError(
+            f"OUTPUT_DIR '{output_dir}' is not the same folder on all machines (processes {blind} do not see it); put "
+            "it on a file system that they share"
+        )
+
+
+def add_notes(output_dir: str, lines: Sequence[str]) -> RunResult:
+    """Puts lines before the notes of the finished run in `output_dir`, and gives its result to every process."""
+    if lines and dist.is_main():
+        result = RunResult.load(output_dir)
+        result.notes = [*lines, *(note for note in result.notes if note not in lines)]
+        result.save(output_dir)
+    dist.barrier()
+    return RunResult.load(output_dir)
 
 
 def save_config(cfg: CfgNode, output_dir: Path) -> None:

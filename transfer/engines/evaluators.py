@@ -9,7 +9,7 @@ from typing import Any, Literal
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
 from transfer.evaluation.coco_ap import coco_average_precision
-from transfer.evaluation.predictions import ImageDetections, save_coco_json
+from transfer.evaluation.predictions import ImageDetections, save_coco_json, save_voc_text
 from transfer.evaluation.voc_ap import voc_average_precision
 
 
@@ -18,14 +18,19 @@ def predictions_file(dataset: str) -> str:
     return f"predictions_{dataset}.json"
 
 
+def voc_text_folder(dataset: str) -> str:
+    """Name of the folder that keeps a VOC set's detections as the devkit's text files, one per class."""
+    return f"predictions_{dataset}"
+
+
 def evaluate_detections(
     spec: DatasetSpec, records: Sequence[Record], detections: Sequence[ImageDetections], output_dir: Path | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics in percent ("bbox/AP", "bbox/AP50", ...), and details for `RunResult.extra` (per-class tables).
 
     VOC sets get VOC AP, rounded as Detectron2 rounds (the papers' numbers were made so) and, under "bbox_unrounded/",
-    of the numbers as they are; COCO sets get COCO AP, of masks
-    too ("segm/AP", ...) if there are any. The detections are saved if there is a folder for them.
+    of the numbers as they are; COCO sets get COCO AP, of masks too ("segm/AP", ...) if there are any. The detections
+    are saved if there is a folder for them, those of VOC sets as text files too.
     """
     names = catalog.class_names(spec)
     metrics: dict[str, float] = {}
@@ -43,6 +48,8 @@ def evaluate_detections(
                 per_class.setdefault(name, {})[column] = ap
         return metrics, {"per_class": per_class, "metric": "COCO"}
     assert spec.year is not None
+    if output_dir is not None:
+        save_voc_text(output_dir / voc_text_folder(spec.name), detections, names)
     for prefix, rounded in (("bbox", True), ("bbox_unrounded", False)):
         result = voc_average_precision(records, detections, names, spec.year, rounded)
         metrics.update({f"{prefix}/AP": result.AP, f"{prefix}/AP50": result.AP50, f"{prefix}/AP75": result.AP75})

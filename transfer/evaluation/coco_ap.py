@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +24,11 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, check, to_coco_results
 
+log = logging.getLogger(__name__)
+
 NAN = float("nan")
 BACKENDS: dict[str, tuple[Any, Any]] = {
-    "faster-coco-eval": (COCO, COCOeval_faster),
+    "faster-coco-eval": (COCO, partial(COCOeval_faster, print_function=log.debug)),
     "pycocotools": (pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval),
 }
 
@@ -37,6 +41,7 @@ class COCOResult:
         AP, AP50, AP75: means over classes with ground truth; AP is also over IoU .50, .55, ..., .95.
         APs, APm, APl: AP of objects below 32 x 32, up to 96 x 96, and larger, in pixels of area.
         per_class: name -> AP.
+        curves: name -> (recall, precision) at IoU .5, both (101,) in [0, 1]; absent for a class without ground truth.
     """
 
     AP: float = NAN
@@ -46,6 +51,7 @@ class COCOResult:
     APm: float = NAN
     APl: float = NAN
     per_class: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, compare=False)
 
 
 def coco_average_precision(
@@ -97,8 +103,10 @@ def coco_average_precision(
         evaluation.summarize()
     precision = evaluation.eval["precision"]  # (IoU, recall, class, area range, detections per image)
     per_class = {name: _mean(precision[:, :, k, 0, -1]) for k, name in enumerate(names)}
+    recall, at_50 = np.asarray(evaluation.params.recThrs), precision[0, :, :, 0, -1]  # (101,), (101, class)
+    curves = {name: (recall, at_50[:, k]) for k, name in enumerate(names) if at_50[:, k].max(initial=-1) > -1}
     ap, ap50, ap75, small, medium, large = (_percent(value) for value in evaluation.stats[:6])
-    return COCOResult(ap, ap50, ap75, small, medium, large, per_class)
+    return COCOResult(ap, ap50, ap75, small, medium, large, per_class, curves)
 
 
 def _percent(value: float) -> float:

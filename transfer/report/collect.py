@@ -16,7 +16,7 @@ from typing import Any
 
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import FILE_NAME, RunResult
-from transfer.config.load import digest, load_config
+from transfer.config.load import digest
 from transfer.trials.aggregate import Aggregate, AggregateError, Statistic, aggregate
 from transfer.trials.experiment import PROTOCOLS, Row
 from transfer.trials.reproduce import TRUNK, Plan
@@ -160,6 +160,8 @@ def collect(plan: Plan) -> ExperimentReport:
     words = ["python", "tools/reproduce.py", str(e.path), "--output-dir", str(e.output), "--engine", plan.engine.name]
     if plan.num_gpus != 1:
         words += ["--num-gpus", str(plan.num_gpus)]
+    if plan.auto_scale is not None:
+        words += ["--auto-scale", str(plan.auto_scale)]
     sidecars = {path.parent.name: path for path in sorted((e.output / "converted").glob(f"*/{TRUNK}.json"))}
     wanted = {row.pretrain or row.slug for row in e.rows}
     first_seed = e.seeds[0] if e.probe is not None else None
@@ -250,7 +252,7 @@ def _differences(plan: Plan, row: Row, results: Sequence[RunResult]) -> list[str
     if plan.experiment.probe is not None:  # their stages record that
         return []
     assert row.job is not None
-    cfg = load_config(row.job.config, row.job.opts, plan.engine.defaults())
+    cfg = plan.config(row.job.config, row.job.opts)
     now, then = digest(cfg), sorted({r.config_digest for r in results})
     found = []
     if then and then != [now]:

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fvcore.common.config import CfgNode
+
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError, load_yaml_with_base
 from pretrain.runtime.provenance import digest as digest_of
 from transfer.config.load import digest, load_config
+from transfer.config.scale import scale
 from transfer.data import catalog
 from transfer.engines.base import Engine
 from transfer.trials.experiment import Experiment, Row
@@ -45,12 +48,14 @@ class Plan:
     Attributes:
         tools: folder of the command-line tools.
         num_gpus: processes of each training, one per GPU.
+        auto_scale: images per batch of the fine-tunings, whose rate and schedule follow (see `config.scale`).
     """
 
     experiment: Experiment
     engine: Engine
     tools: Path
     num_gpus: int = 1
+    auto_scale: int | None = None
 
     def stages(self) -> Iterator[Stage]:
         """All stages in order. Ask for the next one only when the one before has run: its inputs may depend on it."""
@@ -113,7 +118,8 @@ class Plan:
         assert row.job is not None
         weights = self._weights(row)
         opts = [*row.job.opts, "MODEL.WEIGHTS", str(weights)] if weights is not None else list(row.job.opts)
-        cfg = load_config(row.job.config, opts, self.engine.defaults())
+        cfg = self.config(row.job.config, opts)
+        scaled = [] if self.auto_scale is None else ["--auto-scale", str(self.auto_scale)]
         names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
         specs = catalog.resolve(names, cfg.DATASETS.SPECS) if self._data_ready() else []
         folder = self.row_folder(row)
@@ -122,7 +128,8 @@ class Plan:
             folder=folder,
             command=self._tool(
                 "run_trials.py", "--config-file", str(row.job.config), "--output-dir", str(folder),
-                "--trials", str(e.trials), "--engine", self.engine.name, "--num-gpus", str(self.num_gpus), *opts,
+                "--trials", str(e.trials), "--engine", self.engine.name, "--num-gpus", str(self.num_gpus),
+                *scaled, *opts,
             ),
             inputs={
                 "engine": self.engine.name,
@@ -133,6 +140,12 @@ class Plan:
             },
             outputs=(AGGREGATE_FILE,),
         )  # fmt: skip
+
+    def config(self, file: Path, opts: Sequence[str]) -> CfgNode:
+        """What a fine-tuning runs: the file with options, at the batch of `auto_scale`."""
+        cfg = load_config(file, opts, self.engine.defaults())
+        scaling = None if self.auto_scale is None else scale(cfg, self.auto_scale)
+        return cfg if scaling is None else load_config(file, [*opts, *scaling.opts], self.engine.defaults())
 
     def probe(self, row: Row, seed: int) -> Stage:
         """The stage that evaluates one seed's features: of its own pre-training, or of the row's file."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime import checkpoint
+from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest, load_config
 from transfer.engines import base
@@ -30,12 +30,15 @@ def run_trials(
     output_dir: str | os.PathLike[str],
     seeds: Sequence[int],
     num_gpus: int = 1,
+    notes: Sequence[str] = (),
 ) -> Aggregate:
     """Trains and evaluates `config` once per seed, each in its own folder, and writes the row to `trials.json`.
 
     Args:
         opts: options for every trial; OUTPUT_DIR and SEED are set per trial.
         seeds: non-negative and different; one trial each.
+        num_gpus: see `Engine.train`. In a process group every process calls this; the main one writes the row.
+        notes: lines for the notes of every trial's result.
 
     Raises:
         ConfigError, DatasetError, CheckpointError, EngineError: from the engine; finished trials stay finished.
@@ -65,8 +68,10 @@ def run_trials(
             logger.info("trial %d of %d (seed %d): finished before, skipped", n, len(seeds), seed)
         else:
             logger.info("trial %d of %d (seed %d) in %s", n, len(seeds), seed, folder)
-            result = engine.train(cfg, resume="auto", num_gpus=num_gpus)
+            engine.train(cfg, resume="auto", num_gpus=num_gpus)
+            result = base.add_notes(cfg.OUTPUT_DIR, notes)
         results.append(result)
     row = aggregate(results)
-    checkpoint.save_json(row.to_json(), output_dir / AGGREGATE_FILE)
+    if dist.is_main():
+        checkpoint.save_json(row.to_json(), output_dir / AGGREGATE_FILE)
     return row

@@ -7,6 +7,8 @@ import pytest
 from pretrain.config import check, get_cfg
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from tests.conftest import ROOT
+from transfer.config.load import digest
+from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.trials.experiment import load_experiment
 from transfer.trials.reproduce import PRETRAINED, Plan
 
@@ -203,3 +205,14 @@ def test_a_linear_probe(tmp_path, small_config):
     path.write_text(path.read_text().replace("protocol: linear", "protocol: knn"))
     with pytest.raises(ConfigError, match="the linear protocol needs a config, knn has none"):
         load_experiment(path)
+
+
+def test_auto_scale_reaches_the_trials_and_their_identity(tmp_path, small_config):
+    """The command carries it, and the stage's config digest is the scaled config's."""
+    experiment = load_experiment(write(tmp_path, small_config), output=tmp_path / "out")
+    plain, scaled = (Plan(experiment, TorchvisionEngine(), tmp_path, auto_scale=n) for n in (None, 4))
+    a, b = (plan.trials(experiment.rows[0]) for plan in (plain, scaled))
+    assert "--auto-scale" not in a.shell and "--auto-scale 4" in b.shell
+    cfg = scaled.config(small_config, ["SEED", "1"])
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (4, 0.01, 600)
+    assert b.inputs["config"] == digest(cfg) != a.inputs["config"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, default_setup, launch
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
+from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -26,7 +28,7 @@ from pretrain.runtime.result import RunResult
 from transfer.convert.read import read_weights
 from transfer.data import catalog
 from transfer.engines import base
-from transfer.engines.d2 import evaluators, register
+from transfer.engines.d2 import evaluators, names, register
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +49,31 @@ class Detectron2Engine(base.Engine):
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         return _launch(_evaluate, cfg, num_gpus)
 
+    def part_names(self) -> Mapping[str, Collection[str]]:
+        return names.part_names()
 
-def _launch(job: Any, cfg: CfgNode, num_gpus: int, *args: Any) -> RunResult:
+
+def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, resume: str | None = None) -> RunResult:
+    """Runs a training, or an evaluation (`resume` None): here, in `num_gpus` processes, or as one of a group."""
+    args = () if resume is None else (resume,)
+    warnings = [] if resume is None else base.lint_before_training(cfg, names.part_names())
     if dist.world_size() > 1:
-        raise base.EngineError(
-            "under torchrun only the torchvision engine runs; start Detectron2 as one process with --num-gpus N"
-        )
+        if resume is not None and base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()) == "cpu":
+            raise base.EngineError(
+                f"Detectron2 trains in several processes only on GPUs, not in these {dist.world_size()} on the CPU; "
+                "start one, or use --engine torchvision"
+            )
+        comm.create_local_process_group(base.local_world_size())
+        base.check_shared(Path(cfg.OUTPUT_DIR))
+        job(cfg, *args)
+        return base.add_notes(cfg.OUTPUT_DIR, warnings)
     if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
         raise base.EngineError(
             f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} GPUs here; Detectron2 trains in several "
             "processes only on GPUs (the torchvision engine also does on the CPU)"
         )
     launch(job, num_gpus, dist_url="auto", args=(cfg, *args))
-    return RunResult.load(cfg.OUTPUT_DIR)
+    return base.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
 class _Session:

@@ -136,7 +136,7 @@ def _train(cfg: CfgNode, resume: str) -> None:
     session = _Session(cfg)
     train_specs = session.datasets(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
     test_specs = session.datasets(cfg.DATASETS.TEST, "DATASETS.TEST")
-    samples = _train_samples(cfg, train_specs, session.seed)
+    samples = train_samples(cfg, train_specs, session.seed)
     initial = base.weights_file(cfg)
     model = session.model()
     if initial is None:
@@ -233,7 +233,12 @@ def learning_rate(cfg: CfgNode) -> Callable[[int], float]:
     )
 
 
-def _train_samples(cfg: CfgNode, specs: Sequence[catalog.DatasetSpec], seed: int) -> data.TrainSamples:
+def train_samples(cfg: CfgNode, specs: Sequence[catalog.DatasetSpec], seed: int) -> data.TrainSamples:
+    """The training set as `cfg` augments it.
+
+    Raises:
+        ConfigError: no image has an object, or an object that needs a mask has none.
+    """
     records = [record for spec in specs for record in catalog.load(spec)]
     usable = data.drop_empty(records) if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else records
     logger.info("training images: %d of %d (the others have no objects)", len(usable), len(records))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
@@ -17,9 +17,16 @@ from transfer.config import support
 from transfer.engines import base
 
 
-def launch(job: Callable[..., None], cfg: CfgNode, processes: int, *args: Any) -> RunResult:
-    """Runs `job(cfg, *args)` here, or in that many processes; under torchrun this process is already one of them."""
+def launch(job: Callable[..., None], cfg: CfgNode, processes: int, resume: str | None = None) -> RunResult:
+    """Runs a job here, or in that many processes; in a process group (torchrun) this one is already one of them.
+
+    Args:
+        job: called with `cfg`, and with `resume` if it is a training.
+        resume: see `Engine.train`; None for an evaluation.
+    """
     support.check(cfg)
+    args = () if resume is None else (resume,)
+    warnings = [] if resume is None else base.lint_before_training(cfg)
     if processes > 1 and dist.world_size() == 1:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -29,12 +36,13 @@ def launch(job: Callable[..., None], cfg: CfgNode, processes: int, *args: Any) -
         except mp.ProcessRaisedException as error:
             raise base.EngineError(f"a process of {processes} failed:{error}") from error
     else:
+        base.check_shared(Path(cfg.OUTPUT_DIR))
         job(cfg, *args)
-    return RunResult.load(cfg.OUTPUT_DIR)
+    return base.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
 def _worker(
-    rank: int, job: Callable[..., None], processes: int, port: int, cfg: CfgNode, args: tuple[Any, ...]
+    rank: int, job: Callable[..., None], processes: int, port: int, cfg: CfgNode, args: tuple[str, ...]
 ) -> None:
     backend = "gloo"
     if base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()).startswith("cuda"):

@@ -83,7 +83,7 @@ def test_a_coco_set(run, generated, name):
     assert not any("Detectron2's evaluator says" in note for note in result.notes)
 
 
-def test_what_cannot_run_is_refused(run, tmp_path):
+def test_what_cannot_run_is_refused(run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="NUM_CLASSES is 3"):
         run("MODEL.ROI_HEADS.NUM_CLASSES", "3")
     with pytest.raises(EngineError, match="--num-gpus 2, but there are"):
@@ -93,5 +93,9 @@ def test_what_cannot_run_is_refused(run, tmp_path):
         run("MODEL.WEIGHTS", str(tmp_path / "evil.pkl"))
     torch.save(moco(trunk(50)), tmp_path / "r50.pth.tar")
     convert(tmp_path / "r50.pth.tar", tmp_path / "r50.pkl")
-    with pytest.raises(CheckpointError, match="does not fit this model"):
-        run("MODEL.WEIGHTS", str(tmp_path / "r50.pkl"), "OUTPUT_DIR", str(tmp_path / "other"))
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "r50.pkl"), "OUTPUT_DIR", str(tmp_path / "other")]
+    with pytest.raises(ConfigError, match="DEPTH: 18, but the weights .resnet50. have 50"):
+        run(*weights)
+    monkeypatch.setattr("transfer.engines.base.lint_before_training", lambda cfg, names: [])
+    with pytest.raises(CheckpointError, match="does not fit this model"):  # the proof after loading needs no linter
+        run(*weights)

@@ -1,0 +1,69 @@
+"""Saved detections give a run's numbers again, from json and from VOC text; mistakes end in one line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+
+from tests.tools.test_errors import tool
+from transfer.data import catalog
+from transfer.engines.evaluators import evaluate_detections
+from transfer.evaluation.predictions import ImageDetections
+
+
+def moved(spec: catalog.DatasetSpec, masks: bool) -> list[ImageDetections]:
+    """The truth, a little moved, with few different scores."""
+    rng = np.random.default_rng(0)
+    detections = []
+    for record in catalog.load(spec):
+        objects = record["annotations"]
+        boxes = np.array([a["bbox"] for a in objects], np.float32).reshape(-1, 4) + rng.normal(0, 2, (len(objects), 4))
+        scores = np.round(rng.random(len(objects)), 1).astype(np.float32)
+        classes = np.array([a["category_id"] for a in objects], int)
+        size = (record["height"], record["width"])
+        rles = [mask_util.merge(mask_util.frPyObjects(a["segmentation"], *size)) for a in objects] if masks else None
+        detections.append(ImageDetections(record["image_id"], boxes.astype(np.float32), scores, classes, rles))
+    return detections
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "saved"),
+    [
+        ("voc", "generated_test", "predictions_generated_test.json"),
+        ("voc", "generated_test", "predictions_generated_test"),
+        ("coco", "generated_coco_val", "predictions_generated_coco_val.json"),
+    ],
+)
+def test_the_runs_numbers_again(layout, name, saved, generated, tmp_path, capsys):
+    spec_file = generated / f"{layout}.yaml"
+    (spec,) = catalog.resolve([name], [spec_file])
+    metrics, details = evaluate_detections(spec, catalog.load(spec), moved(spec, layout == "coco"), tmp_path)
+    words = [str(tmp_path / saved), "--dataset", name, "--spec", str(spec_file), "--json", str(tmp_path / "again.json")]
+    assert tool("eval_predictions").main(words) == 0
+    again = json.loads((tmp_path / "again.json").read_text())
+    # the devkit's text keeps a tenth of a pixel, which is what VOC AP is made from anyway
+    kept = [key for key in metrics if "unrounded" not in key or saved.endswith(".json")]
+    assert {key: again["metrics"][key] for key in kept} == pytest.approx(
+        {key: metrics[key] for key in kept}, nan_ok=True
+    )
+    assert again["per_class"].keys() == details["per_class"].keys() and 5 < metrics["bbox/AP"] < 95
+    assert ("segm/AP" in again["metrics"]) == (layout == "coco")
+    assert "bbox/AP50" in capsys.readouterr().out
+
+
+def test_mistakes(generated, tmp_path, capsys):
+    coco = ["--dataset", "generated_coco_val", "--spec", str(generated / "coco.yaml")]
+    for words, message in (
+        ([str(tmp_path / "absent.json"), *coco], "do not exist"),
+        ([str(tmp_path), *coco], "is a folder; 'generated_coco_val' is a COCO set and takes a json"),
+        (
+            [str(tmp_path), "--dataset", "generated_coco_vall", "--spec", str(generated / "coco.yaml")],
+            "generated_coco_va",
+        ),
+    ):
+        assert tool("eval_predictions").main(words) == 2
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error

@@ -1,0 +1,102 @@
+"""Pictures of data and of runs: what is drawn is what is there, and mistakes end in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.architectures import ARCHITECTURES, options
+from tests.conftest import ROOT
+from transfer.config.load import load_config
+from transfer.data import catalog
+from transfer.engines.select import preview, select
+from transfer.evaluation.predictions import ImageDetections, save_coco_json
+from transfer.report import visualize
+from transfer.report.pictures import Objects, colour, draw, sheet
+
+NAMES = [f"class{i}" for i in range(8)]
+
+
+def test_a_box_is_drawn_where_it_is_and_a_mask_where_it_covers():
+    image = np.full((40, 80, 3), 100, np.uint8)
+    mask = np.zeros((1, 40, 80), bool)
+    mask[0, 20:30, 40:60] = True
+    objects = Objects(np.array([[40.0, 20.0, 60.0, 30.0]]), np.array([2]), np.array([0.9]), mask)
+    picture = np.asarray(draw(image, objects, NAMES, long_edge=160))
+    assert picture.shape == (80, 160, 3)
+    assert (picture[50, 80:120] == colour(2)).all(axis=1)[0] and tuple(picture[40, 100]) == colour(2)  # left, top edge
+    inside, outside = picture[50, 100], picture[70, 20]
+    assert tuple(outside) == (100, 100, 100) and not np.array_equal(inside, outside)
+    assert np.allclose(inside, 0.55 * 100 + 0.45 * np.array(colour(2)), atol=2)
+
+
+def test_ground_truth_is_dashed_and_a_sheet_has_a_place_for_every_picture():
+    image = np.zeros((50, 50, 3), np.uint8)
+    truth = draw(image, Objects(np.array([[10.0, 20.0, 40.0, 40.0]]), np.array([0])), NAMES, long_edge=100)
+    edge = np.asarray(truth)[80, 20:80]  # the lower edge
+    inked = (edge == colour(0)).all(axis=1)
+    assert inked.any() and not inked.all()
+    page = sheet([[truth, truth], [truth]], ["a", "b"], gap=8)
+    assert page.size == (2 * 100 + 3 * 8, 28 + 2 * 100 + 3 * 8)
+
+
+@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask"])
+@pytest.mark.parametrize("engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.d2)])
+def test_training_inputs_of_both_engines(name, engine, generated, tmp_path):
+    chosen = select(engine)
+    cfg = load_config(ARCHITECTURES[name][0], options(name, generated, tmp_path), chosen.defaults())
+    inputs = list(preview(chosen)(cfg, 5))
+    assert len({x.file_name for x in inputs}) == 5
+    for x in inputs:
+        h, w = x.image.shape[:2]
+        assert x.image.dtype == np.uint8 and min(h, w) in (64, 80) and (x.masks is not None) == ("mask" in name)
+        assert len(x.boxes) == len(x.labels) > 0 and (x.boxes[:, 2:] <= (w, h)).all()
+        for box, mask in zip(x.boxes, x.masks if x.masks is not None else [], strict=False):
+            ys, xs = np.nonzero(mask)
+            assert xs.min() > box[0] - 2 and ys.min() > box[1] - 2 and xs.max() < box[2] + 1 and ys.max() < box[3] + 1
+            assert np.ptp(xs) * np.ptp(ys) > 0.5 * (box[2] - box[0]) * (box[3] - box[1])
+    again = list(preview(chosen)(cfg, 5))
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(inputs, again, strict=True))
+    visualize.training_inputs(inputs, NAMES, tmp_path / "inputs.png")
+    with Image.open(tmp_path / "inputs.png") as picture:
+        assert picture.width > 4 * 600
+
+
+@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask"])
+def test_a_run_is_drawn(name, generated, tmp_path):
+    """Detections that are the truth: the curves are 1 throughout, and every set has its two pictures."""
+    cfg = load_config(ARCHITECTURES[name][0], options(name, generated, tmp_path))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(cfg.dump())
+    (spec,) = visualize.evaluated_sets(cfg)
+    found = []
+    for record in catalog.load(spec):
+        boxes = np.array([a["bbox"] for a in record["annotations"]], np.float32).reshape(-1, 4)
+        classes = np.array([a["category_id"] for a in record["annotations"]], int)
+        found.append(ImageDetections(record["image_id"], boxes, np.ones(len(boxes), np.float32), classes))
+    save_coco_json(run / f"predictions_{spec.name}.json", found, catalog.category_ids(spec))
+    tool = [sys.executable, str(ROOT / "tools" / "visualize.py")]
+    done = subprocess.run([*tool, "run", str(run), "--count", "2"], capture_output=True, text=True, check=True)
+    names = [f"detections_{spec.name}.png", f"precision_recall_{spec.name}.png"]
+    assert done.stdout.split() == [str(run / n) for n in names]
+    for n in names:
+        with Image.open(run / n) as picture:
+            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+    visualize.ground_truth(spec, 3, tmp_path / "truth.png")
+    assert (tmp_path / "truth.png").stat().st_size > 1000
+
+
+def test_mistakes_end_in_one_line(generated, tmp_path: Path, small_config, small_opts):
+    tool = [sys.executable, str(ROOT / "tools" / "visualize.py")]
+    (tmp_path / "config.yaml").write_text(load_config(small_config, small_opts).dump())
+    done = subprocess.run([*tool, "run", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2 and "no predictions_generated_test.json" in done.stderr
+    done = subprocess.run([*tool, "run", str(tmp_path / "absent")], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr and not (tmp_path / "absent").exists()

@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Holds configs against the papers' protocol, their weights and their data, as every training does before it starts.
+
+    python tools/lint_config.py configs/transfer/voc/*.yaml
+    python tools/lint_config.py my.yaml MODEL.WEIGHTS moco_v2.pkl --json
+
+The exit code is 0 without errors (warnings may stand), 1 with errors, 2 if there is nothing to lint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.config import ConfigError
+from transfer.config.facts import inspect, weights_facts
+from transfer.config.lint import ERROR, Finding
+from transfer.config.load import load_config
+from transfer.engines.base import Engine, EngineError
+from transfer.engines.select import CHOICES, select
+
+
+def findings(file: str, opts: Sequence[str], engine: Engine) -> list[Finding]:
+    try:
+        cfg = load_config(file, opts, engine.defaults())
+    except ConfigError as error:
+        return [Finding(ERROR, "load", "-", str(error))]
+    try:
+        return inspect(cfg, weights_facts(cfg.MODEL.WEIGHTS), engine.part_names())
+    except CheckpointError as error:
+        return [Finding(ERROR, "weights", "MODEL.WEIGHTS", str(error)), *inspect(cfg, None, engine.part_names())]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("words", nargs="+", metavar="FILE", help="configs (.yaml, .yml), then KEY VALUE options for all")
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="whose defaults and registered names count")
+    p.add_argument("--json", action="store_true", help="print a list of {file, findings} instead of text")
+    args = p.parse_args(argv)
+    files = [word for word in args.words if word.endswith((".yaml", ".yml"))]
+    opts = args.words[len(files) :]
+    try:
+        if missing := [file for file in files if not Path(file).is_file()]:
+            raise ConfigError(f"config file '{missing[0]}' does not exist; check the path")
+        if not files or args.words[: len(files)] != files:
+            raise ConfigError(f"give config files (.yaml) first, then options; the first word is '{args.words[0]}'")
+        engine = select(args.engine)
+    except (ConfigError, EngineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    found = {file: findings(file, opts, engine) for file in files}
+    if args.json:
+        table = [{"file": file, "findings": [dataclasses.asdict(f) for f in fs]} for file, fs in found.items()]
+        print(json.dumps(table, indent=1))
+    else:
+        for file, fs in found.items():
+            print(f"{file}: {'nothing found' if not fs else ''}", *(f"  {f}" for f in fs), sep="\n" if fs else "")
+    return int(any(f.level == ERROR for fs in found.values() for f in fs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""Pictures of data and detections, as PNG.
+
+python tools/visualize.py data --config-file configs/transfer/... [--engine E] [KEY VALUE ...]   what training sees
+python tools/visualize.py truth --config-file configs/transfer/... [KEY VALUE ...]               the annotations
+python tools/visualize.py run RUN_FOLDER [--threshold 0.5]             a run's detections and PR curves, either engine
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import setup_logging
+from transfer.config.load import load_config
+from transfer.data import catalog
+from transfer.data.catalog import DatasetError
+from transfer.engines.base import EngineError
+from transfer.engines.select import CHOICES, preview, select
+from transfer.evaluation.predictions import EvaluationError
+from transfer.report import visualize
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--output-dir", metavar="DIR", help="default: pictures/, or the run's folder")
+    common.add_argument("--count", type=int, default=8, metavar="N", help="images")
+    commands = p.add_subparsers(dest="command", required=True)
+    for name, words in (("data", "training images as the network sees them"), ("truth", "annotated images")):
+        c = commands.add_parser(name, parents=[common], help=words)
+        c.add_argument("--config-file", required=True, metavar="FILE")
+        c.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config options")
+        if name == "data":
+            c.add_argument("--engine", default="auto", choices=CHOICES)
+    c = commands.add_parser("run", parents=[common], help="detections and precision-recall curves of a run")
+    c.add_argument("run", type=Path, metavar="RUN_FOLDER", help="with config.yaml and predictions_*.json")
+    c.add_argument("--threshold", type=float, default=0.5, metavar="SCORE", help="detections below are not drawn")
+    return p.parse_args(argv)
+
+
+def write(args: argparse.Namespace) -> list[Path]:
+    folder = Path(args.output_dir or (args.run if args.command == "run" else "pictures"))
+    if args.command == "data":
+        engine = select(args.engine)
+        cfg = load_config(args.config_file, args.opts, engine.defaults())
+        names = catalog.class_names(catalog.resolve(cfg.DATASETS.TRAIN, cfg.DATASETS.SPECS)[0])
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "training_inputs.png"
+        visualize.training_inputs(preview(engine)(cfg, args.count), names, path)
+        return [path]
+    cfg = load_config(args.config_file, args.opts) if args.command == "truth" else load_config(args.run / "config.yaml")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for spec in visualize.evaluated_sets(cfg):
+        if args.command == "truth":
+            paths.append(folder / f"truth_{spec.name}.png")
+            visualize.ground_truth(spec, args.count, paths[-1])
+            continue
+        paths += [folder / f"detections_{spec.name}.png", folder / f"precision_recall_{spec.name}.png"]
+        visualize.detections(spec, args.run, args.count, args.threshold, paths[-2])
+        visualize.curves(spec, args.run, paths[-1])
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    setup_logging(None)
+    try:
+        print(*write(parse(argv)), sep="\n")
+    except (ConfigError, DatasetError, EngineError, EvaluationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What the linter needs from outside the config: facts about its weights, classes of its data sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime.config import ConfigError
+from transfer.config.lint import NAMES, WARNING, Finding, lint
+from transfer.convert.architecture import AuditError, infer_architecture
+from transfer.convert.layouts import BGR_MSRA, RGB_IMAGENET, LayoutError, recognise
+from transfer.convert.read import read_file
+from transfer.data import catalog
+from transfer.data.catalog import DatasetError
+
+# Detectron2's model zoo, by folder: how its ImageNet trunks were trained (FAIR: its ResNeXts).
+_ZOO = re.compile(r"^detectron2://ImageNetPretrained/(MSRA|torchvision|FAIR)/[RX]-(\d+)(?:-(\d+)x(\d+)d)?\.pkl$")
+_FAIR = {**BGR_MSRA, "pixel_std": [57.375, 57.120, 58.395], "stride_in_1x1": False}
+_ZOO_FACTS: Mapping[str, Mapping[str, Any]] = {"MSRA": BGR_MSRA, "torchvision": RGB_IMAGENET, "FAIR": _FAIR}
+
+
+def inspect(
+    cfg: CfgNode, facts: Mapping[str, Any] | None, names: Mapping[str, Collection[str]] = NAMES
+) -> list[Finding]:
+    """`lint` with the classes of the config's data sets.
+
+    A data set that is not known here is a warning, since a training refuses it itself.
+
+    Args:
+        facts: see `weights_facts`; None for random weights.
+    """
+    found: list[Finding] = []
+    classes: dict[str, int] = {}
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            try:
+                (spec,) = catalog.resolve([name], cfg.DATASETS.SPECS)
+                classes[name] = len(catalog.class_names(spec))
+            except (ConfigError, DatasetError) as error:
+                found.append(Finding(WARNING, "data", f"DATASETS.{key}", f"classes not checked: {error}"))
+    return [*found, *lint(cfg, facts, classes, names)]
+
+
+def weights_facts(weights: str) -> Mapping[str, Any] | None:
+    """What is known of initial weights: their architecture from their tensors, the rest from what came with them.
+
+    Args:
+        weights: a file; "" for random weights, which give None; or an address, which is not opened: Detectron2's
+            ImageNet trunks are known by their names, others give no facts. Nor does a file that holds no plain trunk.
+
+    Raises:
+        CheckpointError: the file does not exist or cannot be read.
+    """
+    if not weights:
+        return None
+    if "://" in weights:
+        return _of_the_zoo(weights)
+    try:
+        found = recognise(read_file(Path(weights)))
+        architecture = infer_architecture(found.tensors)
+    except (AuditError, LayoutError):
+        return {}
+    # MSRA published no ResNeXt: a Caffe2 file with groups is FAIR's
+    facts = _FAIR if found.layout.batch_norm_folded and architecture.groups > 1 else found.facts
+    return {
+        **(facts or {}),
+        "arch": architecture.name,
+        "depth": architecture.depth,
+        "groups": architecture.groups,
+        "width_per_group": architecture.width_per_group,
+        "stem_out_channels": architecture.stem_out_channels,
+        "res2_out_channels": architecture.res2_out_channels,
+    }
+
+
+def _of_the_zoo(address: str) -> Mapping[str, Any]:
+    match = _ZOO.match(address)
+    if match is None:
+        return {}
+    folder, depth, groups, width = match.groups()
+    return {
+        **_ZOO_FACTS[folder],
+        "arch": Path(address).stem,
+        "depth": int(depth),
+        "groups": int(groups or 1),
+        "width_per_group": int(width or 64),
+    }

@@ -1,0 +1,259 @@
+"""What a config says that the papers' protocol, its weights, its data or its own other keys contradict.
+
+An error makes the run mean something else than its file says; a warning names a departure that somebody may want.
+Duplicate keys, missing bases, unknown keys and wrong types never get as far as this: loading refuses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pretrain.runtime.config import value_at
+from transfer.config.support import DILATED_C5, FPN
+from transfer.data.spec import nearest
+
+ERROR, WARNING = "error", "warning"
+BATCH, RATE = 16, 0.02  # the papers' mini-batch and its learning rate; the rate is linear in the batch
+TRAINED_NORMS = ("BN", "SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N")
+NORMS = ("", *TRAINED_NORMS, "FrozenBN", "GN", "LN")
+
+# Key -> what may stand there: Detectron2's registries and this project's two entries.
+NAMES: Mapping[str, Collection[str]] = {
+    "MODEL.META_ARCHITECTURE": (
+        "GeneralizedRCNN", "ProposalNetwork", "SemanticSegmentor", "PanopticFPN", "RetinaNet",
+    ),
+    "MODEL.BACKBONE.NAME": (
+        "build_resnet_backbone", FPN, "build_retinanet_resnet_fpn_backbone", DILATED_C5,
+    ),
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN", "RRPN", "PrecomputedProposals"),
+    "MODEL.RPN.HEAD_NAME": ("StandardRPNHead",),
+    "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator", "RotatedAnchorGenerator"),
+    "MODEL.ROI_HEADS.NAME": (
+        "Res5ROIHeads", "StandardROIHeads", "CascadeROIHeads", "RROIHeads", "Res5ROIHeadsExtraNorm",
+    ),
+    "MODEL.ROI_BOX_HEAD.NAME": ("", "FastRCNNConvFCHead"),
+    "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the linter has to say.
+
+    Attributes:
+        level: "error" or "warning".
+        code: short name of the rule, e.g. "freeze-at".
+        key: the config key at fault.
+        message: what is wrong, with the value, and the remedy.
+    """
+
+    level: str
+    code: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.level} [{self.code}] {self.key}: {self.message}"
+
+
+def lint(
+    cfg: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    classes: Mapping[str, int] | None = None,
+    names: Mapping[str, Collection[str]] = NAMES,
+) -> list[Finding]:
+    """Everything that is wrong with a merged config.
+
+    Args:
+        facts: the converter's metadata of `MODEL.WEIGHTS`: depth, groups, width_per_group, stem_out_channels,
+            res2_out_channels, channel_order ("RGB" or "BGR"), pixel_mean and pixel_std (three numbers in that order,
+            range 0..255), stride_in_1x1. What is None or absent is not known and not checked. None: random weights.
+        classes: data set -> number of its classes, for the sets of `DATASETS` whose classes are known.
+        names: key -> the names that may stand there.
+    """
+    return [
+        *_names(cfg, names),
+        *_norms(cfg),
+        *_tuned_layers(cfg),
+        *_parts(cfg),
+        *(_mean_order(cfg) if (facts or {}).get("pixel_mean") is None else ()),
+        *(_weights(cfg, facts) if facts is not None else ()),
+        *_classes(cfg, classes or {}),
+        *_schedule(cfg),
+        *_rate(cfg),
+    ]
+
+
+def _error(code: str, key: str, message: str) -> Finding:
+    return Finding(ERROR, code, key, message)
+
+
+def _warning(code: str, key: str, message: str) -> Finding:
+    return Finding(WARNING, code, key, message)
+
+
+def _names(cfg: Mapping[str, Any], names: Mapping[str, Collection[str]]) -> Iterator[Finding]:
+    for key, known in names.items():
+        if (value := value_at(cfg, key)) not in known:
+            hint = nearest(value, known) or f"; known are {', '.join(sorted(filter(None, known)))}"
+            yield _error("name", key, f"'{value}' is registered nowhere{hint}")
+
+
+def _norms(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    keys = ["MODEL.RESNETS.NORM"] + ["MODEL.FPN.NORM"] * (cfg["MODEL"]["BACKBONE"]["NAME"] == FPN)
+    for key in keys:
+        norm = value_at(cfg, key)
+        if norm not in NORMS:
+            yield _error("norm", key, f"'{norm}' is no kind of norm{nearest(norm, NORMS)}")
+        elif norm == "SyncBN":
+            yield _warning(
+                "sync-bn", key,
+                f"in torch {torch.__version__} 'SyncBN' is torch's SyncBatchNorm, which needs GPUs (Detectron2's "
+                "was the naive one up to torch 1.5 only); the reference trains with naiveSyncBN",
+            )  # fmt: skip
+        elif norm == "FrozenBN":
+            yield _warning(
+                "frozen-bn", key, "'FrozenBN' is not tuned; the papers train every norm: set it to naiveSyncBN"
+            )
+    model = cfg["MODEL"]
+    if len(keys) > 1 and not model["FPN"]["NORM"] and model["RESNETS"]["NORM"] in TRAINED_NORMS:
+        yield _warning(
+            "fpn-norm", "MODEL.FPN.NORM",
+            f"it is empty; the papers normalise new layers too, and without it training may end in NaN: set it to "
+            f"{model['RESNETS']['NORM']}",
+        )  # fmt: skip
+
+
+def _tuned_layers(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    if (at := cfg["MODEL"]["BACKBONE"]["FREEZE_AT"]) != 0:
+        frozen = ", ".join(("the stem", "res2", "res3", "res4", "res5")[:at])
+        yield _warning("freeze-at", "MODEL.BACKBONE.FREEZE_AT", f"{at} freezes {frozen}; the papers tune all layers: 0")
+
+
+def _parts(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    model = cfg["MODEL"]
+    backbone, dilation = model["BACKBONE"]["NAME"], model["RESNETS"]["RES5_DILATION"]
+    heads = model["ROI_HEADS"]["NAME"] if model["META_ARCHITECTURE"] == "GeneralizedRCNN" else ""
+    if backbone == DILATED_C5 and dilation != 2:
+        yield _error("dilation", "MODEL.RESNETS.RES5_DILATION", f"{dilation}, but {backbone} has a dilated conv5: 2")
+    if dilation != 1 and backbone != DILATED_C5:
+        key = "MODEL.RESNETS.RES5_DILATION"
+        if backbone == FPN or heads.startswith("Res5"):
+            yield _error("dilation", key, f"{dilation} does not go with {backbone} and {heads}: set it to 1")
+        else:
+            yield _warning(
+                "dilation", key,
+                "stock DC5 lacks the 3x3 convolution that the papers' detector has behind conv5: set "
+                f"MODEL.BACKBONE.NAME to {DILATED_C5}",
+            )  # fmt: skip
+    if heads == "Res5ROIHeads":
+        yield _warning(
+            "extra-norm", "MODEL.ROI_HEADS.NAME", "the papers' C4 box head ends in a norm: Res5ROIHeadsExtraNorm"
+        )
+    box, mask = model["ROI_BOX_HEAD"], model["ROI_MASK_HEAD"]
+    if heads == "StandardROIHeads" and (box["NUM_CONV"] > 0 or box["NORM"]):
+        yield _warning(
+            "box-head", "MODEL.ROI_BOX_HEAD",
+            f"{box['NUM_CONV']} convolutions and norm '{box['NORM']}' are another detector than the papers' Table 5, "
+            "whose box head is two fc layers without norm: NUM_CONV 0, NUM_FC 2, NORM ''",
+        )  # fmt: skip
+    if model["MASK_ON"] and mask["NORM"]:
+        yield _warning(
+            "mask-head", "MODEL.ROI_MASK_HEAD.NORM", f"'{mask['NORM']}', but the papers' mask head has no norm: set ''"
+        )
+
+
+def _mean_order(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    """ImageNet's means differ enough by channel to tell in which order they were written."""
+    order, mean = cfg["INPUT"]["FORMAT"], list(cfg["MODEL"]["PIXEL_MEAN"])
+    if order in ("RGB", "BGR") and _close(mean, _IMAGENET_MEAN[::-1] if order == "RGB" else _IMAGENET_MEAN):
+        yield _error(
+            "mean-order", "MODEL.PIXEL_MEAN",
+            f"{mean} is in the order {order[::-1]}, but INPUT.FORMAT is {order}: set it to {mean[::-1]}",
+        )  # fmt: skip
+
+
+def _weights(cfg: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Finding]:
+    resnet = cfg["MODEL"]["RESNETS"]
+    shape = {
+        "depth": "DEPTH", "groups": "NUM_GROUPS", "width_per_group": "WIDTH_PER_GROUP",
+        "stem_out_channels": "STEM_OUT_CHANNELS", "res2_out_channels": "RES2_OUT_CHANNELS",
+    }  # fmt: skip
+    for name, key in shape.items():
+        if (fact := facts.get(name)) is not None and fact != resnet[key]:
+            what = f"{resnet[key]}, but the weights ({facts.get('arch', 'a ResNet')}) have {fact}"
+            yield _error("architecture", f"MODEL.RESNETS.{key}", f"{what}: set it to {fact}, or give other weights")
+    stride = facts.get("stride_in_1x1")
+    if stride is not None and resnet["DEPTH"] >= 50 and bool(stride) != bool(resnet["STRIDE_IN_1X1"]):
+        where = "1x1 (MSRA's rule)" if stride else "3x3 (MoCo's and torchvision's rule)"
+        yield _error(
+            "stride", "MODEL.RESNETS.STRIDE_IN_1X1",
+            f"{resnet['STRIDE_IN_1X1']}, but the weights have the stride in the {where}: set it to {bool(stride)}",
+        )  # fmt: skip
+    order, trained = cfg["INPUT"]["FORMAT"], facts.get("channel_order")
+    if trained is None:
+        yield _warning(
+            "weights-facts", "MODEL.WEIGHTS",
+            "the file does not say the channel order, mean and std that its weights were trained with: check "
+            "INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD yourself",
+        )  # fmt: skip
+        return
+    if trained != order:
+        yield _error("channel-order", "INPUT.FORMAT", f"{order}, but the weights were trained on {trained}: set it so")
+    for name, code in (("pixel_mean", "mean"), ("pixel_std", "std")):
+        given, fact = list(cfg["MODEL"][name.upper()]), facts.get(name)
+        if fact is not None and not _close(given if order == trained else given[::-1], fact):
+            yield _error(
+                code, f"MODEL.{name.upper()}", f"{given}, but the weights were trained with {trained} {list(fact)}"
+                ": set it so"
+            )  # fmt: skip
+
+
+def _classes(cfg: Mapping[str, Any], classes: Mapping[str, int]) -> Iterator[Finding]:
+    given = cfg["MODEL"]["ROI_HEADS"]["NUM_CLASSES"]
+    for name, count in classes.items():
+        if count != given:
+            key = "MODEL.ROI_HEADS.NUM_CLASSES"
+            yield _error(
+                "classes", key, f"NUM_CLASSES is {given}, but data set '{name}' has {count} classes: set it so"
+            )
+
+
+def _schedule(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    solver = cfg["SOLVER"]
+    steps, end = list(solver["STEPS"]), solver["MAX_ITER"]
+    if solver["LR_SCHEDULER_NAME"] == "WarmupMultiStepLR":
+        if steps != sorted(set(steps)):
+            yield _error("steps", "SOLVER.STEPS", f"{tuple(steps)} must rise")
+        if late := [step for step in steps if step >= end]:
+            yield _error(
+                "steps", "SOLVER.STEPS",
+                f"{tuple(late)} would never come, SOLVER.MAX_ITER is {end}: move the steps with it, or leave them out",
+            )  # fmt: skip
+    if solver["WARMUP_ITERS"] > end:
+        yield _error(
+            "warm-up", "SOLVER.WARMUP_ITERS", f"{solver['WARMUP_ITERS']} is more than SOLVER.MAX_ITER {end}: shorten it"
+        )
+
+
+def _rate(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    batch, rate = cfg["SOLVER"]["IMS_PER_BATCH"], cfg["SOLVER"]["BASE_LR"]
+    expected = RATE * batch / BATCH
+    if abs(rate - expected) > 0.01 * expected:
+        yield _warning(
+            "learning-rate", "SOLVER.BASE_LR",
+            f"{rate:g} for {batch} images per batch; the papers' rule ({RATE} for {BATCH}, linear) gives {expected:g}. "
+            "For another batch than a config's let --auto-scale move rate, iterations, steps and warm-up together",
+        )  # fmt: skip
+
+
+_IMAGENET_MEAN = (123.675, 116.280, 103.530)  # RGB
+
+
+def _close(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Equal up to the digits that people write."""
+    return len(a) == len(b) and all(abs(x - y) <= 0.005 * abs(y) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,36 @@
+"""What Detectron2's registries hold, by the config key that names one of their entries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+)
+from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
+from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
+
+from transfer.engines.d2.heads import register_heads
+
+_REGISTRIES = {
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
+    "MODEL.RPN.HEAD_NAME": RPN_HEAD_REGISTRY,
+    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+}
+_UNREGISTERED = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",), "MODEL.ROI_BOX_HEAD.NAME": ("",)}
+
+
+def part_names() -> Mapping[str, Collection[str]]:
+    """Key -> the names that may stand there, with this project's heads and whatever the user has registered."""
+    register_heads()
+    return {key: (*(n for n, _ in r), *_UNREGISTERED.get(key, ())) for key, r in _REGISTRIES.items()}

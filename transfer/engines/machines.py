@@ -1,0 +1,129 @@
+"""Several machines: their processes become one group before an engine starts, as under torchrun.
+
+An engine runs in whatever process group it finds, so `--num-machines` means the same on both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+from pretrain.runtime import dist
+from transfer.engines.base import EngineError
+
+
+@dataclass(frozen=True)
+class Machines:
+    """This machine among those of a run.
+
+    Attributes:
+        count: machines, each with the same number of processes.
+        rank: of this one, 0 <= rank < count; the process group meets on machine 0.
+        url: `tcp://host:port` of machine 0; needed if there is more than one.
+
+    Raises:
+        EngineError: values that do not go together.
+    """
+
+    count: int = 1
+    rank: int = 0
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.rank < self.count:
+            raise EngineError(
+                f"--machine-rank {self.rank} of --num-machines {self.count}: machines are numbered from 0 to N - 1"
+            )
+        if self.count > 1 and not re.fullmatch(r"tcp://[^:/]+:\d+", self.url):
+            raise EngineError(
+                f"--dist-url '{self.url}': {self.count} machines need tcp://HOST:PORT, the same on each, where HOST is "
+                "the one with --machine-rank 0"
+            )
+
+    def start(self, processes: int, tool: Callable[..., int], *args: Any) -> int:
+        """Runs `tool(*args)` in so many processes of this machine, each with the environment that torchrun sets.
+
+        Returns:
+            The exit code of the first process that failed (the others are ended), or 0.
+
+        Raises:
+            EngineError: torchrun has started this process already; or a process died of an exception or a signal.
+        """
+        if "LOCAL_RANK" in os.environ:
+            raise EngineError("under torchrun the machines are torchrun's to number: drop --num-machines")
+        if processes < 1:
+            raise EngineError(f"--num-gpus {processes}: each machine needs a process")
+        try:
+            mp.spawn(_enter, args=(self, processes, tool, args), nprocs=processes)
+        except mp.ProcessExitedException as error:
+            if error.signal_name is None:
+                return error.exit_code
+            raise EngineError(f"a process of machine {self.rank} was ended by {error.signal_name}") from error
+        except mp.ProcessRaisedException as error:
+            raise EngineError(f"a process of machine {self.rank} failed:{error}") from error
+        return 0
+
+
+def _enter(
+    local_rank: int, machines: Machines, processes: int, tool: Callable[..., int], args: tuple[Any, ...]
+) -> None:
+    host, port = machines.url.removeprefix("tcp://").rsplit(":", 1)
+    os.environ |= {
+        "MASTER_ADDR": host,
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(machines.count * processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "RANK": str(machines.rank * processes + local_rank),
+        "LOCAL_RANK": str(local_rank),
+    }
+    if code := tool(*args):
+        raise SystemExit(code)
+
+
+def rank_to_be() -> int:
+    """This process's rank in the group that it is going to join; 0 if there is none."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def join(device: str) -> None:
+    """Joins the process group that the environment describes, if there is one: nccl on GPUs, gloo on CPUs.
+
+    Args:
+        device: MODEL.DEVICE.
+
+    Raises:
+        EngineError: this process has no GPU to itself, or the others cannot be reached.
+    """
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
+    if on_gpu and dist.local_rank() >= torch.cuda.device_count():
+        raise EngineError(f"process {dist.local_rank()} has no GPU, there are {torch.cuda.device_count()}: start fewer")
+    try:
+        dist.init_from_env("cuda" if on_gpu else "cpu")
+    except torch.distributed.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise EngineError(f"cannot join the process group at {where}: {error}") from error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of several processes and machines, for a tool's command line."""
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per machine (default: 1)")
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="of this machine: 0 to N - 1")
+    parser.add_argument("--dist-url", default="", metavar="tcp://HOST:PORT", help="of machine 0; the same everywhere")
+
+
+def start(tool: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Runs a tool as its parsed options say: here, or once per process of this machine; returns the exit code.
+
+    Raises:
+        EngineError: see `Machines`.
+    """
+    machines = Machines(args.num_machines, args.machine_rank, args.dist_url)
+    return tool(args) if machines.count == 1 else machines.start(args.num_gpus, tool, args)

@@ -1,0 +1,26 @@
+"""What a network sees in training, as plain arrays: the same on both engines, for pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TrainingInput:
+    """One augmented training image with its objects.
+
+    Attributes:
+        file_name: of the image that it was made from.
+        image: (h, w, 3) uint8, RGB whatever order the network takes.
+        boxes: (M, 4) float, XYXY pixels of `image`.
+        labels: (M,) int, contiguous category ids.
+        masks: (M, h, w) bool, or None without MODEL.MASK_ON.
+    """
+
+    file_name: str
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None

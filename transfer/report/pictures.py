@@ -1,0 +1,125 @@
+"""Pictures for looking at data and detections: boxes, masks and names on images, contact sheets, PR curves."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What to draw on one image.
+
+    Attributes:
+        boxes: (M, 4) XYXY pixels of the image.
+        labels: (M,) contiguous category ids.
+        scores: (M,), or None for ground truth, which is drawn dashed.
+        masks: (M, h, w) bool, or None.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+    masks: np.ndarray | None = None
+
+
+def colour(category: int) -> Colour:
+    """A category's colour, the same in every picture; neighbours are far apart."""
+    r, g, b = colorsys.hsv_to_rgb((category * 0.61803) % 1, 0.75, 1.0)
+    return int(255 * r), int(255 * g), int(255 * b)
+
+
+def draw(image: np.ndarray, objects: Objects, names: Sequence[str], long_edge: int = 640) -> Image.Image:
+    """The image with its objects, scaled so that its longer edge has `long_edge` pixels.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        names: of the categories.
+    """
+    scale = long_edge / max(image.shape[:2])
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    pixels = image.astype(np.float32)
+    for i, mask in enumerate(objects.masks if objects.masks is not None else ()):
+        pixels[mask] = 0.55 * pixels[mask] + 0.45 * np.array(colour(int(objects.labels[i])), np.float32)
+    canvas = Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
+    pen = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=14)
+    order = range(len(objects.boxes)) if objects.scores is None else np.argsort(objects.scores, kind="stable")
+    for i in order:  # the surest on top
+        category = int(objects.labels[i])
+        x0, y0, x1, y1 = (float(v) * scale for v in objects.boxes[i])
+        if objects.scores is None:
+            _dashed(pen, (x0, y0, x1, y1), colour(category))
+        else:
+            pen.rectangle((x0, y0, x1, y1), outline=colour(category), width=2)
+        words = names[category] if objects.scores is None else f"{names[category]} {objects.scores[i]:.2f}"
+        left, top, right, bottom = pen.textbbox((0, 0), words, font=font)
+        width, height = right - left + 6, bottom - top + 6
+        x, y = max(0.0, min(x0, size[0] - width)), y0 - height if y0 >= height else min(y0, size[1] - height)
+        pen.rectangle((x, y, x + width - 1, y + height - 1), fill=(0, 0, 0))
+        pen.text((x + 3 - left, y + 3 - top), words, fill=colour(category), font=font)
+    return canvas
+
+
+def _dashed(pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float], ink: Colour, dash: int = 8) -> None:
+    x0, y0, x1, y1 = box
+    for a, b in (((x0, y0), (x1, y0)), ((x1, y0), (x1, y1)), ((x0, y1), (x1, y1)), ((x0, y0), (x0, y1))):
+        length = max(abs(b[0] - a[0]), abs(b[1] - a[1]))
+        for start in np.arange(0, length, 1.6 * dash):
+            part = [start / max(length, 1e-6), min(start + dash, length) / max(length, 1e-6)]
+            ends = [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for t in part]
+            pen.line(ends, fill=ink, width=2)
+
+
+def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str] = (), gap: int = 8) -> Image.Image:
+    """Pictures in rows, on white; `heads` stand over the columns."""
+    columns = max(map(len, rows))
+    widths = [max(row[c].width for row in rows if c < len(row)) for c in range(columns)]
+    heights = [max(picture.height for picture in row) for row in rows]
+    top = 28 if heads else 0
+    canvas = Image.new("RGB", (sum(widths) + gap * (columns + 1), top + sum(heights) + gap * (len(rows) + 1)), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
+    for c, words in enumerate(heads):
+        pen.text((gap + sum(widths[:c]) + gap * c, 6), words, fill="black", font=font)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            canvas.paste(picture, (gap + sum(widths[:c]) + gap * c, top + gap + sum(heights[:r]) + gap * r))
+    return canvas
+
+
+def precision_recall(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], scores: Mapping[str, float], title: str, path: Path
+) -> None:
+    """A PNG with a small plot per class: precision over recall at IoU .5.
+
+    Args:
+        curves: name -> (recall, precision), in [0, 1].
+        scores: name -> AP50 in percent, for the plots' titles.
+    """
+    columns = min(5, max(1, len(curves)))
+    lines = -(-max(1, len(curves)) // columns)
+    figure = Figure(figsize=(2.3 * columns, 2.1 * lines + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for ax in axes.flat[len(curves) :]:
+        ax.axis("off")
+    for ax, (name, (recall, precision)) in zip(axes.flat, curves.items(), strict=False):
+        ax.plot(recall, precision, linewidth=1.6, color="#2563eb")
+        ax.fill_between(recall, precision, alpha=0.12, color="#2563eb")
+        ax.set(xlim=(0, 1), ylim=(0, 1.02))
+        ax.set_title(f"{name}  {scores[name]:.1f}", fontsize=9)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("recall", fontsize=9)
+    figure.supylabel("precision", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,122 @@
+"""From a config, or from a finished run, to pictures: training inputs, ground truth, detections, PR curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask as mask_util
+from fvcore.common.config import CfgNode
+from PIL import Image, ImageOps
+
+from pretrain.runtime.config import ConfigError
+from transfer.data import catalog
+from transfer.data.catalog import DatasetSpec, Record
+from transfer.engines.evaluators import predictions_file
+from transfer.engines.preview import TrainingInput
+from transfer.evaluation.coco_ap import coco_average_precision
+from transfer.evaluation.predictions import ImageDetections, load_coco_json
+from transfer.evaluation.voc_ap import voc_average_precision
+from transfer.report.gallery import choose
+from transfer.report.pictures import Objects, draw, precision_recall, sheet
+
+COLUMNS = 4
+
+
+def training_inputs(inputs: Iterable[TrainingInput], names: Sequence[str], path: Path) -> None:
+    """A sheet of augmented training images with their objects.
+
+    Args:
+        names: of the categories.
+        path: PNG to write.
+    """
+    _save([draw(x.image, Objects(x.boxes, x.labels, None, x.masks), names) for x in inputs], path)
+
+
+def ground_truth(spec: DatasetSpec, count: int, path: Path) -> None:
+    """A sheet of `count` annotated images, evenly spaced in the set's order."""
+    names = catalog.class_names(spec)
+    _save([draw(_pixels(record), _annotated(record), names) for record in choose(catalog.load(spec), count)], path)
+
+
+def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path: Path) -> None:
+    """A sheet of test images: annotated beside detected with a score of at least `threshold`.
+
+    Args:
+        run: folder of a finished run.
+
+    Raises:
+        ConfigError: the run kept no detections of this set.
+    """
+    found = {d.image_id: d for d in _load(spec, run)}
+    names = catalog.class_names(spec)
+    rows = []
+    for record in choose(catalog.load(spec), count):
+        pixels = _pixels(record)
+        shown = _surest(found.get(record["image_id"]), threshold)
+        rows.append([draw(pixels, _annotated(record), names), draw(pixels, shown, names)])
+    sheet(rows, ["annotated", f"detected, score from {threshold:g}"]).save(path)
+
+
+def curves(spec: DatasetSpec, run: Path, path: Path) -> None:
+    """Precision over recall at IoU .5 for every class."""
+    found, names = _load(spec, run), catalog.class_names(spec)
+    if spec.format == "voc":
+        assert spec.year is not None
+        result = voc_average_precision(catalog.load(spec), found, names, spec.year)
+        scores = {name: result.per_class[name]["AP50"] for name in names}
+        precision_recall(result.curves, scores, f"{spec.name}, AP50 {result.AP50:.1f}", path)
+        return
+    assert spec.json_file is not None
+    boxes = coco_average_precision(spec.json_file, found)
+    scores = {name: 100 * float(precision.mean()) for name, (_, precision) in boxes.curves.items()}
+    precision_recall(boxes.curves, scores, f"{spec.name}, box AP50 {boxes.AP50:.1f}", path)
+
+
+def evaluated_sets(cfg: CfgNode) -> list[DatasetSpec]:
+    return catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS)
+
+
+def _load(spec: DatasetSpec, run: Path) -> list[ImageDetections]:
+    path = run / predictions_file(spec.name)
+    if not path.is_file():
+        raise ConfigError(f"'{run}' has no {path.name}; give the folder of a run that was evaluated on '{spec.name}'")
+    return load_coco_json(path, catalog.category_ids(spec))
+
+
+def _save(pictures: Sequence[Image.Image], path: Path) -> None:
+    if not pictures:
+        raise ConfigError("there is no image to draw: no image of the set has an object")
+    sheet([pictures[i : i + COLUMNS] for i in range(0, len(pictures), COLUMNS)]).save(path)
+
+
+def _pixels(record: Record) -> np.ndarray:
+    with Image.open(record["file_name"]) as file:
+        return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+
+
+def _annotated(record: Record) -> Objects:
+    objects = [a for a in record["annotations"] if not a.get("iscrowd")]
+    boxes = np.array([a["bbox"] for a in objects]).reshape(-1, 4)
+    masks = None
+    if objects and all("segmentation" in a for a in objects):
+        masks = np.array([_mask(a["segmentation"], record) for a in objects])
+    return Objects(boxes, np.array([a["category_id"] for a in objects], int), None, masks)
+
+
+def _mask(segmentation: object, record: Record) -> np.ndarray:
+    if isinstance(segmentation, list):
+        rles = mask_util.frPyObjects(segmentation, record["height"], record["width"])
+        segmentation = mask_util.merge(rles)
+    return mask_util.decode(segmentation).astype(bool)
+
+
+def _surest(found: ImageDetections | None, threshold: float) -> Objects:
+    if found is None:
+        return Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    keep = np.flatnonzero(found.scores >= threshold)
+    masks = None
+    if found.masks is not None and len(keep):
+        masks = np.array([mask_util.decode(found.masks[int(i)]) for i in keep]).astype(bool)
+    return Objects(found.boxes[keep], found.classes[keep], found.scores[keep], masks)
