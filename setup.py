@@ -29,9 +29,12 @@ setup(
         "tqdm>=4.66",
         "tensorboard>=2.14",
         "matplotlib>=3.8",
+        "scipy>=1.11",
+        "safetensors>=0.4",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm"],
+        "dev": ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm", "submitit>=1.5"],
+        "cluster": ["submitit>=1.5"],  # trials side by side, and on SLURM
         "detectron2": [f"detectron2 @ git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"],
     },
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,42 +12,65 @@ from pathlib import Path
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.preempt import REQUEUE_STATUS
 from transfer.data.catalog import DatasetError
 from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
 from transfer.report.tables import text_table
-from transfer.trials.aggregate import AggregateError
+from transfer.trials.describe import describe, problems
 from transfer.trials.experiment import load_experiment
-from transfer.trials.reproduce import Plan, describe, run
-from transfer.trials.stages import StageError
+from transfer.trials.launch import LAUNCHERS, Launcher, parse_options, run
+from transfer.trials.lock import LockError
+from transfer.trials.reproduce import KINDS, Plan
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("experiment", metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours")
     p.add_argument("--output-dir", metavar="DIR", help="default: what the file says")
     p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="run these rows only")
+    p.add_argument("--only", nargs="+", default=[], metavar="STAGE", help=f"run these only: {', '.join(KINDS)}")
+    p.add_argument("--trials", type=int, metavar="N", help="per row; default: what the file says")
     p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per trial")
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch of the fine-tunings")
-    p.add_argument("--dry-run", action="store_true", help="print the plan, and what is missing; run nothing")
-    args = p.parse_args(argv)
+    p.add_argument("--launcher", default="local", choices=LAUNCHERS, help="here, or as a SLURM job array")
+    p.add_argument("--jobs", type=int, default=0, metavar="N", help="side by side; default: as GPUs allow")
+    p.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. partition=gpu timeout_min=1440")
+    p.add_argument("--dry-run", action="store_true", help="print plan, commands, cost and what is missing; run nothing")
+    return p.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
     setup_logging(None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
     try:
-        experiment, engine = load_experiment(args.experiment, args.output_dir), select(args.engine)
-        plan = Plan(experiment, engine, Path(__file__).parent, args.num_gpus, args.auto_scale)
+        launcher = Launcher(args.launcher, args.jobs, parse_options(args.slurm))
+        experiment, engine = load_experiment(args.experiment, args.output_dir, args.trials), select(args.engine)
+        plan = Plan(
+            experiment,
+            engine,
+            Path(__file__).parent,
+            args.num_gpus,
+            args.auto_scale,
+            tuple(args.rows),
+            tuple(args.only),
+        )
         if args.dry_run:
             print(describe(plan))
             return 0
-        run(plan)
+        outcomes = run(plan, launcher)
         print(text_table(plan))
         print(f"\nreport: {write_report(plan)}")
-    except (
-        AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, StageError,
-    ) as error:  # fmt: skip
+    except (CheckpointError, ConfigError, DatasetError, EngineError, LockError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    for line in problems(outcomes):
+        print(f"error: {line}", file=sys.stderr)
+    states = {outcome.state for outcome in outcomes}
+    return REQUEUE_STATUS if "stopped" in states else 0 if states <= {"done"} else 2
 
 
 if __name__ == "__main__":

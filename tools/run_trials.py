@@ -18,9 +18,11 @@ from transfer.engines import machines
 from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 from transfer.trials.aggregate import AggregateError
-from transfer.trials.run import AGGREGATE_FILE, run_trials
+from transfer.trials.run import AGGREGATE_FILE, TrialsFailed, run_trial, run_trials
 
-EXPECTED = (AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError)
+EXPECTED = (
+    AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError, TrialsFailed,
+)  # fmt: skip
 
 
 def one(args: argparse.Namespace) -> int:
@@ -31,6 +33,11 @@ def one(args: argparse.Namespace) -> int:
         engine = select(args.engine)
         opts, notes = scaled_options(args.config_file, args.opts, engine.defaults(), args.auto_scale)
         machines.join(load_config(args.config_file, opts, engine.defaults()).MODEL.DEVICE)
+        if args.only_seed is not None:
+            trial = run_trial(engine, args.config_file, opts, args.output_dir, args.only_seed, args.num_gpus, notes)
+            if dist.is_main():
+                print("  ".join(f"{name} {value:.2f}" for name, value in trial.metrics.items()))
+            return 0
         row = run_trials(engine, args.config_file, opts, args.output_dir, seeds, args.num_gpus, notes)
         if dist.is_main():
             print(f"{'metric':<24}{'mean':>8}{'std':>8}   each of {len(row.seeds)} trials ({row.engine})")
@@ -52,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--output-dir", required=True, metavar="DIR", help="one sub-folder per trial, and trials.json")
     p.add_argument("--trials", type=int, default=5, metavar="N", help="default: 5, as in the papers")
     p.add_argument("--first-seed", type=int, default=1, metavar="S", help="trials have seeds S, S+1, ... (default: 1)")
+    p.add_argument("--only-seed", type=int, metavar="S", help="one trial, without the row: to run trials side by side")
     p.add_argument("--engine", default="auto", choices=CHOICES)
     machines.add_arguments(p)
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch; see tools/train_net.py")

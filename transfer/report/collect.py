@@ -19,6 +19,7 @@ from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest
 from transfer.trials.aggregate import Aggregate, AggregateError, Statistic, aggregate
 from transfer.trials.experiment import PROTOCOLS, Row
+from transfer.trials.failure import read_failure
 from transfer.trials.reproduce import TRUNK, Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
@@ -61,7 +62,8 @@ class RowReport:
         pretrain: name of the experiment's pre-training behind it, if any.
         seeds: one trial each, whether or not it is there.
         results: the finished trials, in the order of their seeds.
-        started: seeds of trials that have begun and are not finished.
+        started: seeds of trials that have begun and are neither finished nor failed.
+        failed: seed -> why that trial failed. A row with one is never averaged.
         aggregate: mean and spread; None unless every trial is there and they belong together.
         published: `metric_key` -> published number, in points.
         problems: why the row is not to be trusted, or not averaged, beside trials that are missing.
@@ -81,14 +83,16 @@ class RowReport:
     started: tuple[int, ...] = ()
     pretrain: str | None = None
     folder: Path = Path()
+    failed: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
-        """`5 trials`, or how many there are of how many: `3 of 5 trials, 1 more started`."""
+        """`5 trials`, or how many there are of how many: `3 of 5 trials, 1 failed, 1 more started`."""
         n = len(self.seeds)
         if self.aggregate is not None:
             return _trials(self.aggregate.seeds)
-        more = f", {len(self.started)} more started" if self.started else ""
+        more = f", {len(self.failed)} failed" if self.failed else ""
+        more += f", {len(self.started)} more started" if self.started else ""
         return f"{len(self.results)} of {_trials(self.seeds)}{more}" if len(self.results) < n else "not averaged"
 
     def statistic(self, metric: str) -> Statistic | None:
@@ -158,6 +162,7 @@ def collect(plan: Plan) -> ExperimentReport:
     """
     e = plan.experiment
     words = ["python", "tools/reproduce.py", str(e.path), "--output-dir", str(e.output), "--engine", plan.engine.name]
+    words += ["--trials", str(e.trials)]
     if plan.num_gpus != 1:
         words += ["--num-gpus", str(plan.num_gpus)]
     if plan.auto_scale is not None:
@@ -181,9 +186,13 @@ def collect(plan: Plan) -> ExperimentReport:
 def _row(plan: Plan, row: Row) -> RowReport:
     folder, seeds = plan.row_folder(row), tuple(plan.experiment.seeds)
     problems: list[str] = []
-    results, started = [], []
+    results, started, failed = [], [], dict[int, str]()
     for seed in seeds:
         trial = trial_folder(folder, seed)
+        if (reason := read_failure(trial)) is not None:
+            failed[seed] = reason
+            problems.append(f"seed {seed} failed: {reason}")
+            continue
         if not (trial / FILE_NAME).is_file():
             started += [seed] if (trial / "metrics.jsonl").is_file() else []
             continue
@@ -192,7 +201,8 @@ def _row(plan: Plan, row: Row) -> RowReport:
             results.append(result if plan.experiment.probe is None else _probed(plan, row, seed, result))
         except ValueError as error:
             problems.append(str(error))
-    mean = _aggregate(folder / AGGREGATE_FILE, results, seeds, problems)
+    mean = None if failed else _aggregate(folder / AGGREGATE_FILE, results, seeds, problems)
+    problems += _earlier_failures(plan, row)
     problems += _differences(plan, row, results)
     weights = f"pre-training '{row.pretrain}'" if row.pretrain else row.file.name if row.file else "random"
     return RowReport(
@@ -208,7 +218,19 @@ def _row(plan: Plan, row: Row) -> RowReport:
         started=tuple(started),
         pretrain=row.pretrain,
         folder=folder,
+        failed=failed,
     )
+
+
+def _earlier_failures(plan: Plan, row: Row) -> list[str]:
+    """What went wrong before the row's trials: in its pre-training or the conversion of its weights."""
+    folders = {plan.experiment.output / "converted" / (row.pretrain or row.slug): "conversion"}
+    if row.pretrain is not None:
+        seeds = [None] if plan.experiment.probe is None else plan.experiment.seeds
+        for seed in seeds:
+            which = f"pre-training '{row.pretrain}'" + ("" if seed is None else f", seed {seed},")
+            folders[plan.pretrain_folder(row.pretrain, seed)] = which
+    return [f"{what} failed: {why}" for path, what in folders.items() if (why := read_failure(path)) is not None]
 
 
 def _probed(plan: Plan, row: Row, seed: int, result: RunResult) -> RunResult:

@@ -48,7 +48,12 @@ _STYLE: Any = {  # Any: the stubs know each key by name
 
 @dataclass(frozen=True)
 class Dots:
-    """One row in one metric. `label`: what stands at the right, e.g. `81.5 ± 0.2` or `3 of 5 trials`."""
+    """One row in one metric.
+
+    Attributes:
+        label: what stands at the right, e.g. `81.5 ± 0.2` or `3 of 5 trials`.
+        interval: of the mean.
+    """
 
     name: str
     colour: int
@@ -57,6 +62,7 @@ class Dots:
     std: float | None
     published: float | None
     label: str
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,22 @@ class Line:
     points: Sequence[tuple[float, float]]
 
 
+@dataclass(frozen=True)
+class Slope:
+    """One row under two schedules; of published numbers or of ours."""
+
+    colour: int
+    left: float
+    right: float
+    published: bool
+
+
 def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
-    """Each trial a dot, mean and std as a bar, the published number a hollow diamond. `prefix` makes ids unique."""
+    """Each trial a dot, mean and std as a bar, the interval a thin line, the published number a hollow diamond.
+
+    Args:
+        prefix: makes ids unique.
+    """
     top, pitch, bottom = 8, 44, 30
     height = top + pitch * len(rows) + bottom
     with matplotlib.rc_context(_STYLE):
@@ -100,6 +120,8 @@ def _dots_row(ax: Axes, i: int, row: Dots) -> None:
         low, high = _bar(row)
         ax.plot([low, high], [y, y], color=colour, alpha=0.28, linewidth=9, solid_capstyle="butt", zorder=2)
         ax.plot([row.mean, row.mean], [y - 0.17, y + 0.17], color=colour, linewidth=2.2, zorder=3)
+        if row.interval is not None:
+            ax.plot(row.interval, [y, y], "|-", color=colour, linewidth=1.2, ms=8, mew=1.2, zorder=3)
     ax.plot(row.values, [y] * len(row.values), "o", color=colour, ms=5.5, mec=_CARD, mew=0.8, alpha=0.9, zorder=4)
     if row.published is not None:
         ax.plot([row.published], [y], "D", mfc="none", mec=_TEXT, mew=1.3, ms=7.5, zorder=5)
@@ -123,6 +145,40 @@ def curves(lines: Sequence[Line], x_label: str, alt: str, prefix: str, start_at_
         ax.grid(axis="y")
         ax.set_axisbelow(True)
         return _inline(figure, alt, prefix)
+
+
+def slopes(lines: Sequence[Slope], ends: tuple[str, str], alt: str, prefix: str) -> Markup:
+    """A line per row from its value on the left to that on the right; the legend is the page's."""
+    with matplotlib.rc_context(_STYLE):
+        figure, ax = _axes(340, 300, left=46, right=46, top=10, bottom=28)
+        low, high = _limits([v for line in lines for v in (line.left, line.right)])
+        ax.set_ylim(low, high)
+        ax.set_xlim(0, 1)
+        ax.set_xticks([0, 1], ends)
+        ax.set_yticks([])
+        ax.tick_params(length=0, pad=7)
+        ax.spines["right"].set_visible(True)
+        for line in lines:
+            colour, dashes = _ROWS[line.colour % N_COLOURS], "--" if line.published else "-"
+            marker = "D" if line.published else "o"
+            face = "none" if line.published else colour
+            values = (line.left, line.right)
+            ax.plot((0, 1), values, dashes, color=colour, marker=marker, mfc=face, lw=1.6, ms=6, clip_on=False)
+        for x, align, shift in ((0, "right", -0.04), (1, "left", 0.04)):
+            placed = _apart([(line.right if x else line.left, line.colour) for line in lines], (high - low) / 18)
+            for y, value, row in placed:
+                words = f"{value:.1f}"
+                ax.text(x + shift, y, words, ha=align, va="center", color=_ROWS[row % N_COLOURS], parse_math=False)
+        return _inline(figure, alt, prefix)
+
+
+def _apart(values: Sequence[tuple[float, int]], least: float) -> list[tuple[float, float, int]]:
+    """(where to write it, value, colour), upwards, no two nearer than `least`."""
+    placed: list[tuple[float, float, int]] = []
+    for value, colour in sorted(set(values)):
+        y = value if not placed else max(value, placed[-1][0] + least)
+        placed.append((y, value, colour))
+    return placed
 
 
 def points(curve: Curve, name: str, at_most: int = 120) -> tuple[list[tuple[float, float]], int]:
@@ -153,7 +209,7 @@ def _bar(row: Dots) -> tuple[float, ...]:
 
 def _extent(row: Dots) -> list[float]:
     """All that is drawn of a row, sorted."""
-    return sorted(v for v in (*row.values, row.published, *_bar(row)) if v is not None)
+    return sorted(v for v in (*row.values, row.published, *_bar(row), *(row.interval or ())) if v is not None)
 
 
 def near_enough(rows: Sequence[Dots], gap: float = 8.0) -> list[Dots]:

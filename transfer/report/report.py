@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 from pretrain.runtime import checkpoint
-from transfer.report import details, summary, tables
+from transfer.report import details, latex, summary, tables
 from transfer.report.collect import ExperimentReport, collect
 from transfer.report.markup import Markup, join
 from transfer.trials.reproduce import Plan
@@ -17,6 +17,7 @@ REPORT = "report.html"
 
 _TITLES = {
     "results": "Results",
+    "versus": "Against the baseline",
     "trials": "Every trial",
     "learning": "Learning curves",
     "classes": "Classes",
@@ -28,7 +29,7 @@ _TITLES = {
 
 
 def write_report(plan: Plan) -> Path:
-    """Writes `report.html`, `table.md`, `table.csv` and `table.json` to the experiment's folder, each atomically.
+    """Writes `report.html` and `table.{md,csv,json,tex}` to the experiment's folder, each atomically.
 
     The page opens from disk: no network, no script. Rows that are unfinished are shown as such.
 
@@ -42,6 +43,7 @@ def write_report(plan: Plan) -> Path:
     checkpoint.save_json(tables.to_json(report), out / "table.json")
     _save(tables.markdown(report), out / "table.md")
     _save(tables.to_csv(report), out / "table.csv")
+    _save(latex.table(report), out / "table.tex")
     _save(page(plan, report), out / REPORT)
     return out / REPORT
 
@@ -50,6 +52,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
     """The page as HTML."""
     sections: dict[str, Markup | None] = {
         "results": summary.table(report),
+        "versus": summary.versus(report),
         "trials": summary.trials(report),
         "learning": summary.learning(report),
         "classes": details.classes(report),

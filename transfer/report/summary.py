@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from transfer.report.collect import Curve, ExperimentReport, RowReport, metric_label
 from transfer.report.figures import Dots, Line, curves, dots, near_enough, points
 from transfer.report.markup import Markup, join, named, section, tag
-from transfer.report.tables import RULE, Cell, caption, cell, signed, verdicts
+from transfer.report.tables import GREEN, RULE, Cell, caption, cell, comparisons, signed, verdicts
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -67,6 +67,9 @@ def _cell(report: ExperimentReport, row: RowReport, metric: str) -> Markup:
     if c.statistic is not None:
         mean: object = tag("span", f"{c.statistic.mean:.1f}", class_="mean")
         std = None if c.statistic.std is None else tag("span", f" ± {c.statistic.std:.1f}", class_="std")
+        if c.gain is not None:
+            better = "gain better" if round(c.gain, 1) >= GREEN else "gain"
+            std = join([std, tag("span", f" ({signed(c.gain, MINUS)})", class_=better)])
     else:
         values = row.values(metric)
         mean, std = tag("span", "–", class_="mean"), None
@@ -77,17 +80,13 @@ def _cell(report: ExperimentReport, row: RowReport, metric: str) -> Markup:
 
 def _small_print(c: Cell) -> list[Markup]:
     lines = []
+    if c.interval is not None:
+        lines.append(tag("small", "95% {:.1f} to {:.1f}".format(*c.interval)))
     if c.published is not None:
         gap = "" if c.gap is None else f" ({signed(c.gap, MINUS)})"
-        mark = {"within": "✓", "outside": "≠"}.get(c.verdict.status) if c.verdict else None
-        verdict = None
-        if mark and c.verdict:
-            verdict = tag(
-                "span", mark, class_="mark", title=c.verdict.text, role="img", aria_label=c.verdict.status + " noise"
-            )
-        lines.append(tag("small", f"published {c.published:.1f}{gap}", verdict))
-    if c.gain is not None:
-        lines.append(tag("small", f"{signed(c.gain, MINUS)} vs baseline"))
+        lines.append(tag("small", f"published {c.published:.1f}{gap}"))
+    if c.verdict is not None:
+        lines.append(tag("small", c.verdict.words, class_="outside" if c.verdict.outside else None))
     return lines
 
 
@@ -96,14 +95,34 @@ def _judgement(report: ExperimentReport) -> Markup | None:
     if not judged:
         return None
     within = sum(v.status == "within" for _, _, v in judged)
-    outside = [tag("li", f"{row.name}, {metric_label(m)}: {v.text}") for row, m, v in judged if v.status == "outside"]
-    counts = f"✓ within noise of the published number: {within} of {len(judged)}; ≠ beyond it: {len(outside)}"
-    return join(
-        [
-            tag("p", f"{counts}. Judged {RULE}.", class_="small after"),
-            tag("ul", *outside, class_="notes small") if outside else None,
-        ]
+    counts = f"Within noise of the published number: {within} of {len(judged)}"
+    return tag("p", f"{counts}, judged {RULE}.", class_="small after")
+
+
+def versus(report: ExperimentReport) -> Markup | None:
+    """Every row against the baseline: difference, its interval, Welch's t-test, effect size."""
+    tested = comparisons(report)
+    if not tested:
+        return None
+    heads = ("Initialisation", "Metric", "Difference", "95% interval", "p (Welch)", "Hedges' g", "")
+    numbers = range(2, 6)
+    head = [tag("th", text, scope="col", class_="number" if i in numbers else None) for i, text in enumerate(heads)]
+    body = []
+    for row, m, c in tested:
+        p = "–" if c.p is None else "< 0.001" if c.p < 0.001 else f"{c.p:.3f}"
+        bounds = f"{signed(c.low, MINUS)} to {signed(c.high, MINUS)}"
+        effect = "–" if c.effect is None else f"{c.effect:.1f}".replace("-", MINUS)
+        words = (signed(c.difference, MINUS), bounds, p, effect)
+        cells = [tag("td", word, class_="number") for word in words]
+        name = named(report.rows.index(row), row.name)
+        body.append(tag("tr", tag("th", name, scope="row"), tag("td", metric_label(m)), *cells, tag("td", c.verdict)))
+    lead = (
+        f"Each row's mean minus that of '{report.baseline.name}'. Different: Welch's t-test at 5%, each comparison by "
+        "itself. Hedges' g: the difference in standard deviations over trials."
     )
+    element = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
+    card = tag("div", tag("div", element, class_="scroll"), class_="card")
+    return section("versus", "Against the baseline", tag("p", lead, class_="lead"), card)
 
 
 def trials(report: ExperimentReport) -> Markup | None:
@@ -118,7 +137,7 @@ def trials(report: ExperimentReport) -> Markup | None:
                 says.append("Triangle: far off the others' scale.")
     if not figures:
         return None
-    says += ["Upright line: mean; band: ± one sample std."] * (len(report.seeds) > 1)
+    says += ["Upright line: mean; band: ± one sample std; thin line: 95% interval."] * (len(report.seeds) > 1)
     says += ["Hollow diamond: published."] * report.has_published
     lead = tag("p", " ".join(dict.fromkeys([*says, "Scales differ between metrics."])), class_="lead")
     return section("trials", "Every trial", lead, tag("div", *figures, class_="charts"))
@@ -129,7 +148,7 @@ def _dots(report: ExperimentReport, i: int, row: RowReport, metric: str) -> Dots
     s = c.statistic
     mean, std = (None, None) if s is None else (s.mean, s.std)
     label = row.state.split(", ")[0] if s is None else str(s)
-    return Dots(row.name, i, row.values(metric), mean, std, c.published, label)
+    return Dots(row.name, i, row.values(metric), mean, std, c.published, label, c.interval)
 
 
 def _described(row: Dots) -> str:

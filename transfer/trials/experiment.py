@@ -19,14 +19,17 @@ Instead of `transfer`, an experiment may evaluate the representation itself; eve
     probe: {protocol: linear, config: ../pretrain/lincls_R_50.yaml, opts: [DATA.TRAIN, imagenet/train, DATA.VAL, ...]}
     rows: [{name: m = 0, weights: {pretrain: m0}, published: {linear/acc1: 59.0}}, ...]
 
-Paths of configs are relative to the file; `{data}` in an option stands for `<output>/data`.
+Paths of configs are relative to the file; `{data}` in an option stands for `<output>/data`. What a paper says a
+pre-training, a fine-tuning or the making of a file's weights costs stands beside it, for one trial:
+
+    cost: {gpu_hours: 424, source: "53 h on 8 V100, MoCo"}
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +37,23 @@ from pretrain.runtime.config import ConfigError, check_known, load_yaml
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What one run of something takes, in GPU-hours, and who says so."""
+
+    gpu_hours: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.gpu_hours:,.0f} GPU-hours ({self.source})"
+
+
+@dataclass(frozen=True)
 class Job:
-    """A config with options: something to pre-train, or to fine-tune."""
+    """A config with options: something to pre-train, or to fine-tune. `cost`: as published, of one run."""
 
     config: Path
     opts: tuple[str, ...] = ()
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ class Row:
         pretrain: name of the experiment's pre-training whose trunk initialises this row.
         file: a checkpoint on disk, converted if it is not in Detectron2's form.
         get: where to get `file`, for people.
+        cost: of making `file` anew.
     """
 
     name: str
@@ -71,6 +87,7 @@ class Row:
     file: Path | None = None
     get: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
+    cost: Cost | None = None
 
     @property
     def slug(self) -> str:
@@ -103,11 +120,14 @@ PROTOCOLS = ("knn", "linear")
 _TOP = {"title", "source", "output", "trials", "metrics", "data", "pretrain", "transfer", "probe", "rows"}
 
 
-def load_experiment(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Experiment:
+def load_experiment(
+    path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, trials: int | None = None
+) -> Experiment:
     """Reads an experiment file.
 
     Args:
         output: overrides the file's own output folder.
+        trials: overrides the file's own number of trials.
 
     Raises:
         ConfigError: unknown or missing keys, a config that does not exist, a row that names an unknown pre-training,
@@ -134,7 +154,7 @@ def load_experiment(path: str | os.PathLike[str], output: str | os.PathLike[str]
     slugs = [row.slug for row in rows]
     if not rows or len(set(slugs)) < len(slugs):
         raise ConfigError(f"{path}: rows need names that differ: {', '.join(row.name for row in rows) or 'no rows'}")
-    trials = data.get("trials", 5)
+    trials = data.get("trials", 5) if trials is None else trials
     if not isinstance(trials, int) or trials < 1:
         raise ConfigError(f"{path}: trials is {trials!r}; give a number from 1 on")
     metrics = tuple(data.get("metrics", ("AP50", "AP", "AP75")))
@@ -161,8 +181,8 @@ def _probed_row(path: Path, data: Any, pretrain: Mapping[str, Job]) -> Row:
     where, published = f"{path}: row '{data['name']}'", dict(data.get("published") or {})
     if data["weights"] is None:
         raise ConfigError(f"{where}: a probe needs weights; name a pre-training or a file")
-    name, file, get = _weights(where, data["weights"], pretrain)
-    return Row(data["name"], pretrain[name] if name else None, name, file, get, published)
+    name, file, get, cost = _weights(where, data["weights"], pretrain)
+    return Row(data["name"], pretrain[name] if name else None, name, file, get, published, cost)
 
 
 def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: Path) -> Row:
@@ -170,35 +190,47 @@ def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: P
     where = f"{path}: row '{data['name']}'"
     job = common
     if "config" in data:
-        job = _job(path, {"config": data["config"]}, where, out)
-        job = Job(job.config, common.opts)
-    job = Job(job.config, (*job.opts, *_opts(data.get("opts", []), where, out)))
+        job = replace(_job(path, {"config": data["config"]}, where, out), opts=common.opts, cost=common.cost)
+    job = replace(job, opts=(*job.opts, *_opts(data.get("opts", []), where, out)))
     published = dict(data.get("published") or {})
     if data["weights"] is None:
         return Row(data["name"], job, published=published)
-    name, file, get = _weights(where, data["weights"], pretrain)
-    return Row(data["name"], job, name, file, get, published)
+    name, file, get, cost = _weights(where, data["weights"], pretrain)
+    return Row(data["name"], job, name, file, get, published, cost)
 
 
-def _weights(where: str, data: Any, pretrain: Mapping[str, Job]) -> tuple[str | None, Path | None, str]:
-    """Name of a pre-training, or a file and where to get it."""
-    _keys(data, {"pretrain", "file", "get"}, set(), f"{where}: weights")
+def _weights(where: str, data: Any, pretrain: Mapping[str, Job]) -> tuple[str | None, Path | None, str, Cost | None]:
+    """Name of a pre-training, or a file, where to get it and what it costs to make."""
+    _keys(data, {"pretrain", "file", "get", "cost"}, set(), f"{where}: weights")
     if ("pretrain" in data) == ("file" in data):
         raise ConfigError(f"{where}: weights need either `pretrain` or `file`")
     if "file" in data:
-        return None, Path(os.path.expandvars(os.path.expanduser(data["file"]))), data.get("get", "")
+        file = Path(os.path.expandvars(os.path.expanduser(data["file"])))
+        return None, file, data.get("get", ""), _cost(data.get("cost"), f"{where}: weights")
     if data["pretrain"] not in pretrain:
         known = ", ".join(pretrain) or "none is defined"
         raise ConfigError(f"{where}: no pre-training is called '{data['pretrain']}' ({known})")
-    return data["pretrain"], None, ""
+    if "cost" in data:
+        raise ConfigError(f"{where}: weights: the cost stands with the pre-training '{data['pretrain']}'")
+    return data["pretrain"], None, "", None
+
+
+def _cost(data: Any, where: str) -> Cost | None:
+    if data is None:
+        return None
+    _keys(data, {"gpu_hours", "source"}, {"gpu_hours", "source"}, f"{where}: cost")
+    hours = data["gpu_hours"]
+    if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not hours > 0:
+        raise ConfigError(f"{where}: cost.gpu_hours is {hours!r}; give a number of hours above 0")
+    return Cost(float(hours), str(data["source"]))
 
 
 def _job(path: Path, data: Any, where: str, out: Path) -> Job:
-    _keys(data, {"config", "opts"}, {"config"}, f"{path}: {where}")
+    _keys(data, {"config", "opts", "cost"}, {"config"}, f"{path}: {where}")
     config = Path(os.path.normpath(path.parent / data["config"]))
     if not config.is_file():
         raise ConfigError(f"{path}: {where} names config '{data['config']}', but '{config}' does not exist")
-    return Job(config, _opts(data.get("opts", []), f"{path}: {where}", out))
+    return Job(config, _opts(data.get("opts", []), f"{path}: {where}", out), _cost(data.get("cost"), where))
 
 
 def _opts(opts: Any, where: str, out: Path) -> tuple[str, ...]:

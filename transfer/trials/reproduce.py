@@ -5,7 +5,6 @@ Each stage is one command that also works by itself. Pre-training and transfer m
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,31 +13,24 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError, load_yaml_with_base
 from pretrain.runtime.provenance import digest as digest_of
+from pretrain.runtime.result import FILE_NAME as RESULT
 from transfer.config.load import digest, load_config
 from transfer.config.scale import scale
 from transfer.data import catalog
 from transfer.engines.base import Engine
 from transfer.trials.experiment import Experiment, Row
-from transfer.trials.run import AGGREGATE_FILE, trial_folder
+from transfer.trials.inputs import images, is_present, pretraining_data, probed_data
+from transfer.trials.run import trial_folder
 from transfer.trials.stages import Stage
 
 PRETRAINED = "checkpoint_last.pth.tar"
 TRUNK = "trunk.pkl"
-PENDING = "(known once the stage before it is done)"
+KINDS = ("data", "pretrain", "convert", "trials")
 
-
-@dataclass(frozen=True)
-class Missing:
-    """Something that the experiment needs and this machine lacks."""
-
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"  - {self.what}" + (f": {self.remedy}" if self.remedy else "")
+Chain = tuple[Stage, ...]
+"""Stages that run one after the other, each on what the one before has left."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +41,11 @@ class Plan:
         tools: folder of the command-line tools.
         num_gpus: processes of each training, one per GPU.
         auto_scale: images per batch of the fine-tunings, whose rate and schedule follow (see `config.scale`).
+        rows: names or slugs of the rows to run; empty means all.
+        only: kinds of stages to run (`KINDS`); empty means all.
+
+    Raises:
+        ConfigError: a row or a kind that is not there.
     """
 
     experiment: Experiment
@@ -56,90 +53,91 @@ class Plan:
     tools: Path
     num_gpus: int = 1
     auto_scale: int | None = None
+    rows: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.only) - set(KINDS)):
+            raise ConfigError(f"--only {', '.join(unknown)}: stages are {', '.join(KINDS)}")
+        names = {name for row in self.experiment.rows for name in (row.name, row.slug)}
+        if unknown := [name for name in self.rows if name not in names]:
+            known_rows = ", ".join(f"'{row.slug}'" for row in self.experiment.rows)
+            raise ConfigError(f"--rows: no row is called '{unknown[0]}'; rows are {known_rows}")
+
+    @property
+    def chosen(self) -> tuple[Row, ...]:
+        """The rows that are to be run."""
+        return tuple(r for r in self.experiment.rows if not self.rows or r.name in self.rows or r.slug in self.rows)
+
+    @property
+    def pretrainings(self) -> list[str]:
+        """Names of the pre-trainings behind the chosen rows, each once."""
+        return [name for name in self.experiment.pretrain if any(row.pretrain == name for row in self.chosen)]
+
+    def waves(self) -> Iterator[list[Chain]]:
+        """What is to be run, in order: chains of one wave may run side by side, stages of a chain one by one.
+
+        Ask for the next wave only when the one before has run: what its stages are may depend on files.
+        """
+        for wave in self._waves():
+            left = [tuple(stage for stage in chain if not self.only or stage.kind in self.only) for chain in wave]
+            if chains := [chain for chain in left if chain]:
+                yield chains
 
     def stages(self) -> Iterator[Stage]:
-        """All stages in order. Ask for the next one only when the one before has run: its inputs may depend on it."""
+        """All stages, one after the other; see `waves`."""
+        for wave in self.waves():
+            for chain in wave:
+                yield from chain
+
+    def _waves(self) -> Iterator[list[Chain]]:
         e = self.experiment
         if e.generated is not None:
-            yield self._data()
+            yield [(self._data(),)]
         if e.probe is not None:
-            for row in e.rows:
-                for seed in e.seeds:
-                    if row.pretrain is not None:
-                        yield self._pretrain(row.pretrain, seed)
-                    yield self.probe(row, seed)
+            yield [self._probed(row, seed) for row in self.chosen for seed in e.seeds]
             return
-        for name in e.pretrain:
-            if any(row.pretrain == name for row in e.rows):
-                yield self._pretrain(name)
-                yield self._convert(name, self._checkpoint(name))
-        for row in e.rows:
-            if row.file is not None and _needs_conversion(row.file):
-                yield self._convert(row.slug, row.file)
-        for row in e.rows:
-            yield self.trials(row)
+        trunks = [(self._pretrain(name), self._convert(name, self._checkpoint(name))) for name in self.pretrainings]
+        files = [row for row in self.chosen if row.file is not None and _needs_conversion(row.file)]
+        yield [*trunks, *((self._convert(row.slug, row.file),) for row in files if row.file is not None)]
+        yield [(self.trial(row, seed),) for row in self.chosen for seed in e.seeds]
 
-    def missing(self) -> list[Missing]:
-        """Data sets and weights that are not here, each once."""
-        found: dict[str, Missing] = {}
-        for row in self.experiment.rows:
-            if row.file is not None and not row.file.is_file():
-                found.setdefault(str(row.file), Missing(f"weights '{row.file}' of row '{row.name}'", row.get))
-            if self.experiment.generated is not None or self.experiment.probe is not None:
-                continue
-            assert row.job is not None
-            cfg = load_config(row.job.config, row.job.opts, self.engine.defaults())
-            for spec in catalog.resolve((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.DATASETS.SPECS):
-                if not _present(spec):
-                    found.setdefault(
-                        spec.name,
-                        Missing(
-                            f"data set '{spec.name}' ({spec.json_file or spec.root})",
-                            "see datasets/README.md; $DETECTRON2_DATASETS names the folder that holds the data sets",
-                        ),
-                    )
-        for name, job in self.experiment.pretrain.items():
-            needed = any(row.pretrain == name for row in self.experiment.rows)
-            folder = _pretraining_data(job.config, job.opts)
-            if needed and self.experiment.generated is None and not _exists(folder):
-                found.setdefault(
-                    str(folder),
-                    Missing(f"pre-training images '{folder}' of '{name}'", "give DATA.TRAIN a folder of images"),
-                )
-        for option, folder in self._probed_data().items():
-            if self.experiment.generated is None and not _exists(folder):
-                remedy = f"give {option} of the probe a folder that holds a folder of images per class"
-                found.setdefault(str(folder), Missing(f"labelled images '{folder}'", remedy))
-        return list(found.values())
+    def _probed(self, row: Row, seed: int) -> Chain:
+        probe = self.probe(row, seed)
+        return (probe,) if row.pretrain is None else (self._pretrain(row.pretrain, seed), probe)
 
-    def trials(self, row: Row) -> Stage:
-        """The stage that trains and evaluates every seed of a row."""
-        e = self.experiment
+    def trial(self, row: Row, seed: int) -> Stage:
+        """The stage that trains and evaluates one seed of a row."""
         assert row.job is not None
         weights = self._weights(row)
         opts = [*row.job.opts, "MODEL.WEIGHTS", str(weights)] if weights is not None else list(row.job.opts)
         cfg = self.config(row.job.config, opts)
         scaled = [] if self.auto_scale is None else ["--auto-scale", str(self.auto_scale)]
         names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-        specs = catalog.resolve(names, cfg.DATASETS.SPECS) if self._data_ready() else []
-        folder = self.row_folder(row)
+        specs = catalog.resolve(names, cfg.DATASETS.SPECS) if self.data_ready() else []
         return Stage(
-            name=f"fine-tune '{row.name}', {e.trials} trials",
-            folder=folder,
+            name=f"fine-tune '{row.name}', seed {seed}",
+            folder=trial_folder(self.row_folder(row), seed),
             command=self._tool(
-                "run_trials.py", "--config-file", str(row.job.config), "--output-dir", str(folder),
-                "--trials", str(e.trials), "--engine", self.engine.name, "--num-gpus", str(self.num_gpus),
+                "run_trials.py", "--config-file", str(row.job.config), "--output-dir", str(self.row_folder(row)),
+                "--only-seed", str(seed), "--engine", self.engine.name, "--num-gpus", str(self.num_gpus),
                 *scaled, *opts,
             ),
             inputs={
                 "engine": self.engine.name,
                 "config": digest(cfg),
-                "weights": None if weights is None else _hash(weights),
-                "data": [catalog.listing_digest(s) for s in specs if _present(s)],
-                "seeds": list(e.seeds),
+                "weights": weights,
+                "data": [catalog.listing_digest(s) for s in specs if is_present(s)],
+                "seed": seed,
             },
-            outputs=(AGGREGATE_FILE,),
+            outputs=(RESULT,),
+            needs=self._made(row, weights),
         )  # fmt: skip
+
+    def _made(self, row: Row, weights: Path | None) -> tuple[Path, ...]:
+        """What earlier stages must have left for a trial of the row."""
+        made = [self.experiment.output / "data" / "manifest.json"] if self.experiment.generated is not None else []
+        return (*made, weights) if weights is not None else tuple(made)
 
     def config(self, file: Path, opts: Sequence[str]) -> CfgNode:
         """What a fine-tuning runs: the file with options, at the batch of `auto_scale`."""
@@ -153,7 +151,8 @@ class Plan:
         assert probe is not None
         source = row.file if row.file is not None else self._checkpoint(str(row.pretrain), seed)
         folder = trial_folder(self.row_folder(row), seed)
-        inputs: dict[str, Any] = {"checkpoint": _hash(source), "opts": list(probe.opts)}
+        inputs: dict[str, Any] = {"checkpoint": source, "opts": list(probe.opts)}
+        inputs["data"] = {option: images(folder) for option, folder in probed_data(probe).items()}
         if probe.config is None:
             words = ["knn_eval.py", str(source), "--output-dir", str(folder), *probe.opts]
         else:
@@ -161,18 +160,7 @@ class Plan:
             words = ["linear_eval.py", "--config-file", str(probe.config), "--resume", "auto", *probe.opts]
             words += ["MODEL.WEIGHTS", str(source), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
         name = f"{probe.protocol} of '{row.name}', seed {seed}"
-        return Stage(name, folder, self._processes(*words), inputs, ("result.json",))
-
-    def _probed_data(self) -> dict[str, str | None]:
-        """Option or key -> folder of labelled images that the probe reads."""
-        probe = self.experiment.probe
-        if probe is None:
-            return {}
-        given = dict(zip(probe.opts[::2], probe.opts[1::2], strict=True))
-        if probe.config is None:
-            return {name: given.get(name) for name in ("--train", "--val")}
-        data = load_yaml_with_base(probe.config).get("DATA", {})
-        return {f"DATA.{name}": given.get(f"DATA.{name}", data.get(name)) for name in ("TRAIN", "VAL")}
+        return Stage(name, folder, self._processes(*words), inputs, (RESULT,), "trials", (source,))
 
     @property
     def runner(self) -> str:
@@ -197,6 +185,7 @@ class Plan:
             (sys.executable, str(script), "--root", str(folder), *flags),
             {"parameters": dict(e.generated)},
             ("../../data/manifest.json",),
+            "data",
         )
 
     def _pretrain(self, name: str, seed: int | None = None) -> Stage:
@@ -213,9 +202,11 @@ class Plan:
             ),
             {
                 "config": digest_of([load_yaml_with_base(job.config), [*job.opts, *seeded]]),
-                "data": _hash(data) if e.generated is not None else _pretraining_data(job.config, job.opts),
+                "data": data if e.generated is not None else images(pretraining_data(job.config, job.opts)),
             },
-            (PRETRAINED, "result.json"),
+            (PRETRAINED, RESULT),
+            "pretrain",
+            (data,) if e.generated is not None else (),
         )  # fmt: skip
 
     def _convert(self, name: str, source: Path) -> Stage:
@@ -224,8 +215,10 @@ class Plan:
             f"convert '{name}'",
             folder,
             self._tool("convert-pretrain-to-detectron2.py", str(source), str(folder / TRUNK)),
-            {"source": _hash(source)},
+            {"source": source},
             (TRUNK, TRUNK + ".json"),
+            "convert",
+            (source,),
         )
 
     def pretrain_folder(self, name: str, seed: int | None = None) -> Path:
@@ -243,7 +236,7 @@ class Plan:
             return self.experiment.output / "converted" / row.slug / TRUNK
         return row.file
 
-    def _data_ready(self) -> bool:
+    def data_ready(self) -> bool:
         e = self.experiment
         return e.generated is None or (e.output / "data" / "manifest.json").is_file()
 
@@ -258,54 +251,6 @@ class Plan:
         return (sys.executable, *torchrun, str(self.tools / script), *words)
 
 
-def describe(plan: Plan) -> str:
-    """The plan as text: stages with their state and command, then what is missing."""
-    e = plan.experiment
-    lines = [f"{e.title}: {len(e.rows)} rows x {e.trials} trials on {plan.runner}, into {e.output}", ""]
-    for n, stage in enumerate(plan.stages(), 1):
-        lines.append(f"{n}. {stage.name} [{stage.state()}]")
-        lines.append(f"   {stage.shell}")
-    missing = plan.missing()
-    lines.append("")
-    lines.append(f"missing: {len(missing)}" if missing else "nothing is missing")
-    lines += map(str, missing)
-    return "\n".join(lines)
-
-
-def run(plan: Plan) -> None:
-    """Runs every stage that is not done.
-
-    Raises:
-        ConfigError: something is missing (all of it is listed).
-        StageError: a stage failed; run again to continue.
-    """
-    missing = plan.missing()
-    if missing:
-        raise ConfigError("cannot run yet, missing:\n" + "\n".join(map(str, missing)))
-    for stage in plan.stages():
-        stage.run()
-
-
-def _hash(path: Path) -> str:
-    return checkpoint.sha256(path)[:16] if path.is_file() else PENDING
-
-
-def _exists(path: str | None) -> bool:
-    return path is not None and Path(os.path.expandvars(os.path.expanduser(path))).exists()
-
-
 def _needs_conversion(file: Path) -> bool:
     """Whether the converter must see the file first: all but what is written for Detectron2 by its extension."""
     return file.suffix != ".pkl"
-
-
-def _present(spec: catalog.DatasetSpec) -> bool:
-    if spec.format == "coco":
-        return bool(spec.json_file and spec.json_file.is_file() and spec.image_root and spec.image_root.is_dir())
-    return (spec.root / "ImageSets" / "Main" / f"{spec.split}.txt").is_file()
-
-
-def _pretraining_data(config: Path, opts: Sequence[str]) -> str | None:
-    """DATA.TRAIN of a pre-training config; read as YAML, since transfer knows nothing of the other half's defaults."""
-    given = dict(zip(opts[::2], opts[1::2], strict=True))
-    return given.get("DATA.TRAIN") or load_yaml_with_base(config).get("DATA", {}).get("TRAIN")

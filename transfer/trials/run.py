@@ -1,4 +1,4 @@
-"""Runs the trials of one config: finished ones are skipped, a broken one resumes where it was."""
+"""Runs the trials of one config: finished ones are skipped, a broken one resumes where it was, a failed one is kept."""
 
 from __future__ import annotations
 
@@ -7,20 +7,78 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import multiprocessing as mp
+
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest, load_config
 from transfer.engines import base
 from transfer.engines.base import Engine
 from transfer.trials.aggregate import Aggregate, AggregateError, aggregate
+from transfer.trials.failure import forget_failure, write_failure
 
 logger = logging.getLogger(__name__)
 
 AGGREGATE_FILE = "trials.json"
+TRIAL_ERRORS = (FloatingPointError, RuntimeError, OSError, mp.ProcessRaisedException, mp.ProcessExitedException)
+"""What one trial may die of while others live: divergence, memory, a full disk, an engine's or checkpoint's error."""
+EXPLAINED = (FloatingPointError, base.EngineError, checkpoint.CheckpointError)  # errors that need no traceback
+
+
+class TrialsFailed(RuntimeError):
+    """Some trials of a row failed; the message says which and why."""
 
 
 def trial_folder(output_dir: Path, seed: int) -> Path:
     return output_dir / f"seed_{seed}"
+
+
+def run_trial(
+    engine: Engine,
+    config: str | os.PathLike[str],
+    opts: Sequence[str],
+    output_dir: str | os.PathLike[str],
+    seed: int,
+    num_gpus: int = 1,
+    notes: Sequence[str] = (),
+) -> RunResult:
+    """One trial in its folder: skipped if it is finished, else trained and evaluated, or continued.
+
+    A trial that fails leaves the reason as `failed.json` in its folder, until it is run again.
+
+    Raises:
+        ConfigError, DatasetError: from the engine, before a trial has begun.
+        TRIAL_ERRORS: the trial failed.
+        AggregateError: the folder holds the trial of another config, engine or weights.
+    """
+    folder = trial_folder(Path(output_dir), seed)
+    cfg = load_config(config, [*opts, "OUTPUT_DIR", str(folder), "SEED", str(seed)], engine.defaults())
+    weights = base.weights_file(cfg)
+    wanted = (engine.name, digest(cfg), checkpoint.sha256(weights) if weights else None)
+    if (folder / FILE_NAME).is_file():
+        result = RunResult.load(folder)
+        found = (result.engine, result.config_digest, result.weights_sha256)
+        if found != wanted:
+            different = [
+                f"{name} {a} instead of {b}"
+                for name, a, b in zip(("engine", "config digest", "weights"), found, wanted, strict=True)
+                if a != b
+            ]
+            raise AggregateError(
+                f"'{folder}' holds the trial of something else ({'; '.join(different)}); give another output folder"
+            )
+        logger.info("seed %d: finished before, skipped", seed)
+        return result
+    logger.info("seed %d in %s", seed, folder)
+    if dist.is_main():
+        forget_failure(folder)
+    try:
+        engine.train(cfg, resume="auto", num_gpus=num_gpus)
+        return base.add_notes(cfg.OUTPUT_DIR, notes)
+    except (*TRIAL_ERRORS, ValueError) as error:  # ConfigError and DatasetError are ValueErrors
+        if dist.is_main():
+            write_failure(folder, str(error) or type(error).__name__)
+        raise
 
 
 def run_trials(
@@ -34,43 +92,39 @@ def run_trials(
 ) -> Aggregate:
     """Trains and evaluates `config` once per seed, each in its own folder, and writes the row to `trials.json`.
 
+    A trial that fails does not stop the others; the row is then not made, and calling this again retries what failed.
+
     Args:
         opts: options for every trial; OUTPUT_DIR and SEED are set per trial.
         seeds: non-negative and different; one trial each.
-        num_gpus: see `Engine.train`. In a process group every process calls this; the main one writes the row.
+        num_gpus: see `Engine.train`. In a process group every process calls this; the main one writes the row. There
+            the first failure ends the call, since the processes may no longer be in step.
         notes: lines for the notes of every trial's result.
 
     Raises:
-        ConfigError, DatasetError, CheckpointError, EngineError: from the engine; finished trials stay finished.
+        ConfigError, DatasetError: from the engine; finished trials stay finished.
+        TrialsFailed: some trials failed, after all the others were run.
         AggregateError: a folder holds the trial of another config, engine or weights.
     """
     output_dir = Path(output_dir)
     if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise AggregateError(f"seeds must be different and not negative, not {list(seeds)}")
-    results = []
+    results, failed = [], {}
     for n, seed in enumerate(seeds, 1):
-        folder = trial_folder(output_dir, seed)
-        cfg = load_config(config, [*opts, "OUTPUT_DIR", str(folder), "SEED", str(seed)], engine.defaults())
-        weights = base.weights_file(cfg)
-        wanted = (engine.name, digest(cfg), checkpoint.sha256(weights) if weights else None)
-        if (folder / FILE_NAME).is_file():
-            result = RunResult.load(folder)
-            found = (result.engine, result.config_digest, result.weights_sha256)
-            if found != wanted:
-                different = [
-                    f"{name} {a} instead of {b}"
-                    for name, a, b in zip(("engine", "config digest", "weights"), found, wanted, strict=True)
-                    if a != b
-                ]
-                raise AggregateError(
-                    f"'{folder}' holds the trial of something else ({'; '.join(different)}); give another output folder"
-                )
-            logger.info("trial %d of %d (seed %d): finished before, skipped", n, len(seeds), seed)
-        else:
-            logger.info("trial %d of %d (seed %d) in %s", n, len(seeds), seed, folder)
-            engine.train(cfg, resume="auto", num_gpus=num_gpus)
-            result = base.add_notes(cfg.OUTPUT_DIR, notes)
-        results.append(result)
+        logger.info("trial %d of %d", n, len(seeds))
+        try:
+            results.append(run_trial(engine, config, opts, output_dir, seed, num_gpus, notes))
+        except TRIAL_ERRORS as error:
+            if dist.is_initialized():
+                raise
+            failed[seed] = str(error) or type(error).__name__
+            logger.error("seed %d failed: %s", seed, failed[seed], exc_info=not isinstance(error, EXPLAINED))
+    if failed:
+        reasons = "; ".join(f"seed {seed}: {reason}" for seed, reason in failed.items())
+        raise TrialsFailed(
+            f"{len(results)} of {len(seeds)} trials finished, {len(failed)} failed, so there is no row ({reasons}); "
+            "run again to retry them"
+        )
     row = aggregate(results)
     if dist.is_main():
         checkpoint.save_json(row.to_json(), output_dir / AGGREGATE_FILE)

@@ -1,28 +1,47 @@
 """A stage: a command, the inputs that define it, the files it makes. Done is what its records say.
 
 A stage's folder holds `stage.json`: its inputs (digests and hashes) and, once it is done, the hashes of its outputs.
+The version of this package is among the inputs: a new release makes results anew, a new commit does not (every result
+names its commit). A command that fails leaves `failed.json`, which goes when the stage is run again.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import os
 import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.preempt import REQUEUE_STATUS
+from pretrain.runtime.provenance import package_version
+from transfer.trials.failure import forget_failure, read_failure, write_failure
+from transfer.trials.lock import hold
 
 logger = logging.getLogger(__name__)
 
 RECORD = "stage.json"
+PENDING = "(known once the stage before it is done)"
+CODE = package_version("moco-transfer") or "not installed"
+STOPPED = (REQUEUE_STATUS, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes of a command that was asked to stop
+
+_running: set[int] = set()
 
 
 class StageError(RuntimeError):
     """A stage that failed; the message names its command and its folder."""
+
+
+class StageStopped(StageError):
+    """A stage whose command was asked to stop; running it again continues it."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +52,11 @@ class Stage:
         name: what the plan and the log call it.
         folder: where it works; its own.
         command: what runs it, as a list of words. It must resume by itself when it is run again after a kill.
-        inputs: JSON values that define the result. Equal inputs mean that the result need not be made again.
+        inputs: JSON values that define the result; a Path stands for the file's hash. Equal inputs mean that the
+            result need not be made again.
         outputs: files (relative to the folder) that it leaves.
+        kind: "data", "pretrain", "convert" or "trials".
+        needs: files that must be there first; other stages make them.
     """
 
     name: str
@@ -42,52 +64,79 @@ class Stage:
     command: tuple[str, ...]
     inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
+    kind: str = "trials"
+    needs: tuple[Path, ...] = ()
 
     @property
     def shell(self) -> str:
         return shlex.join(self.command)
 
     def state(self) -> str:
-        """ "done", "started" (same inputs, not finished), "stale" (finished or begun with other inputs) or "new"."""
+        """ "done", "failed", "started" (same inputs, not finished), "stale" (of other inputs) or "new"."""
         record = self._record()
         if record is None:
             return "new"
-        if record["inputs"] != json.loads(json.dumps(self.inputs)):
+        if record["inputs"] != self._wanted():
             return "stale"
         hashes = record.get("outputs")
-        return "done" if hashes is not None and hashes == self._hashes() else "started"
+        if hashes is not None and hashes == self._hashes():
+            return "done"
+        return "failed" if read_failure(self.folder) else "started"
 
     def changes(self) -> str:
         """Which inputs differ from the recorded ones."""
-        recorded = (self._record() or {"inputs": {}})["inputs"]
-        wanted = json.loads(json.dumps(self.inputs))
+        recorded, wanted = (self._record() or {"inputs": {}})["inputs"], self._wanted()
         return ", ".join(sorted(k for k in {*recorded, *wanted} if recorded.get(k) != wanted.get(k)))
 
-    def run(self) -> None:
+    def run(self, own_session: bool = False) -> None:
         """Runs the command unless the stage is done. What a stale folder holds is kept under another name.
 
+        Another process that runs the same stage is waited for. The command holds the folder's lock too, so that no
+        second one starts beside it if this process is killed.
+
+        Args:
+            own_session: start the command in a session of its own, where signals to this process do not reach it.
+
         Raises:
+            StageStopped: the command was asked to stop.
             StageError: the command failed, or did not leave its outputs.
+            LockError: the file system has no locks.
         """
-        state = self.state()
-        if state == "done":
-            logger.info("%s: done before, skipped", self.name)
-            return
-        if state == "stale":
-            logger.info("%s: inputs changed (%s)", self.name, self.changes())
-            self._set_aside()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_json({"inputs": self.inputs}, self.folder / RECORD)
-        logger.info("%s: %s", self.name, self.shell)
-        code = subprocess.run(self.command).returncode
-        if code != 0:
-            raise StageError(
-                f"{self.name} ended with exit code {code} (folder '{self.folder}'); its command:\n  {self.shell}"
-            )
-        hashes = self._hashes()
-        if hashes is None:
-            raise StageError(f"{self.name} left no {' or no '.join(self.outputs)} in '{self.folder}'")
-        checkpoint.save_json({"inputs": self.inputs, "outputs": hashes}, self.folder / RECORD)
+        with hold(self.folder) as lock:
+            state = self.state()
+            if state == "done":
+                logger.info("%s: done before, skipped", self.name)
+                return
+            if state == "stale":
+                logger.info("%s: inputs changed (%s)", self.name, self.changes())
+                self._set_aside()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            forget_failure(self.folder)
+            wanted = self._wanted()
+            checkpoint.save_json({"inputs": wanted}, self.folder / RECORD)
+            logger.info("%s: %s", self.name, self.shell)
+            code = _execute(self.command, lock, own_session)
+            if code in STOPPED:
+                raise StageStopped(f"{self.name} was asked to stop (exit code {code}); run it again to continue")
+            hashes = self._hashes()
+            if code != 0:
+                raise self._failed(f"ended with exit code {code}{_meaning(code)}")
+            if hashes is None:
+                raise self._failed(f"left no {' or no '.join(self.outputs)}")
+            checkpoint.save_json({"inputs": wanted, "outputs": hashes}, self.folder / RECORD)
+
+    def _failed(self, what: str) -> StageError:
+        """The error to raise; the reason is kept in the folder unless the command has left a better one."""
+        reason = read_failure(self.folder)
+        if reason is None:
+            write_failure(self.folder, f"the command {what}")
+        detail = f": {reason}" if reason else ""
+        return StageError(f"{self.name} {what}{detail} (folder '{self.folder}'); its command:\n  {self.shell}")
+
+    def _wanted(self) -> dict[str, Any]:
+        """The inputs as they are now, as JSON values."""
+        values = {k: _hash(v) if isinstance(v, Path) else v for k, v in self.inputs.items()}
+        return json.loads(json.dumps(values | {"code": CODE}))
 
     def _record(self) -> dict[str, Any] | None:
         try:
@@ -107,3 +156,64 @@ class Stage:
             n += 1
         self.folder.rename(other)
         logger.info("%s: the earlier folder is kept as '%s'", self.name, other)
+
+
+def stop_running(grace: float) -> None:
+    """Asks this process's running commands to stop, and waits so many seconds for them; then ends them.
+
+    Reaps nothing, so that it can be called from a signal handler while `Stage.run` waits for the same process.
+    """
+    until = time.monotonic() + grace
+    for pid in tuple(_running):
+        _kill(pid, signal.SIGTERM)
+    for pid in tuple(_running):
+        while not _ended(pid):
+            if time.monotonic() > until:
+                _kill(pid, signal.SIGKILL)
+                break
+            time.sleep(0.05)
+
+
+def _execute(command: tuple[str, ...], lock: int, own_session: bool) -> int:
+    process = subprocess.Popen(command, pass_fds=(lock,), start_new_session=own_session)
+    _running.add(process.pid)
+    try:
+        return process.wait()
+    except BaseException:  # Ctrl-C, or a signal that ends this process: the command must not go on alone
+        stop_running(grace=60)
+        process.wait()
+        raise
+    finally:
+        _running.discard(process.pid)
+
+
+def _kill(pid: int, number: int) -> None:
+    if not _ended(pid):
+        os.kill(pid, number)
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # reaped
+        return True
+
+
+def _meaning(code: int) -> str:
+    if code >= 0:
+        return ""
+    return f" ({signal.Signals(-code).name}{': out of memory?' if code == -signal.SIGKILL else ''})"
+
+
+def _hash(path: Path) -> str:
+    """First 16 digits of the file's SHA-256."""
+    if not path.is_file():
+        return PENDING
+    stat = path.stat()
+    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)[:16]
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Many stages start from one file of weights; it is read once."""
+    return checkpoint.sha256(path)

@@ -11,6 +11,7 @@ from pretrain.runtime import checkpoint
 from tests.transfer.report import trees
 from transfer.report.collect import collect
 from transfer.report.tables import text_table
+from transfer.trials.failure import write_failure
 from transfer.trials.reproduce import Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
@@ -106,3 +107,17 @@ def test_unreadable_files_are_problems_not_crashes(plan: Plan) -> None:
     checkpoint.save_json({"kind": "train"}, trial_folder(folder, 1) / "result.json")
     row = collect(plan).rows[0]
     assert row.state == "2 of 3 trials" and len(row.problems) == 2 and "delete it" in row.problems[0]
+
+
+def test_a_failed_trial_is_said_and_nothing_is_averaged_without_it(plan: Plan) -> None:
+    """Even where the mean of an earlier, complete row is still recorded."""
+    trees.fill(plan)
+    trial = trial_folder(plan.row_folder(plan.experiment.rows[0]), 2)
+    (trial / "result.json").unlink()
+    write_failure(trial, "the loss is\nnan")
+    write_failure(plan.experiment.output / "converted" / "moco", "no such tensor")
+    first, second = collect(plan).rows
+    assert first.state == "2 of 3 trials, 1 failed" and first.aggregate is None and first.started == ()
+    assert first.failed == {2: "the loss is nan"} and first.problems == ("seed 2 failed: the loss is nan",)
+    assert second.problems == ("conversion failed: no such tensor",)
+    assert "so not averaged" in text_table(plan)

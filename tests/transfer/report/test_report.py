@@ -15,7 +15,9 @@ from transfer.report.figures import Dots, near_enough, points
 from transfer.report.gallery import choose
 from transfer.report.markup import Markup, tag
 from transfer.report.report import REPORT, write_report
+from transfer.report.tables import cell, verdicts
 from transfer.trials.reproduce import Plan
+from transfer.trials.significance import interval
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -75,11 +77,23 @@ def test_every_row_and_number_is_there(plan: Plan, page: Page) -> None:
             statistic = row.statistic(metric)
             assert statistic is not None and statistic.std is not None
             assert f"{statistic.mean:.1f} ± {statistic.std:.1f}" in page.text
+            low, high = interval(statistic) or (0, 0)
+            assert f"95% {low:.1f} to {high:.1f}" in page.text
     for number in ("published 81.3", "published 55.9", "published 62.6"):
         assert number in page.text
     assert report.title in page.text and report.source in page.text and report.command in page.text
     assert "All rows are complete." in page.text and "this project's rule" in page.text
     assert "deadbeefdead" in page.text and "Imaginary GPU" in page.text and "every trial" in page.text
+
+
+def test_gains_are_bracketed_and_green_from_half_a_point_on(plan: Plan, page: Page) -> None:
+    report = collect(plan)
+    gains = [cell(report, report.rows[1], m).gain for m in report.metrics]
+    found = [a["class"] for a in page.all("span") if "gain" in (a.get("class") or "")]
+    assert found == ["gain better" if round(g or 0, 1) >= 0.5 else "gain" for g in gains] and "gain better" in found
+    assert "Against the baseline" in page.text and "different" in page.text
+    words = {v.words for _, _, v in verdicts(report)}
+    assert len(words) > 1 and all(w in page.text for w in words)
 
 
 def test_nothing_is_fetched(page: Page) -> None:
@@ -123,7 +137,7 @@ def test_colours_are_variables_and_only_as_many_detections_as_objects_are_shown(
 
 def test_table_files_beside_it(plan: Plan, page: Page) -> None:
     names = {path.name for path in plan.experiment.output.iterdir()}
-    assert {"report.html", "table.md", "table.csv", "table.json"} <= names
+    assert {"report.html", "table.md", "table.csv", "table.json", "table.tex"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
 
 

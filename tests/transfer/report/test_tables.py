@@ -8,10 +8,11 @@ import math
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from pretrain.runtime.result import RunResult
 from transfer.report.collect import ExperimentReport, RowReport, metric_key, metric_label
-from transfer.report.tables import cell, markdown, signed, text, to_csv, to_json, verdicts
+from transfer.report.tables import cell, comparisons, markdown, signed, text, to_csv, to_json, verdicts
 from transfer.trials.aggregate import aggregate
 
 PUBLISHED = {"bbox/AP50": 81.5, "bbox/AP": 55.9}
@@ -102,8 +103,9 @@ def test_gain_is_over_the_supervised_row_else_the_first() -> None:
 
 def test_verdicts_follow_the_bands() -> None:
     r = report(row("MoCo", [81.4, 81.5, 81.6, 81.5, 81.5], published=PUBLISHED))
-    assert [(m, v.status) for _, m, v in verdicts(r)] == [("AP50", "within"), ("AP", "outside")]
+    assert [(m, v.status) for _, m, v in verdicts(r)] == [("AP50", "within"), ("AP", "above")]
     table = " ".join(text(r).split())
+    assert "verdict within noise of the paper above by 5.6 (outside)" in table
     assert "by this project's rule" in table and "1 of 2." in table and "MoCo, AP: " in table
 
 
@@ -117,9 +119,33 @@ def test_markdown_json_and_csv_agree() -> None:
     assert "| *published* | | *81.5 (-0.5)* | *55.9 (+5.1)* |" in markdown(r)
     data = json.loads(json.dumps(to_json(r)))
     first = data["rows"][0]["metrics"]["bbox/AP50"]
+    assert first["interval95"] == pytest.approx(stats.t.interval(0.95, 2, 81.0, 1 / math.sqrt(3)))
+    assert first["verdict"] == "within noise of the paper" and first["versus_baseline"] is None
     assert first["mean"] == 81.0 and first["values"] == [80.0, 81.0, 82.0]
     assert math.isclose(first["minus_published"], -0.5) and data["source"] == "Paper, Table 2"
     assert data["rows"][1]["trials"] == 1 and data["rows"][1]["metrics"]["bbox/AP50"]["mean"] is None
     lines = list(csv.DictReader(to_csv(r).splitlines()))
     assert [line["n"] for line in lines] == ["3", "3", "1", "1"]
+    assert lines[1]["verdict"] == "above by 5.1 (outside)" and lines[2]["verdict"] == "" == lines[2]["low95"]
     assert lines[0]["mean"] == "81.0" and lines[0]["source"] == "Paper, Table 2" and lines[2]["mean"] == ""
+
+
+def test_rows_are_tested_against_the_baseline() -> None:
+    a, b = [80.0, 80.4, 80.2], [81.0, 81.5, 81.1]
+    r = report(row("Supervised", a), row("MoCo", b), row("One", [90.0]))
+    assert [(x.name, m) for x, m, _ in comparisons(r)] == [("MoCo", "AP50"), ("MoCo", "AP")]
+    expected = stats.ttest_ind(b, a, equal_var=False)
+    assert comparisons(r)[0][2].p == pytest.approx(expected.pvalue)
+    table = text(r)
+    assert "81.2 ± 0.3 (+1.0)" in table and "minus the row 'Supervised'" in table
+    assert f"MoCo, AP50: +1.0 [+0.5, +1.5], p = {expected.pvalue:.3f}, g = " in table and "different" in table
+
+
+def test_a_failed_trial_is_shown_and_the_row_is_not_averaged() -> None:
+    r = report(
+        row("MoCo", [80.0, 81.0], wanted=3, failed={3: "the loss is nan"}, problems=("seed 3 failed: the loss is nan",))
+    )
+    assert r.rows[0].state == "2 of 3 trials, 1 failed"
+    assert "MoCo: 2 of 3 trials, 1 failed, so not averaged (so far AP50 80.0, 81.0;" in " ".join(text(r).split())
+    assert "seed 3 failed: the loss is nan." in text(r) and "80.5" not in text(r)
+    assert to_json(r)["rows"][0]["failed"] == {"3": "the loss is nan"}

@@ -10,6 +10,7 @@ from tests.conftest import ROOT
 from transfer.config.load import digest
 from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.trials.experiment import load_experiment
+from transfer.trials.missing import missing
 from transfer.trials.reproduce import PRETRAINED, Plan
 
 FILES = sorted((ROOT / "configs" / "experiments").glob("*.yaml"))
@@ -149,6 +150,8 @@ def test_a_file(tmp_path, small_config):
         ("weights: null, ", "", "'weights' is missing"),
         ("rows:", "trials: 0\nrows:", "trials is 0"),
         ("weights: {pretrain: a}", "weights: {}", "either `pretrain` or `file`"),
+        ("weights: {pretrain: a}", "weights: {file: f, cost: {gpu_hours: 0, source: x}}", "gpu_hours is 0"),
+        ("weights: {pretrain: a}", "weights: {pretrain: a, cost: {}}", "stands with the pre-training"),
     ],
 )
 def test_mistakes(tmp_path, small_config, old, new, message):
@@ -200,8 +203,8 @@ def test_a_linear_probe(tmp_path, small_config):
     assert len(stages) == 5 * 3 and stages[0].name == "pre-train 'a', seed 1"
     assert "--nproc-per-node 2" in stages[1].shell and "linear_eval.py --config-file" in stages[1].shell
     assert "MODEL.WEIGHTS theirs.pth SEED 1 OUTPUT_DIR" in stages[10].shell
-    missing = "\n".join(map(str, plan.missing()))
-    assert "weights 'theirs.pth'" in missing and "labelled images 'v': give DATA.VAL" in missing
+    lacking = "\n".join(map(str, missing(plan)))
+    assert "weights 'theirs.pth'" in lacking and "labelled images 'v': give DATA.VAL" in lacking
     path.write_text(path.read_text().replace("protocol: linear", "protocol: knn"))
     with pytest.raises(ConfigError, match="the linear protocol needs a config, knn has none"):
         load_experiment(path)
@@ -211,7 +214,7 @@ def test_auto_scale_reaches_the_trials_and_their_identity(tmp_path, small_config
     """The command carries it, and the stage's config digest is the scaled config's."""
     experiment = load_experiment(write(tmp_path, small_config), output=tmp_path / "out")
     plain, scaled = (Plan(experiment, TorchvisionEngine(), tmp_path, auto_scale=n) for n in (None, 4))
-    a, b = (plan.trials(experiment.rows[0]) for plan in (plain, scaled))
+    a, b = (plan.trial(experiment.rows[0], 1) for plan in (plain, scaled))
     assert "--auto-scale" not in a.shell and "--auto-scale 4" in b.shell
     cfg = scaled.config(small_config, ["SEED", "1"])
     assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (4, 0.01, 600)

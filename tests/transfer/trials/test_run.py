@@ -11,7 +11,8 @@ from pretrain.runtime.result import RunResult
 from transfer.config.defaults import get_cfg
 from transfer.engines import base
 from transfer.trials.aggregate import AggregateError
-from transfer.trials.run import AGGREGATE_FILE, run_trials
+from transfer.trials.failure import read_failure
+from transfer.trials.run import AGGREGATE_FILE, TrialsFailed, run_trial, run_trials
 
 
 class CountingEngine(base.Engine):
@@ -43,15 +44,23 @@ def test_each_seed_in_its_folder_and_a_second_call_runs_nothing(tmp_path, small_
     assert run_trials(engine, small_config, [], tmp_path, range(1, 4)) == row and len(engine.calls) == 3
 
 
-def test_after_a_failure_only_the_rest_runs(tmp_path, small_config):
+def test_a_failed_trial_does_not_stop_the_others_and_is_tried_again(tmp_path, small_config):
     engine = CountingEngine()
     engine.fail_at = 2
-    with pytest.raises(base.EngineError):
+    with pytest.raises(TrialsFailed, match="2 of 3 trials finished, 1 failed, so there is no row .seed 2: killed"):
         run_trials(engine, small_config, [], tmp_path, range(1, 4))
-    assert not (tmp_path / AGGREGATE_FILE).exists()
+    assert not (tmp_path / AGGREGATE_FILE).exists() and read_failure(tmp_path / "seed_2") == "killed"
     engine.fail_at = None
     run_trials(engine, small_config, [], tmp_path, range(1, 4))
-    assert [seed for seed, _ in engine.calls] == [1, 2, 2, 3]
+    assert [seed for seed, _ in engine.calls] == [1, 2, 3, 2] and read_failure(tmp_path / "seed_2") is None
+
+
+def test_one_trial_makes_no_row(tmp_path, small_config):
+    engine = CountingEngine()
+    assert run_trial(engine, small_config, [], tmp_path, 3).metrics == {"bbox/AP": 13.0}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seed_3"]
+    run_trials(engine, small_config, [], tmp_path, [3, 4])
+    assert [seed for seed, _ in engine.calls] == [3, 4]
 
 
 def test_a_folder_of_another_config_is_refused(tmp_path, small_config):

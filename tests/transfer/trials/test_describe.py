@@ -1,0 +1,106 @@
+"""What a dry run says: the plan, its commands, what the papers say it costs, and what is missing on a bare machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.runtime.config import ConfigError
+from tests.conftest import ROOT
+from transfer.engines.tv.engine import TorchvisionEngine
+from transfer.trials.describe import costs, describe, problems
+from transfer.trials.experiment import load_experiment
+from transfer.trials.jobs import Outcome
+from transfer.trials.missing import missing
+from transfer.trials.reproduce import Plan
+
+EXPERIMENTS = ROOT / "configs" / "experiments"
+FILES = sorted(EXPERIMENTS.glob("*.yaml"))
+
+
+def plan(name: str, out: Path, trials: int | None = None, **fields) -> Plan:
+    return Plan(
+        load_experiment(EXPERIMENTS / f"{name}.yaml", out, trials), TorchvisionEngine(), ROOT / "tools", **fields
+    )
+
+
+@pytest.fixture(autouse=True)
+def bare_machine(tmp_path, monkeypatch):
+    """No data set, no weights: neither beside the working directory nor in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
+    monkeypatch.delenv("IMAGENET", raising=False)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES])
+def test_every_experiment_says_what_a_bare_machine_lacks(name, tmp_path):
+    """Exactly: the weights files, and the data of its configs; nothing for an experiment that generates its data."""
+    p = plan(name, tmp_path / "out", trials=1)
+    e = p.experiment
+    files = {str(row.file) for row in e.rows if row.file is not None}
+    found = missing(p)
+    told = {m.what.split("'")[1] for m in found}
+    if e.generated is not None:
+        assert told == files
+    elif e.probe is not None:
+        assert told == {"$IMAGENET/train", "$IMAGENET/val"} | files
+    elif "coco" in str(e.rows[0].job.config):
+        assert told == {"coco_2017_train", "coco_2017_val"} | files
+    else:
+        sets = {"voc_2007_trainval", "voc_2007_test"} | ({"voc_2012_trainval"} if name != "table4" else set())
+        assert told == sets | files
+    assert all(m.remedy for m in found)
+    text = describe(p)
+    assert f"missing: {len(found)}" in text if found else "nothing is missing" in text
+    assert text.count("[new]") == len(list(p.stages())) and "estimated cost" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_costs_are_those_that_the_papers_state(tmp_path):
+    lines = costs(plan("mocov2_table1_linear", tmp_path))
+    assert lines[0] == "estimated cost: 3,816 GPU-hours and 6 parts not published"  # (5 + 4) * 53 * 8
+    assert "  pre-train 'v1' x 1: 424 GPU-hours (about 53 h on 8 V100)" in lines
+    assert "  linear probe of 'MoCo v1' x 1: not published" in lines
+    assert costs(plan("table2b", tmp_path))[0] == "estimated cost: not published"
+    ig = next(m for m in missing(plan("table2b", tmp_path)) if "moco_ig1b" in m.what)
+    assert "9,216 GPU-hours (about 6 days on 64 V100)" in str(ig)
+
+
+def test_rows_stages_and_trials_can_be_chosen(tmp_path):
+    p = plan("table2b", tmp_path, trials=2, rows=("MoCo IN-1M", "random-init"))
+    assert [s.name for s in p.stages()] == [
+        "convert 'moco-in-1m'", "fine-tune 'random init.', seed 1", "fine-tune 'random init.', seed 2",
+        "fine-tune 'MoCo IN-1M', seed 1", "fine-tune 'MoCo IN-1M', seed 2",
+    ]  # fmt: skip
+    assert "moco_ig1b" not in "".join(map(str, missing(p)))
+    p = plan("demo", tmp_path, rows=("moco-v2",), only=("data", "pretrain"))
+    assert [s.kind for s in p.stages()] == ["data", "pretrain"]
+    with pytest.raises(ConfigError, match="no row is called 'MoCo v3'; rows are 'random-init', 'moco-v2'"):
+        plan("demo", tmp_path, rows=("MoCo v3",))
+    with pytest.raises(ConfigError, match="stages are data, pretrain, convert, trials"):
+        plan("demo", tmp_path, only=("report",))
+
+
+def test_chains_of_a_wave_are_independent(tmp_path):
+    """A probe follows its own pre-training; trials wait for all trunks."""
+    waves = list(plan("moco_momentum", tmp_path, trials=2).waves())
+    assert [len(wave) for wave in waves] == [10]
+    assert all(probe.needs == (pre.folder / "checkpoint_last.pth.tar",) for pre, probe in waves[0])
+    waves = list(plan("demo", tmp_path, trials=2).waves())
+    assert [[stage.kind for chain in wave for stage in chain] for wave in waves] == [
+        ["data"], ["pretrain", "convert"], ["trials"] * 4,
+    ]  # fmt: skip
+    assert len(waves[1]) == 1 and len(waves[2]) == 4
+
+
+def test_problems_are_told_once(tmp_path):
+    lines = problems(
+        [
+            Outcome("a", tmp_path, "done"),
+            Outcome("b", tmp_path, "failed", "exit code 1"),
+            Outcome("c", tmp_path, "blocked", "'w' was not made"),
+            Outcome("d", tmp_path, "blocked", "'w' was not made"),
+        ]
+    )
+    assert lines == ["b: exit code 1", "c and 1 more not run: 'w' was not made"]

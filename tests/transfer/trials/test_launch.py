@@ -1,0 +1,199 @@
+"""Chains through submitit's local executor, with commands that take no time: side by side, killed, put back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.provenance import package_version
+from tests.architectures import options
+from tests.conftest import ROOT
+from tests.transfer.report import trees
+from transfer.engines.tv.engine import TorchvisionEngine
+from transfer.report.tables import text_table
+from transfer.trials import launch
+from transfer.trials.experiment import load_experiment
+from transfer.trials.failure import read_failure
+from transfer.trials.jobs import run_chain
+from transfer.trials.launch import Launcher, gpu_slots, parse_options
+from transfer.trials.reproduce import Plan
+from transfer.trials.stages import Stage
+
+PRELUDE = """
+import os, signal, sys, time
+from pathlib import Path
+here = Path(sys.argv[1])
+first = not (here / 'began').exists()
+(here / 'began').touch()
+"""
+
+
+def stage(folder: Path, code: str, **fields) -> Stage:
+    end = "\n(here / 'out').write_text(os.environ.get('CUDA_VISIBLE_DEVICES', 'none'))\n"
+    command = (sys.executable, "-c", PRELUDE + code + end, str(folder))
+    return Stage(folder.name, folder, command, {}, ("out",), **fields)
+
+
+def side_by_side(tmp_path: Path, stages: list[Stage], slots=((), ())) -> dict[str, str]:
+    plan = SimpleNamespace(experiment=SimpleNamespace(output=tmp_path))
+    outcomes = launch._side_by_side(plan, [(s,) for s in stages], slots)
+    assert [o.stage for o in outcomes] == [s.name for s in stages]
+    return {o.stage: o.state for o in outcomes}
+
+
+def test_two_at_a_time_each_with_its_gpus(tmp_path):
+    """Every command waits until it has seen a second one; none ever sees a third."""
+    code = """
+alive = here.parent / 'alive'
+alive.mkdir(exist_ok=True)
+(alive / here.name).touch()
+seen = here.parent / ('seen_' + here.name)
+until = time.time() + 120
+while time.time() < until and len(list(here.parent.glob('*/began'))) < 2:
+    time.sleep(0.01)
+seen.write_text(str(len(list(alive.iterdir()))))
+time.sleep(0.1)
+(alive / here.name).unlink()
+"""
+    stages = [stage(tmp_path / name, code) for name in "abc"]
+    assert side_by_side(tmp_path, stages, [(3,), (5,)]) == dict.fromkeys("abc", "done")
+    assert {int((tmp_path / f"seen_{name}").read_text()) for name in "abc"} <= {1, 2}
+    gpus = {name: (tmp_path / name / "out").read_text() for name in "abc"}
+    assert {gpus["a"], gpus["b"]} == {"3", "5"} and gpus["c"] in ("3", "5")
+
+
+def test_what_is_preempted_killed_or_stops_itself_runs_again_and_a_failure_stops_nothing(tmp_path):
+    preempted = """
+def leave(*_):
+    (here / 'checkpoint').touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, leave)
+if first:
+    os.kill(os.getppid(), signal.SIGUSR2)  # what SLURM sends to the job before it ends it
+    time.sleep(120)
+assert (here / 'checkpoint').exists()
+"""
+    stages = [
+        stage(tmp_path / "preempted", preempted),
+        stage(tmp_path / "killed", "if first: os.kill(os.getppid(), signal.SIGKILL); sys.exit(1)"),
+        stage(tmp_path / "failed", "sys.exit('no')"),
+        stage(tmp_path / "stops", "if first: sys.exit(75)"),
+    ]
+    states = side_by_side(tmp_path, stages)
+    assert states == {"preempted": "done", "killed": "done", "failed": "failed", "stops": "done"}
+    assert "exit code 1" in (read_failure(tmp_path / "failed") or "")
+    assert [s.state() for s in stages] == ["done", "done", "failed", "done"]
+
+
+def test_a_chain_goes_no_further_than_its_first_failure(tmp_path):
+    a, b, c = (stage(tmp_path / name, code) for name, code in (("a", ""), ("b", "sys.exit(75)"), ("c", "")))
+    assert [o.state for o in run_chain([a, b, c])] == ["done", "stopped", "blocked"]
+    assert not (tmp_path / "c").exists()
+    waits = stage(tmp_path / "d", "", needs=(tmp_path / "trunk.pkl",))
+    (outcome,) = run_chain([waits])
+    assert outcome.state == "blocked" and "trunk.pkl' was not made" in outcome.error
+    (tmp_path / "trunk.pkl").touch()
+    assert run_chain([waits])[0].state == "done"
+
+
+def test_slots(monkeypatch):
+    assert gpu_slots(1, 0) == [()] and gpu_slots(8, 3) == [(), (), ()]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu_slots(8, 0) == [()] and gpu_slots(4, 0) == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,6,5,4,3,2,1,0")
+    assert gpu_slots(2, 3) == [(7, 6), (5, 4), (3, 2)]
+    with pytest.raises(ConfigError, match="3 jobs of 4 GPUs side by side, but there are 8"):
+        gpu_slots(4, 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d,GPU-e,GPU-f,GPU-g,GPU-h")
+    with pytest.raises(ConfigError, match="by number"):
+        gpu_slots(4, 0)
+
+
+def test_without_submitit_gpus_are_not_shared_out_unless_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert gpu_slots(1, 0) == [()]
+    assert len(gpu_slots(1, 2)) == 2
+    with pytest.raises(ConfigError, match="pip install submitit"):
+        launch._submitit()
+
+
+def test_options():
+    options = parse_options(["partition=gpu", "timeout_min=90", "slurm_qos=low", "constraint=v100"])
+    assert options == {
+        "slurm_partition": "gpu", "timeout_min": 90, "slurm_qos": "low", "slurm_constraint": "v100",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="give KEY=VALUE"):
+        parse_options(["gpu"])
+    with pytest.raises(ConfigError, match="need --launcher slurm"):
+        Launcher("local", options=options)
+    with pytest.raises(ConfigError, match="--jobs -1"):
+        Launcher(jobs=-1)
+    with pytest.raises(ConfigError, match="choose local or slurm"):
+        Launcher("pbs")
+
+
+def test_slurm_gets_one_array(tmp_path, monkeypatch):
+    """A stand-in for sbatch starts the array's jobs at once, as its script says."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    sbatch = f"""#!{sys.executable}
+import os, re, subprocess, sys
+script = open(sys.argv[-1]).read()
+open({str(tmp_path / "script")!r}, 'w').write(script)
+found = re.search('--array=0-([0-9]+)', script)
+log = open({str(tmp_path / "log")!r}, 'a')
+for i in range(int(found[1]) + 1 if found else 1):
+    array = dict(SLURM_ARRAY_JOB_ID='77', SLURM_ARRAY_TASK_ID=str(i)) if found else dict()
+    env = os.environ | dict(SLURM_JOB_ID=str(77 + i), SLURM_PROCID='0', SLURM_LOCALID='0', SLURM_NODEID='0') | array
+    env |= dict(SLURM_NTASKS='1', SLURM_JOB_NUM_NODES='1')
+    subprocess.Popen(['bash', sys.argv[-1]], env=env, stdout=log, stderr=log, start_new_session=True)
+print('Submitted batch job 77')
+"""
+    srun = '#!/bin/bash\nwhile [[ $1 != */python* ]]; do shift; done\nexec "$@"\n'
+    for name, text in (("sbatch", sbatch), ("srun", srun), ("sacct", "#!/bin/bash\necho 'JobID|State'\n")):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(commands), prepend=":")
+    stages = [stage(tmp_path / "a", ""), stage(tmp_path / "b", "sys.exit(3)"), stage(tmp_path / "before", "")]
+    stages[2].run()
+    plan = SimpleNamespace(experiment=SimpleNamespace(output=tmp_path), num_gpus=4)
+    launcher = Launcher("slurm", jobs=2, options=parse_options(["partition=gpu", "timeout_min=600"]))
+    outcomes = launch._on_slurm(plan, [(s,) for s in stages], launcher)
+    assert {o.stage: o.state for o in outcomes} == {"before": "done", "a": "done", "b": "failed"}
+    script = (tmp_path / "script").read_text()
+    for words in ("--array=0-1%2", "--gpus-per-node=4", "--partition=gpu", "--time=600", "--signal=USR2@300"):
+        assert words in script
+
+
+def test_record_names_the_package_version(tmp_path):
+    s = stage(tmp_path / "a", "")
+    s.run()
+    assert json.loads((tmp_path / "a" / "stage.json").read_text())["inputs"] == {
+        "code": package_version("moco-transfer")
+    }
+
+
+@pytest.mark.slow
+def test_a_small_experiment_side_by_side(tmp_path, generated):
+    """Two real trials at a time, in two processes; one invocation more runs nothing."""
+    short = [*options("R18-C4", generated, tmp_path), "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()"]
+    short += ["SOLVER.WARMUP_ITERS", "1", "TEST.EVAL_PERIOD", "0"]
+    rows = [{"name": "random", "weights": None, "opts": short}]
+    file = trees.experiment_file(tmp_path, generated, trials=2, rows=rows, pretrain={})
+    plan = Plan(load_experiment(file), TorchvisionEngine(), ROOT / "tools")
+    first = launch.run(plan, Launcher(jobs=2))
+    assert [o.state for o in first] == ["done", "done"], first
+    row = plan.row_folder(plan.experiment.rows[0])
+    before = (row / "trials.json").stat().st_mtime_ns, (row / "seed_1" / "result.json").stat().st_mtime_ns
+    assert len(list((tmp_path / "out" / "jobs").glob("*_submitted.pkl"))) == 2
+    assert launch.run(plan, Launcher(jobs=2)) == first
+    assert (row / "seed_1" / "result.json").stat().st_mtime_ns == before[1]
+    assert "2" in text_table(plan) and "±" in text_table(plan)

@@ -1,0 +1,45 @@
+#!/usr/bin/env python
+"""Two schedules side by side: tools/compare_schedules.py configs/experiments/table5a.yaml .../table5b.yaml"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import setup_logging
+from transfer.engines.base import EngineError
+from transfer.engines.select import CHOICES, select
+from transfer.report.schedules import write_comparison
+from transfer.trials.experiment import load_experiment
+from transfer.trials.reproduce import Plan
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("shorter", metavar="SHORTER.yaml", help="an experiment file, e.g. of the 1x schedule")
+    p.add_argument("longer", metavar="LONGER.yaml", help="the same rows with another schedule")
+    p.add_argument("--output-dirs", nargs=2, metavar="DIR", help="of the two; default: what the files say")
+    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--output", metavar="FILE.html", help="default: schedules.html in the longer one's folder")
+    args = p.parse_args(argv)
+    setup_logging(None)
+    try:
+        engine, folders = select(args.engine), args.output_dirs or (None, None)
+        plans = [
+            Plan(load_experiment(file, folder), engine, Path(__file__).parent)
+            for file, folder in zip((args.shorter, args.longer), folders, strict=True)
+        ]
+        path = Path(args.output) if args.output else plans[1].experiment.output / "schedules.html"
+        print(write_comparison(*plans, path))
+    except (ConfigError, EngineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"\npage: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

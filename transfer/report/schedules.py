@@ -1,0 +1,175 @@
+"""Two schedules of one experiment (COCO 1x and 2x): how far each initialisation is from the baseline, short and long.
+
+A gap that closes with longer training says that the initialisation matters less the longer one fine-tunes.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.config import ConfigError
+from transfer.report.collect import ExperimentReport, RowReport, collect, metric_key, metric_label
+from transfer.report.figures import Slope, slopes
+from transfer.report.markup import Markup, join, named, section, tag
+from transfer.report.tables import signed
+from transfer.trials.reproduce import Plan
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row in one metric under both schedules, in points.
+
+    Attributes:
+        published: whether the numbers are the paper's, else ours.
+        left_gap, right_gap: to the baseline row; None in that row, or where the baseline has no number.
+    """
+
+    row: RowReport
+    number: int
+    metric: str
+    published: bool
+    left: float
+    right: float
+    left_gap: float | None
+    right_gap: float | None
+
+    @property
+    def words(self) -> str:
+        """What the gap to the baseline does: opens, closes, changes sides, stays."""
+        if self.left_gap is None or self.right_gap is None:
+            return ""
+        a, b = round(self.left_gap, 1), round(self.right_gap, 1)
+        if a * b < 0:
+            return "changes sides"
+        return "stays" if abs(a) == abs(b) else "closes" if abs(b) < abs(a) else "opens"
+
+
+def changes(left: ExperimentReport, right: ExperimentReport) -> list[Change]:
+    """Every number that both schedules have, by metric, then row, ours before the paper's.
+
+    Raises:
+        ConfigError: the experiments share no row, or differ in engine or in the baseline.
+    """
+    others = {row.name: row for row in right.rows}
+    common = [(i, row, others[row.name]) for i, row in enumerate(left.rows) if row.name in others]
+    if not common:
+        raise ConfigError(f"'{left.title}' and '{right.title}' share no row; give two schedules of the same rows")
+    if left.baseline.name != right.baseline.name:
+        raise ConfigError(f"the baselines differ: '{left.baseline.name}' and '{right.baseline.name}'")
+    if left.engine != right.engine:
+        raise ConfigError(f"the engines differ: {left.engine} and {right.engine}")
+    found = []
+    for metric in (m for m in left.metrics if m in right.metrics):
+        bases = {p: (_value(left.baseline, metric, p), _value(right.baseline, metric, p)) for p in (False, True)}
+        for number, a, b in common:
+            for published in (False, True):
+                x, y = _value(a, metric, published), _value(b, metric, published)
+                if x is None or y is None:
+                    continue
+                base_x, base_y = bases[published] if a is not left.baseline else (None, None)
+                gaps = (None if base_x is None else x - base_x, None if base_y is None else y - base_y)
+                found.append(Change(a, number, metric, published, x, y, *gaps))
+    return found
+
+
+def _value(row: RowReport, metric: str, published: bool) -> float | None:
+    if published:
+        return row.published.get(metric_key(metric))
+    s = row.statistic(metric)
+    return None if s is None else s.mean
+
+
+def schedule(plan: Plan) -> str:
+    """What tells the experiments apart: the length of fine-tuning; the title where rows differ in it."""
+    jobs = [row.job for row in plan.experiment.rows if row.job is not None]
+    if plan.experiment.probe is not None or not jobs:
+        return plan.experiment.title
+    lengths = {plan.config(job.config, job.opts).SOLVER.MAX_ITER for job in jobs}
+    return f"{lengths.pop():,} iterations" if len(lengths) == 1 else plan.experiment.title
+
+
+def text(found: Sequence[Change], ends: tuple[str, str], baseline: str) -> str:
+    """The comparison for the terminal, a block per metric."""
+    if not found:
+        return "nothing to compare yet: no row is finished in both, and nothing is published"
+    lines = []
+    for metric in dict.fromkeys(c.metric for c in found):
+        body = [[metric_label(metric), ends[0], ends[1], "change", f"gap to '{baseline}'"]]
+        for c in (c for c in found if c.metric == metric):
+            name = f"{c.row.name} (published)" if c.published else c.row.name
+            body.append([name, f"{c.left:.1f}", f"{c.right:.1f}", signed(c.right - c.left), _gaps(c)])
+        widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+        lines += ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)).rstrip() for row in body] + [""]
+    return "\n".join(lines[:-1])
+
+
+def _gaps(c: Change) -> str:
+    if c.left_gap is None or c.right_gap is None:
+        return ""
+    return f"{signed(c.left_gap)} -> {signed(c.right_gap)}: {c.words}"
+
+
+def page(left: ExperimentReport, right: ExperimentReport, ends: tuple[str, str]) -> str:
+    """A self-contained page: a slope chart per metric, and the table beneath."""
+    found = changes(left, right)
+    figures = []
+    for n, metric in enumerate(dict.fromkeys(c.metric for c in found)):
+        chosen = [c for c in found if c.metric == metric]
+        said = (f"{c.row.name}{' (published)' * c.published} {c.left:.1f} to {c.right:.1f}" for c in chosen)
+        lines = [Slope(c.number, c.left, c.right, c.published) for c in chosen]
+        chart = slopes(lines, ends, f"{metric_label(metric)}: {'; '.join(said)}.", f"slope{n}")
+        figures.append(tag("figure", tag("h3", metric_label(metric)), chart, class_="card"))
+    legend = [tag("li", named(i, row.name)) for i, row in enumerate(left.rows) if any(c.number == i for c in found)]
+    lead = f"Solid: ours. Dashed: published. The gap is to '{left.baseline.name}'."
+    main = [tag("p", "Nothing to compare yet.", class_="lede")]
+    if found:
+        charts = section(
+            "slopes", "Slopes", tag("p", lead, class_="lead"), tag("ul", *legend, class_="legend"),
+            tag("div", *figures, class_="charts"),
+        )  # fmt: skip
+        main = [charts, _table(found, ends)]
+    header = [
+        tag("p", f"Two schedules · {left.runner}", class_="kicker"),
+        tag("h1", f"{left.title} against {right.title}"),
+        tag("p", f"Published: {left.source}; {right.source}.", class_="lede"),
+    ]
+    here = files("transfer.report")
+    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(f"{left.title} against {right.title}"),
+        css=(here / "report.css").read_text(encoding="utf-8").strip(),
+        header=join(header),
+        main=join(main, between="\n"),
+    )
+
+
+def _table(found: Sequence[Change], ends: tuple[str, str]) -> Markup:
+    heads = ("Initialisation", "", "Metric", *ends, "Change", "Gap to the baseline")
+    head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
+    body = []
+    for c in found:
+        words = (f"{c.left:.1f}", f"{c.right:.1f}", signed(c.right - c.left), _gaps(c))
+        cells = [tag("td", word, class_="whole") for word in words]
+        origin = tag("td", "published" if c.published else "ours")
+        name = tag("th", named(c.number, c.row.name), scope="row")
+        body.append(tag("tr", name, origin, tag("td", metric_label(c.metric)), *cells))
+    element = tag("div", tag("table", head, tag("tbody", *body)), class_="scroll")
+    return section("numbers", "Numbers", tag("div", element, class_="card"))
+
+
+def write_comparison(left: Plan, right: Plan, path: Path) -> str:
+    """Writes the page to `path`; returns the comparison as text.
+
+    Raises:
+        ConfigError: experiments that cannot be compared; see `changes`.
+    """
+    reports, ends = (collect(left), collect(right)), (schedule(left), schedule(right))
+    found = changes(*reports)
+    with atomic_write(path) as f:
+        f.write(page(*reports, ends).encode("utf-8"))
+    return text(found, ends, reports[0].baseline.name)

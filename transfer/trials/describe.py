@@ -1,0 +1,61 @@
+"""A plan as text, before anything runs: its stages and commands, what is missing, and what the papers say it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transfer.trials.experiment import Cost
+from transfer.trials.jobs import Outcome
+from transfer.trials.missing import missing
+from transfer.trials.reproduce import Plan
+
+
+def describe(plan: Plan) -> str:
+    """The plan: stages with their state and command, the cost, then what is missing."""
+    e = plan.experiment
+    trials = f"{len(plan.chosen)} row{'s' * (len(plan.chosen) != 1)} x {e.trials} trial{'s' * (e.trials != 1)}"
+    lines = [f"{e.title}: {trials} on {plan.runner}, into {e.output}", ""]
+    for n, stage in enumerate(plan.stages(), 1):
+        lines.append(f"{n}. {stage.name} [{stage.state()}]")
+        lines.append(f"   {stage.shell}")
+    lines += ["", *costs(plan), ""]
+    lacking = missing(plan)
+    lines.append(f"missing: {len(lacking)}" if lacking else "nothing is missing")
+    lines += map(str, lacking)
+    return "\n".join(lines)
+
+
+def costs(plan: Plan) -> list[str]:
+    """What the papers state for each part of the plan; a sum only of what is stated."""
+    e = plan.experiment
+    parts: list[tuple[str, int, Cost | None]] = []
+    if not plan.only or "pretrain" in plan.only:
+        times = 1 if e.probe is None else e.trials
+        parts += [(f"pre-train '{name}'", times, e.pretrain[name].cost) for name in plan.pretrainings]
+    if not plan.only or "trials" in plan.only:
+        for row in plan.chosen:
+            if e.probe is not None:
+                parts.append((f"{e.probe.protocol} probe of '{row.name}'", e.trials, None))
+            elif row.job is not None:
+                parts.append((f"fine-tune '{row.name}'", e.trials, row.job.cost))
+    known = [(times, cost) for _, times, cost in parts if cost is not None]
+    unknown = len(parts) - len(known)
+    total = sum(times * cost.gpu_hours for times, cost in known)
+    if not known:
+        head = "estimated cost: not published"
+    else:
+        head = f"estimated cost: {total:,.0f} GPU-hours" + (f" and {unknown} parts not published" if unknown else "")
+    return [head, *(f"  {what} x {times}: {cost or 'not published'}" for what, times, cost in parts)]
+
+
+def problems(outcomes: Sequence[Outcome]) -> list[str]:
+    """What did not get done, one line or more per stage; what waits for the same thing is told together."""
+    lines = [f"{o.stage}: {o.error}" for o in outcomes if o.state in ("failed", "stopped")]
+    waiting: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.state == "blocked":
+            waiting.setdefault(outcome.error, []).append(outcome.stage)
+    for reason, stages in waiting.items():
+        others = f" and {len(stages) - 1} more" if len(stages) > 1 else ""
+        lines.append(f"{stages[0]}{others} not run: {reason}")
+    return lines

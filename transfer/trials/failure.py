@@ -1,0 +1,29 @@
+"""`failed.json`: why a stage or a trial did not finish. It goes when the work is taken up again."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from pretrain.runtime import checkpoint
+
+FAILED = "failed.json"
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    checkpoint.save_json({"error": reason, "time": time.strftime("%Y-%m-%d %H:%M:%S")}, folder / FAILED)
+
+
+def read_failure(folder: Path) -> str | None:
+    """The reason, on one line; None if nothing failed."""
+    try:
+        return " ".join(json.loads((folder / FAILED).read_text())["error"].split())
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"it failed, and '{folder / FAILED}' cannot be read"
+
+
+def forget_failure(folder: Path) -> None:
+    (folder / FAILED).unlink(missing_ok=True)

@@ -1,0 +1,59 @@
+"""What a stage reads from disk beside files of other stages: image folders and data sets, and digests of them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.runtime.config import load_yaml_with_base
+from transfer.data import catalog
+from transfer.trials.experiment import Probe
+
+
+def is_present(spec: catalog.DatasetSpec) -> bool:
+    if spec.format == "coco":
+        return bool(spec.json_file and spec.json_file.is_file() and spec.image_root and spec.image_root.is_dir())
+    return (spec.root / "ImageSets" / "Main" / f"{spec.split}.txt").is_file()
+
+
+def expanded(path: str) -> Path:
+    return Path(os.path.expandvars(os.path.expanduser(path)))
+
+
+def pretraining_data(config: Path, opts: Sequence[str]) -> str | None:
+    """DATA.TRAIN of a pre-training config; read as YAML, since transfer knows nothing of the other half's defaults."""
+    given = dict(zip(opts[::2], opts[1::2], strict=True))
+    return given.get("DATA.TRAIN") or load_yaml_with_base(config).get("DATA", {}).get("TRAIN")
+
+
+def probed_data(probe: Probe | None) -> dict[str, str | None]:
+    """Option or key -> folder of labelled images that the probe reads."""
+    if probe is None:
+        return {}
+    given = dict(zip(probe.opts[::2], probe.opts[1::2], strict=True))
+    if probe.config is None:
+        return {name: given.get(name) for name in ("--train", "--val")}
+    data = load_yaml_with_base(probe.config).get("DATA", {})
+    return {f"DATA.{name}": given.get(f"DATA.{name}", data.get(name)) for name in ("TRAIN", "VAL")}
+
+
+def images(path: str | None) -> str | None:
+    """Digest of the names in a folder of images and in its sub-folders; of what is no folder (shards), the words."""
+    if path is None or not expanded(path).is_dir():
+        return path
+    folder = expanded(path).resolve()
+    return _listing(folder, folder.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _listing(folder: Path, changed: int) -> str:
+    """One read of the directories, and no file is looked at: a second or two for ImageNet on a local disk."""
+    names = hashlib.sha256()
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        names.update(os.fsencode(entry.name) + b"\0")
+        if entry.is_dir():
+            names.update(b"".join(os.fsencode(name) + b"\0" for name in sorted(os.listdir(entry.path))) + b"\0")
+    return names.hexdigest()[:16]

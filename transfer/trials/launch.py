@@ -1,0 +1,272 @@
+"""Runs a plan: here in order, here side by side, or on a SLURM cluster. The last two are submitit's work.
+
+A chain of stages that cannot be finished does not stop the others. Every stage's command stands in the dry run, so that
+any other scheduler can run it: a command that exits with 75 wants to be run again, and continues.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.runtime import checkpoint
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.result import FILE_NAME, RunResult
+from transfer.trials.aggregate import aggregate
+from transfer.trials.jobs import Outcome, Work, run_chain
+from transfer.trials.missing import missing
+from transfer.trials.reproduce import Chain, Plan
+from transfer.trials.run import AGGREGATE_FILE, trial_folder
+
+logger = logging.getLogger(__name__)
+
+LAUNCHERS = ("local", "slurm")
+_COMMON = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "nodes", "tasks_per_node", "name")
+_ATTEMPTS = 3  # of a job that was killed without a word
+_POLL = 0.2  # seconds
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Where chains run.
+
+    Attributes:
+        kind: "local" or "slurm".
+        jobs: chains side by side; 0 stands for as many as there are GPUs for, on SLURM for as many as it grants.
+        options: submitit's parameters for SLURM, e.g. {"slurm_partition": "gpu", "timeout_min": 1440}.
+
+    Raises:
+        ConfigError: values that do not go together.
+    """
+
+    kind: str = "local"
+    jobs: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in LAUNCHERS:
+            raise ConfigError(f"--launcher {self.kind}: choose {' or '.join(LAUNCHERS)}")
+        if self.jobs < 0:
+            raise ConfigError(f"--jobs {self.jobs}: give the number of trials to run side by side")
+        if self.options and self.kind == "local":
+            raise ConfigError(f"--slurm {', '.join(self.options)}: options for SLURM need --launcher slurm")
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE words as submitit's parameters: its own names as they are, others as sbatch's (`slurm_` before them).
+
+    Raises:
+        ConfigError: a word without `=`.
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ConfigError(f"--slurm {word}: give KEY=VALUE, e.g. partition=gpu timeout_min=1440")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        options[key if key in _COMMON or key.startswith("slurm_") else f"slurm_{key}"] = value
+    return options
+
+
+def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
+    """Runs every stage that is not done, and writes the row of every row whose trials are complete.
+
+    Args:
+        launcher: default: here, one after the other.
+
+    Returns:
+        One outcome per stage. After a stage that was asked to stop here, the rest is left for the next call.
+
+    Raises:
+        ConfigError: something is missing (all of it is listed); submitit is needed and not installed.
+    """
+    launcher = launcher or Launcher(jobs=1)
+    lacking = missing(plan)
+    if lacking:
+        raise ConfigError("cannot run yet, missing:\n" + "\n".join(map(str, lacking)))
+    slots = gpu_slots(plan.num_gpus, launcher.jobs) if launcher.kind == "local" else []
+    outcomes: list[Outcome] = []
+    for chains in plan.waves():
+        if launcher.kind == "slurm":
+            outcomes += _on_slurm(plan, chains, launcher)
+        elif len(slots) > 1 and len(chains) > 1:
+            outcomes += _side_by_side(plan, chains, slots)
+        else:
+            for chain in chains:
+                outcomes += run_chain(chain)
+                if any(outcome.state == "stopped" for outcome in outcomes):
+                    return outcomes
+    return outcomes + _rows(plan)
+
+
+def gpu_slots(num_gpus: int, jobs: int) -> list[tuple[int, ...]]:
+    """The GPUs of each of the chains that run side by side here; empty tuples where there is nothing to share out.
+
+    Args:
+        num_gpus: of one chain.
+        jobs: chains; 0: as many as there are GPUs for, and one without any GPU or without submitit.
+
+    Raises:
+        ConfigError: more GPUs are wanted than there are, or they are not named by number.
+    """
+    count = torch.cuda.device_count()
+    if jobs == 0 and count // num_gpus > 1 and importlib.util.find_spec("submitit") is None:
+        logger.warning("submitit is not installed: trials run one after the other, on %d of %d GPUs", num_gpus, count)
+        jobs = 1
+    jobs = jobs or max(count // num_gpus, 1)
+    if count == 0 or jobs == 1:
+        return [()] * jobs
+    if jobs * num_gpus > count:
+        raise ConfigError(f"{jobs} jobs of {num_gpus} GPUs side by side, but there are {count}: lower --jobs")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    names = [name.strip() for name in visible.split(",")]
+    if not all(name.isdigit() for name in names):
+        raise ConfigError(f"CUDA_VISIBLE_DEVICES={visible}: to run trials side by side, name the GPUs by number")
+    return [tuple(map(int, names[i * num_gpus : (i + 1) * num_gpus])) for i in range(jobs)]
+
+
+def _side_by_side(plan: Plan, chains: Sequence[Chain], slots: Sequence[tuple[int, ...]]) -> list[Outcome]:
+    """At most one chain per slot at a time, each with its slot's GPUs, through submitit's local executor."""
+    submitit, folder = _submitit(), jobs_folder(plan)
+
+    def submit(work: Work, slot: int) -> Any:
+        gpus = slots[slot]
+        executor = submitit.LocalExecutor(folder)
+        executor.update_parameters(timeout_min=60 * 24 * 365, gpus_per_node=len(gpus), visible_gpus=gpus)
+        return executor.submit(work)
+
+    done, works = _not_done(chains)
+    return done + _pool(works, submit, len(slots))
+
+
+def _pool(works: Sequence[Work], submit: Callable[[Work, int], Any], slots: int) -> list[Outcome]:
+    """`submit(work, slot)` for all works, one at a time in each slot."""
+    outcomes: dict[int, list[Outcome]] = {}
+    waiting, running = list(enumerate(works)), dict[int, tuple[int, Any]]()
+    attempts = [0] * len(works)
+    try:
+        while waiting or running:
+            for slot in [s for s in range(slots) if s not in running][: len(waiting)]:
+                n, work = waiting.pop(0)
+                running[slot] = n, submit(work, slot)
+                _announce(work, running[slot][1])
+            for slot, (n, job) in list(running.items()):
+                if not job.done():
+                    continue
+                del running[slot]
+                attempts[n] += 1
+                if (found := _result(works[n], job, attempts[n])) is None:
+                    waiting.insert(0, (n, works[n]))
+                else:
+                    outcomes[n] = found
+            time.sleep(_POLL)
+    finally:  # Ctrl-C: the jobs would go on without us
+        for _, job in running.values():
+            job.cancel()
+    return [outcome for n in range(len(works)) for outcome in outcomes[n]]
+
+
+def _on_slurm(plan: Plan, chains: Sequence[Chain], launcher: Launcher) -> list[Outcome]:
+    """All chains that are not done as one job array; SLURM decides when each runs, and puts preempted ones back."""
+    submitit = _submitit()
+    outcomes, works = _not_done(chains)
+    if not works:
+        return outcomes
+    parameters: dict[str, Any] = {
+        "name": plan.experiment.output.name,
+        "timeout_min": 24 * 60,
+        "gpus_per_node": plan.num_gpus,
+        "slurm_signal_delay_s": 300,
+    }
+    if launcher.jobs:
+        parameters["slurm_array_parallelism"] = launcher.jobs
+    executor = submitit.AutoExecutor(jobs_folder(plan), cluster="slurm", slurm_max_num_timeout=100)
+    executor.update_parameters(**(parameters | dict(launcher.options)))
+    with executor.batch():
+        jobs = [executor.submit(work) for work in works]
+    for work, job in zip(works, jobs, strict=True):
+        _announce(work, job)
+    for work, job in zip(works, jobs, strict=True):
+        attempt = 1
+        while (found := _result(work, job, attempt)) is None:
+            attempt, job = attempt + 1, executor.submit(work)
+            _announce(work, job)
+        outcomes += found
+    return outcomes
+
+
+def _not_done(chains: Sequence[Chain]) -> tuple[list[Outcome], list[Work]]:
+    """Outcomes of the chains that need no job, and the others as work."""
+    outcomes: list[Outcome] = []
+    works = []
+    for chain in chains:
+        if all(stage.state() == "done" for stage in chain):
+            outcomes += [Outcome(stage.name, stage.folder, "done") for stage in chain]
+        else:
+            works.append(Work(chain))
+    return outcomes, works
+
+
+def _announce(work: Work, job: Any) -> None:
+    logger.info("job %s: %s; its log: %s", job.job_id, work.name, job.paths.stderr)
+
+
+def _result(work: Work, job: Any, attempt: int) -> list[Outcome] | None:
+    """What a job has come to, once it is over; None if it is to be submitted again."""
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    try:
+        outcomes: list[Outcome] = job.result()
+    except UncompletedJobError as error:
+        if attempt < _ATTEMPTS:
+            logger.warning("job %s ended without a result; submitting it again", job.job_id)
+            return None
+        return work.lost(f"job {job.job_id} ended {attempt} times without a result: {str(error).splitlines()[0]}")
+    except FailedJobError as error:
+        return work.lost(f"job {job.job_id} failed: {str(error).strip().splitlines()[-1]}")
+    logger.info("job %s: %s", job.job_id, ", ".join(f"{o.stage}: {o.state}" for o in outcomes))
+    return outcomes
+
+
+def jobs_folder(plan: Plan) -> Path:
+    """Where submitit keeps its files and the logs of the jobs."""
+    return plan.experiment.output / "jobs"
+
+
+def _rows(plan: Plan) -> list[Outcome]:
+    """Writes `trials.json` of every complete row; one outcome per row whose trials do not belong together."""
+    e = plan.experiment
+    problems = []
+    for row in plan.chosen if e.probe is None else ():
+        folder = plan.row_folder(row)
+        trials = [trial_folder(folder, seed) for seed in e.seeds]
+        if all((trial / FILE_NAME).is_file() for trial in trials):
+            try:
+                whole = aggregate([RunResult.load(trial) for trial in trials])
+                checkpoint.save_json(whole.to_json(), folder / AGGREGATE_FILE)
+            except ValueError as error:  # AggregateError is one
+                problems.append(Outcome(f"row '{row.name}'", folder, "failed", str(error)))
+    return problems
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError(
+            "trials side by side and --launcher slurm need submitit: pip install submitit; or use --launcher local "
+            "--jobs 1"
+        ) from error
+    return submitit
