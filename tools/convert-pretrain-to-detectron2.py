@@ -1,34 +1,65 @@
 #!/usr/bin/env python
-"""Converts a pre-trained ResNet for Detectron2: tools/convert-pretrain-to-detectron2.py INPUT OUTPUT"""
+"""Converts a pre-trained ResNet, proves that nothing was lost, and only then writes it.
+
+    python tools/convert-pretrain-to-detectron2.py moco_v2_800ep.pth.tar moco_v2.pkl
+    python tools/convert-pretrain-to-detectron2.py dino.pth dino.pth.pkl --trunk "student > module.backbone."
+    python tools/convert-pretrain-to-detectron2.py moco_v2.pkl r50.pth --names torchvision       # and back
+
+The exit code is 0 only for a proven conversion, 2 with one sentence on stderr otherwise.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
 from pretrain.runtime.checkpoint import CheckpointError
+from transfer.convert import report
 from transfer.convert.audit import AuditError
-from transfer.convert.convert import convert
+from transfer.convert.convert import Verify, convert
 from transfer.convert.layouts import LayoutError
-from transfer.convert.write import OutputError
+from transfer.convert.read import runs
+from transfer.convert.write import NAMES, OutputError
+from transfer.engines.select import detectron2_problem
+
+
+def detectron2_verify() -> Verify | None:
+    """Detectron2's own check, where it imports."""
+    if detectron2_problem() is not None:
+        return None
+    from transfer.engines.d2.verify import verify
+
+    return verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("input", help="MoCo checkpoint, torchvision ResNet, or a trunk in Detectron2's form")
-    parser.add_argument("output", help="file to write: .pkl or .pth")
-    parser.add_argument("--verbose", action="store_true", help="print every renamed tensor")
-    args = parser.parse_args(argv)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("input", help="checkpoint of a layout in docs/conversion.md, or a converted file")
+    p.add_argument("output", help="file to write: .pkl, .pth or .safetensors")
+    p.add_argument("--trunk", help="which trunk, where the file holds several; errors and the report list them")
+    p.add_argument(
+        "--names", choices=NAMES, help="of the tensors; default: torchvision in .safetensors, else detectron2"
+    )
+    p.add_argument("--emit-config", metavar="FILE", help="also write the YAML fragment that fits these weights")
+    p.add_argument("--trust", action="store_true", help="unpickle a file that asks for more than data: it can run code")
+    p.add_argument("--json", action="store_true", help="print the report as JSON")
+    p.add_argument("--verbose", action="store_true", help="print every renamed tensor, to stderr")
+    args = p.parse_args(argv)
     try:
-        done = convert(args.input, args.output)
+        if args.trust:
+            print("--trust: unpickling calls", ", ".join(runs(args.input)) or "nothing beyond data", file=sys.stderr)
+        done = convert(
+            args.input, args.output, args.trunk, args.names, args.trust, detectron2_verify(), args.emit_config
+        )
     except (CheckpointError, LayoutError, AuditError, OutputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.verbose:
         for old, new in done.renamed.items():
-            print(f"{old} -> {new}")
-    print(done.table())
+            print(f"{old} -> {new}", file=sys.stderr)
+    print(json.dumps(report.as_json(done), indent=1) if args.json else report.table(done))
     return 0
 
 

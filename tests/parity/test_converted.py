@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import pytest
 import torch
 
 from pretrain.encoders import base_encoder
 from pretrain.runtime.checkpoint import CheckpointError
-from tests.transfer.convert.checkpoints import moco, trunk
+from tests.transfer.convert.checkpoints import layouts, moco, trunk
 from transfer.config.load import load_config
+from transfer.convert.architecture import AuditError
 from transfer.convert.convert import convert
 from transfer.convert.read import read_weights
 
 pytestmark = pytest.mark.d2
+LOG = logging.getLogger(__name__)  # the counts: --log-cli-level INFO
 
 
 @pytest.mark.parametrize(
@@ -71,3 +74,78 @@ def test_a_partly_loaded_model_is_noticed(tmp_path, small_config, small_opts):
     model.load_state_dict(state)
     with pytest.raises(CheckpointError, match="1 tensors were not loaded .backbone.res3.0.conv1.weight"):
         check_loaded(model, str(tmp_path / "trunk.pth"))
+
+
+@pytest.fixture(scope="module")
+def r50(tmp_path_factory):
+    """A MoCo ResNet-50 in both forms that Detectron2 reads, and its state dict without the classifier."""
+    folder, state = tmp_path_factory.mktemp("r50"), trunk(50)
+    torch.save(moco(state), folder / "moco.pth.tar")
+    for suffix in (".pkl", ".pth"):
+        convert(folder / "moco.pth.tar", folder / f"r50{suffix}")
+    return folder, {k: v for k, v in state.items() if not k.startswith("fc.")}
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+@pytest.mark.parametrize("detector", ["C4", "DC5", "FPN"])
+def test_stock_detectors_match_every_backbone_key(r50, detector, suffix):
+    """Detectron2's own configs and checkpointer: all 318 tensors of the file end up in the model, bit by bit."""
+    from detectron2 import model_zoo
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    from transfer.convert.keymap import trunk_to_detectron2
+
+    folder, state = r50
+    cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file(f"COCO-Detection/faster_rcnn_R_50_{detector}_1x.yaml"))
+    cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.STRIDE_IN_1X1, cfg.MODEL.DEVICE = "BN", False, "cpu"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    model = build_model(cfg)
+    left = DetectionCheckpointer(model).load(str(folder / f"r50{suffix}"))
+    assert left["metadata"]["arch"] == "resnet50" and left["matching_heuristics"]
+    loaded = model.state_dict()
+    trunks = ("backbone.stem.", "backbone.res", "backbone.bottom_up.", "roi_heads.res5.")
+    keys = {k for k in loaded if k.startswith(trunks)}
+    matched = 0
+    for key, value in state.items():
+        (name,) = [k for k in keys if k.endswith("." + trunk_to_detectron2(key))]
+        assert torch.equal(loaded[name], value), name
+        keys.remove(name)
+        matched += 1
+    assert matched == 318 and not keys
+    LOG.info("%s from %s: %d backbone keys matched, %d left", detector, suffix, matched, len(keys))
+
+
+@pytest.mark.parametrize("case", layouts(trunk(18)))
+def test_every_layout_in_detectron2s_own_backbone(tmp_path, case):
+    from transfer.engines.d2.verify import verify
+
+    torch.save(layouts(trunk(18))[case][1], tmp_path / "x.pth")
+    done = convert(tmp_path / "x.pth", tmp_path / "x.pkl", verify=verify)
+    assert done.detectron2["backbone keys matched"] == "120 of 120" and done.detectron2["keys left"] == 0
+    assert done.detectron2["max relative difference"] <= 1e-5
+
+
+@pytest.mark.parametrize("arch", ["resnet34", "resnet101", "resnet152", "resnext50_32x8d", "resnet50_w2x"])
+def test_every_architecture_in_detectron2s_own_backbone(tmp_path, arch):
+    from transfer.engines.d2.verify import verify
+
+    state = trunk(152) if arch == "resnet152" else base_encoder(arch)().state_dict()  # no encoder of the papers
+    torch.save(moco(state), tmp_path / "x.pth")
+    done = convert(tmp_path / "x.pth", tmp_path / "x.pkl", verify=verify)
+    n = done.metadata["tensors"]
+    assert done.detectron2["backbone keys matched"] == f"{n} of {n}"
+
+
+def test_a_file_that_detectron2_would_load_in_part_is_refused(tmp_path, r50):
+    from transfer.engines.d2.verify import verify
+
+    folder, _ = r50
+    convert(folder / "moco.pth.tar", tmp_path / "a.pth")
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    content["model"]["res4.3.conv2.wait"] = content["model"].pop("res4.3.conv2.weight")
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(AuditError, match="left 1 of 318 backbone keys as they were and 1 keys of the file unused"):
+        verify(tmp_path / "a.pth", content["metadata"])

@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
-
-from transfer.convert import keymap
 
 _BLOCK_COUNTS = {
     ("basic", (2, 2, 2, 2)): 18,
@@ -19,6 +16,7 @@ _BLOCK_COUNTS = {
     ("bottleneck", (3, 4, 23, 3)): 101,
     ("bottleneck", (3, 8, 36, 3)): 152,
 }
+_STATISTICS = ("weight", "bias", "running_mean", "running_var")
 DEPTHS = tuple(_BLOCK_COUNTS.values())
 
 
@@ -68,7 +66,7 @@ class Architecture:
                 (torchvision).
         """
         block = resnet.BasicBlock if self.depth < 50 else resnet.Bottleneck
-        layers = next(list(counts) for (_, counts), depth in _BLOCK_COUNTS.items() if depth == self.depth)
+        layers = self._layers()
         if self.wider > 1:
             block = type("WideBottleneck", (resnet.Bottleneck,), {"expansion": 4 * self.wider})
         model = resnet.ResNet(
@@ -88,10 +86,34 @@ class Architecture:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Detectron2 name -> shape of every tensor of the trunk, `num_batches_tracked` included (318 for ResNet-50)."""
-        with torch.device("meta"):
-            state = self.build().state_dict()
-        named = ((keymap.trunk_to_detectron2(k), tuple(v.shape)) for k, v in state.items())
-        return {name: shape for name, shape in named if name is not None}
+        shapes: dict[str, tuple[int, ...]] = {}
+
+        def add(name: str, channels: int, out_channels: int, size: int, groups: int = 1) -> None:
+            shapes[f"{name}.weight"] = (out_channels, channels // groups, size, size)
+            shapes.update({f"{name}.norm.{k}": (out_channels,) for k in _STATISTICS})
+            shapes[f"{name}.norm.num_batches_tracked"] = ()
+
+        channels = self.stem_out_channels
+        add("stem.conv1", 3, channels, 7)
+        for stage, blocks in enumerate(self._layers()):
+            out = self.res2_out_channels * 2**stage
+            inner = out if self.depth < 50 else self.groups * self.width_per_group * 2**stage
+            for block in range(blocks):
+                name = f"res{stage + 2}.{block}"
+                if self.depth < 50:
+                    add(f"{name}.conv1", channels, inner, 3)
+                    add(f"{name}.conv2", inner, out, 3)
+                else:
+                    add(f"{name}.conv1", channels, inner, 1)
+                    add(f"{name}.conv2", inner, inner, 3, self.groups)
+                    add(f"{name}.conv3", inner, out, 1)
+                if block == 0 and (stage or self.depth >= 50):
+                    add(f"{name}.shortcut", channels, out, 1)
+                channels = out
+        return shapes
+
+    def _layers(self) -> list[int]:
+        return next(list(counts) for (_, counts), depth in _BLOCK_COUNTS.items() if depth == self.depth)
 
 
 def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
@@ -104,6 +126,8 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     for key in tensors:
         if key.startswith("res"):
             stage, block = key.split(".")[:2]
+            if len(block) > 3:
+                raise AuditError(f"{stage} has a block {block[:20]}, which no ResNet has")
             blocks[int(stage[3:])].add(int(block))
     counts = tuple(max(found) + 1 if found else 0 for found in blocks.values())
     kind = "bottleneck" if any(".conv3." in k for k in tensors) else "basic"
@@ -111,7 +135,7 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     if depth is None:
         raise AuditError(f"stages res2..res5 hold {counts} {kind} blocks, which is no ResNet-18, 34, 50, 101 or 152")
     first, stem = tensors.get("res2.0.conv2.weight"), tensors.get("stem.conv1.weight")
-    if kind == "basic" or first is None or first.ndim != 4:
+    if kind == "basic" or first is None or first.ndim != 4 or not first.shape[1]:
         return Architecture(depth, 1, 64)
     width, per_group = int(first.shape[0]), int(first.shape[1])
     groups = width // per_group

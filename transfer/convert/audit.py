@@ -25,6 +25,7 @@ class Coverage:
     expected: int
     missing: tuple[str, ...]
     wrong_shape: tuple[str, ...]
+    unexpected: tuple[str, ...] = ()
 
 
 def coverage(tensors: Mapping[str, Tensor], architecture: Architecture) -> list[Coverage]:
@@ -41,30 +42,60 @@ def coverage(tensors: Mapping[str, Tensor], architecture: Architecture) -> list[
             for k in names
             if k in tensors and tuple(tensors[k].shape) != shapes[k]
         )
-        table.append(Coverage(stage, len(names) - len(missing) - len(wrong), len(names), missing, wrong))
+        more = tuple(k for k in tensors if keymap.stage_of(k) == stage and k not in shapes)
+        table.append(Coverage(stage, len(names) - len(missing) - len(wrong), len(names), missing, wrong, more))
     return table
 
 
 def check_coverage(table: list[Coverage], architecture: Architecture) -> None:
-    """Raises AuditError unless every tensor arrived with its shape."""
-    faults = [f"{name} is missing" for row in table for name in row.missing]
-    faults += [text for row in table for text in row.wrong_shape]
-    if faults:
-        total = sum(row.expected for row in table)
+    """Raises AuditError unless every tensor arrived with its shape, and none that the architecture has not."""
+    lost = [f"{name} is missing" for row in table for name in row.missing]
+    lost += [text for row in table for text in row.wrong_shape]
+    more = [f"{name} is more than it has" for row in table for name in row.unexpected]
+    if lost or more:
+        total, faults = sum(row.expected for row in table), lost + more
         shown = "\n  ".join(faults[:6]) + (f"\n  ... and {len(faults) - 6} more" if len(faults) > 6 else "")
-        raise AuditError(
-            f"only {total - len(faults)} of the {total} tensors of a {architecture.name} trunk arrived; nothing was "
-            f"written:\n  {shown}"
-        )
+        only = f"only {total - len(lost)}" if lost else f"{len(more)} more than the {total}"
+        of = f" of the {total}" if lost else ""
+        raise AuditError(f"{only}{of} tensors of a {architecture.name} trunk arrived; nothing was written:\n  {shown}")
 
 
-def check_values(tensors: Mapping[str, Tensor]) -> None:
-    """Raises AuditError for NaN, infinity or a batch-norm variance that is not positive."""
+def check_values(tensors: Mapping[str, Tensor], batch_norm_folded: bool = False) -> list[str]:
+    """What is odd about a trunk's values, in words for the report.
+
+    Args:
+        batch_norm_folded: the statistics are mean 0 and variance 1 by construction.
+
+    Raises:
+        AuditError: NaN, infinity, a negative batch-norm variance, or a norm whose variances are all zero.
+    """
+    dead = 0
     for key, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise AuditError(f"{key} holds NaN or infinity: the training that wrote it diverged")
-        if key.endswith("running_var") and bool((value < 0).any()):
-            raise AuditError(f"{key} is negative somewhere: not the variance of anything")
+            raise AuditError(f"{key} holds NaN or infinity: the training that wrote it diverged; nothing was written")
+        if key.endswith("running_var"):
+            if bool((value < 0).any()):
+                raise AuditError(f"{key} is negative somewhere: not the variance of anything; nothing was written")
+            if bool((value == 0).all()):
+                raise AuditError(f"{key} is zero everywhere: its layer never saw an image; nothing was written")
+            dead += int((value == 0).sum())
+    notes = [f"{dead} channels have a batch-norm variance of zero: they are dead"] if dead else []
+    if not batch_norm_folded and (untrained := _untrained(tensors)):
+        notes.append(f"warning: {untrained}, so this trunk looks untrained")
+    return notes
+
+
+def _untrained(tensors: Mapping[str, Tensor]) -> str | None:
+    norms = [k.removesuffix("running_mean") for k in tensors if k.endswith("running_mean")]
+    fresh = [
+        norm
+        for norm in norms
+        if bool((tensors[norm + "running_mean"] == 0).all()) and bool((tensors[norm + "running_var"] == 1).all())
+    ]
+    if not fresh:
+        return None
+    which = "every batch norm has" if len(fresh) == len(norms) else f"{len(fresh)} of {len(norms)} batch norms have"
+    return f"{which} the statistics of initialisation (mean 0, variance 1)"
 
 
 def forward_parity(

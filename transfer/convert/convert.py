@@ -1,113 +1,203 @@
-"""One conversion from file to file: read, recognise, audit, write. Nothing is written unless everything is proven."""
+"""One conversion from file to file: read, recognise, prove, write. Nothing is written unless everything is proven."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pretrain.runtime.checkpoint import sha256
+from pretrain.runtime.checkpoint import CheckpointError, save_json, sha256
 from transfer.convert import audit, layouts
-from transfer.convert.architecture import AuditError, infer_architecture
-from transfer.convert.read import read_file, with_identity_statistics
-from transfer.convert.write import check_output, write_detectron2
+from transfer.convert.architecture import Architecture, AuditError, infer_architecture
+from transfer.convert.fragment import fragment
+from transfer.convert.read import open_file, with_identity_statistics, without_collection
+from transfer.convert.values import as_float32, checksum
+from transfer.convert.write import check_output, staged, write_weights
 
 PARITY_LIMIT = 1e-4  # absolute; both sides run the same convolutions, so anything above float noise is a mix-up
+_UNSTATED = {"channel_order": None, "pixel_mean": None, "pixel_std": None, "stride_in_1x1": False}
+Verify = Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A trunk that was taken out of a file, complete in names and shapes; its values are not checked yet.
+
+    Attributes:
+        tensors: Detectron2-named, float32; mapped from the source where that allows it.
+    """
+
+    source: Path
+    found: layouts.Found
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    architecture: Architecture
+    coverage: list[audit.Coverage]
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...]
+    crc: int
+
+    @property
+    def batch_norm_folded(self) -> bool:
+        return self.found.layout.batch_norm_folded or self.facts.get("batch_norm") == "folded"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What happened: the table that the tool prints, and the metadata that travels with the weights."""
+    """What happened: the report that the tool prints, and the metadata that travels with the weights.
+
+    Attributes:
+        parity: largest difference of the features per stage, torchvision's trunk against the Detectron2-named one.
+        detectron2: what its own checkpointer and backbone said; None if they were not asked.
+    """
 
     source: Path
     output: Path
     layout: str
+    trunk: str
+    others: tuple[str, ...]
     renamed: Mapping[str, str]
     dropped: tuple[str, ...]
     coverage: list[audit.Coverage]
     parity: Mapping[str, float]
     notes: tuple[str, ...]
     metadata: Mapping[str, Any]
-
-    def table(self) -> str:
-        """The report as text: per stage what arrived and how far the features differ, then what was dropped."""
-        lines = [f"{self.source} ({self.layout}) -> {self.output}", ""]
-        lines.append(f"{'stage':<8}{'mapped':>8}{'expected':>10}{'missing':>9}   max |difference| of the features")
-        for row in self.coverage:
-            gap = f"{self.parity[row.stage]:.3g}" if row.stage in self.parity else "-"
-            lines.append(f"{row.stage:<8}{row.found:>8}{row.expected:>10}{len(row.missing):>9}   {gap}")
-        found, expected = sum(r.found for r in self.coverage), sum(r.expected for r in self.coverage)
-        lines.append(f"{'total':<8}{found:>8}{expected:>10}")
-        lines.append("")
-        lines.append(f"architecture: {self.metadata['arch']}; dropped: {_grouped(self.dropped) or 'nothing'}")
-        lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+    detectron2: Mapping[str, Any] | None = None
 
 
-def _grouped(names: tuple[str, ...]) -> str:
-    """`a.b.c.weight, a.b.d.weight, queue` -> `a.b.* (2), queue`."""
-    groups: dict[str, int] = {}
-    for name in names:
-        parts = name.split(".")
-        groups[".".join(parts[:2]) + ".*" if len(parts) > 2 else name] = (
-            groups.get(".".join(parts[:2]) + ".*" if len(parts) > 2 else name, 0) + 1
-        )
-    return ", ".join(f"{group} ({n})" if n > 1 else group for group, n in groups.items())
-
-
-def convert(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> Conversion:
-    """Converts a pre-trained ResNet to a file that Detectron2 (and the torchvision engine) loads.
-
-    Args:
-        source: any checkpoint in `layouts.LAYOUTS`.
-        output: `.pkl` (numpy arrays, Detectron2's model-zoo form) or `.pth` (tensors).
+@without_collection()
+def take(source: str | os.PathLike[str], trunk: str | None = None, trust: bool = False) -> Taken:
+    """Reads a file and takes its trunk.
 
     Raises:
-        CheckpointError: the source cannot be read safely.
-        LayoutError: its layout is unknown.
-        AuditError: a tensor is missing or misshapen, values are not finite, or the features differ.
+        CheckpointError: the source cannot be read safely, or its bytes are not those that were written.
+        LayoutError: its layout is unknown or ambiguous.
+        AuditError: a tensor is missing, misshapen, or not made of numbers.
     """
-    source, output = Path(source), Path(output)
-    check_output(output)
-    found = layouts.recognise(read_file(source))
-    tensors: dict[str, Tensor] = {k: torch.as_tensor(v) for k, v in found.tensors.items()}
-    notes = []
+    source = Path(source)
+    file = open_file(source, trust)
+    found = layouts.recognise(file.content, trunk, detectors=True)
+    known = file.check_intact(found.tensors.items())
+    tensors, notes = as_float32(found.tensors)
     if found.layout.batch_norm_folded:
-        tensors = with_identity_statistics(tensors)
+        tensors = with_identity_statistics(_without_zero_bias(tensors))
         notes.append("batch-norm statistics are folded into scale and shift: running mean 0 and variance 1 were added")
     architecture = infer_architecture(tensors)
     table = audit.coverage(tensors, architecture)
     audit.check_coverage(table, architecture)
-    audit.check_values(tensors)
-    facts = found.facts
-    if facts is None:
-        facts = {"channel_order": None, "pixel_mean": None, "pixel_std": None, "stride_in_1x1": False}
+    if (found.facts or _UNSTATED)["channel_order"] is None:
         notes.append(
             "the file does not say its channel order, mean and std; check INPUT.FORMAT and PIXEL_MEAN/STD yourself"
         )
-    parity = audit.forward_parity(tensors, architecture, bool(facts["stride_in_1x1"]))
-    worst = max(parity, key=lambda stage: parity[stage])
-    if not parity[worst] <= PARITY_LIMIT:
-        raise AuditError(f"features of {worst} differ by {parity[worst]:.3g} after conversion; nothing was written")
-    metadata = {
+    crc, written = checksum(tensors, known), (found.facts or {}).get("tensors_crc32")
+    if written is not None and written != crc:
+        raise CheckpointError(f"cannot read checkpoint '{source}': its tensors are not those that were written; copy "
+                              "it again, or convert its source again")  # fmt: skip
+    return Taken(source, found, tensors, architecture, table, {**_UNSTATED, **(found.facts or {})}, tuple(notes), crc)
+
+
+def _without_zero_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Caffe2's stem has a bias of zeros, since its norm has one already."""
+    return {k: v for k, v in tensors.items() if k != "stem.conv1.bias" or bool((v != 0).any())}
+
+
+def metadata_of(taken: Taken, source_sha256: str, names: str) -> dict[str, Any]:
+    """What travels with the weights: what they are, where they came from, how images must be given to them."""
+    architecture, found = taken.architecture, taken.found
+    return {
         "arch": architecture.name,
         "depth": architecture.depth,
         "groups": architecture.groups,
         "width_per_group": architecture.width_per_group,
         "stem_out_channels": architecture.stem_out_channels,
         "res2_out_channels": architecture.res2_out_channels,
+        "batch_norm": "folded" if taken.batch_norm_folded else "statistics",
         "layout": found.layout.name,
-        "source": source.name,
-        "source_sha256": sha256(source),
-        "tensors": len(tensors),
-        **{k: facts[k] for k in ("channel_order", "pixel_mean", "pixel_std", "stride_in_1x1")},
+        "trunk": found.trunk,
+        "names": names,
+        "source": taken.source.name,
+        "source_sha256": source_sha256,
+        "tensors": len(taken.tensors),
+        "tensors_crc32": taken.crc,
+        **{k: taken.facts[k] for k in ("channel_order", "pixel_mean", "pixel_std", "stride_in_1x1")},
     }
-    write_detectron2(tensors, metadata, output)
-    return Conversion(
-        source, output, found.layout.name, found.renamed, found.dropped, table, parity, tuple(notes), metadata
-    )
+
+
+def prove(taken: Taken) -> tuple[dict[str, float], list[str]]:
+    """(largest difference of the features per stage, notes on the values).
+
+    Raises:
+        AuditError: values are not finite, a variance is negative, or the features differ.
+    """
+    notes = audit.check_values(taken.tensors, taken.batch_norm_folded)
+    parity = audit.forward_parity(taken.tensors, taken.architecture, bool(taken.facts["stride_in_1x1"]))
+    worst = max(parity, key=lambda stage: parity[stage])
+    if not parity[worst] <= PARITY_LIMIT:
+        raise AuditError(f"features of {worst} differ by {parity[worst]:.3g} after conversion; nothing was written")
+    return parity, notes
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    trunk: str | None = None,
+    names: str | None = None,
+    trust: bool = False,
+    verify: Verify | None = None,
+    emit_config: str | os.PathLike[str] | None = None,
+) -> Conversion:
+    """Converts a pre-trained ResNet to a file that Detectron2 (and the torchvision engine) loads.
+
+    Args:
+        source: any checkpoint in `layouts.LAYOUTS`.
+        output: `.pkl` (numpy arrays, Detectron2's model-zoo form), `.pth` (tensors) or `.safetensors`.
+        trunk: which trunk, where the file holds several; see `layouts.recognise`.
+        names: "detectron2" or "torchvision"; see `write.check_output`.
+        trust: unpickle whatever the source asks for; see `read.runs`.
+        verify: called with the written file and its metadata before the file gets its name; raises AuditError.
+        emit_config: also write the config fragment that fits, there.
+
+    Raises:
+        CheckpointError: the source cannot be read safely.
+        LayoutError: its layout is unknown or ambiguous.
+        AuditError: a tensor is missing or misshapen, values are not finite, or the features differ.
+        OutputError: the output cannot be written, or nobody would read it.
+    """
+    output = Path(output)
+    names = check_output(output, names)
+    taken = take(source, trunk, trust)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(sha256, taken.source)
+        parity, notes = prove(taken)
+        metadata = metadata_of(taken, digest.result(), names)
+    with staged(output) as path:
+        write_weights(taken.tensors, metadata, path, names)
+        _read_back(path, taken, names)
+        loadable = names == "detectron2" and path.suffix != ".safetensors"
+        said = verify(path, metadata) if verify is not None and loadable else None
+    save_json(metadata, output.with_name(output.name + ".json"))
+    if emit_config is not None:
+        Path(emit_config).write_text(fragment(metadata, str(output)), encoding="utf-8")
+    found = taken.found
+    return Conversion(taken.source, output, found.layout.name, found.trunk, found.others, found.renamed, found.dropped,
+                      taken.coverage, parity, (*taken.notes, *notes), metadata, said)  # fmt: skip
+
+
+def _read_back(path: Path, taken: Taken, names: str) -> None:
+    """Raises AuditError unless the file that was written holds the same bits and, for torchvision, loads there."""
+    again = take(path)
+    if again.architecture != taken.architecture or again.crc != taken.crc:
+        raise AuditError(f"'{path.name}' reads back with other values than were written; nothing was kept")
+    if names == "torchvision":
+        state = open_file(path).content
+        with torch.device("meta"):
+            model = taken.architecture.build()
+        lost = model.load_state_dict(state, strict=False, assign=True)
+        left = [k for k in lost.missing_keys if not k.startswith("fc.") and not k.endswith("num_batches_tracked")]
+        if left or lost.unexpected_keys:
+            raise AuditError(f"torchvision does not load '{path.name}' whole: {[*left, *lost.unexpected_keys][:3]}")

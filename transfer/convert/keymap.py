@@ -119,6 +119,16 @@ def caffe2_to_detectron2(key: str) -> str | None:
     return f"res{m.group(1)}.{m.group(2)}.{conv}.{parameter[m.group(4)]}"
 
 
+def sequential_to_detectron2(key: str) -> str | None:
+    """A name in `nn.Sequential(*resnet.children())`, where 0 is conv1, 1 bn1, 4 to 7 the layers; None for the rest.
+
+    `0.weight` -> `stem.conv1.weight`, `4.0.bn1.bias` -> `res2.0.conv1.norm.bias`.
+    """
+    index, _, rest = key.partition(".")
+    module = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}.get(index)
+    return None if module is None else trunk_to_detectron2(f"{module}.{rest}")
+
+
 def rename(keys: list[str], rule: Callable[[str], str | None]) -> dict[str, str]:
     """{old: new} for every key that `rule` knows; two keys on one name are an error, not a silent loss."""
     out: dict[str, str] = {}

@@ -1,44 +1,125 @@
-"""Writing what Detectron2's checkpointer loads, with the facts that a config must agree with."""
+"""Writing what Detectron2's checkpointer, torchvision and others load, with the facts that a config must agree with."""
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pretrain.runtime import checkpoint
+from transfer.convert import keymap
 
-EXTENSIONS = (".pkl", ".pth")
+EXTENSIONS = (".pkl", ".pth", ".safetensors")
+NAMES = ("detectron2", "torchvision")
 
 
 class OutputError(ValueError):
-    """An output path that Detectron2 would not read."""
+    """An output path that its readers would not read, or that cannot be written."""
 
 
-def check_output(path: Path) -> None:
-    """Raises OutputError unless the extension is one by which Detectron2 chooses the right reader."""
-    if path.suffix not in EXTENSIONS:
-        raise OutputError(f"output '{path}' must end in .pkl or .pth: Detectron2 chooses its reader by the extension")
+def check_output(path: Path, names: str | None = None) -> str:
+    """The naming to write; by default torchvision's for `.safetensors` and Detectron2's for the rest.
 
-
-def write_detectron2(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes `{"model", "__author__", "matching_heuristics", "metadata"}` and a `.json` sidecar, atomically.
-
-    `matching_heuristics` lets Detectron2 find `backbone.res2...` and `roi_heads.res5...` for `res2...`, `res5...`.
-    The same tensors and metadata give the same bytes.
+    Raises:
+        OutputError: the extension is none by which Detectron2 chooses the right reader, or nobody reads the pair.
     """
-    path = Path(path)
-    check_output(path)
-    content: dict[str, Any] = {"__author__": "MOCO", "matching_heuristics": True, "metadata": dict(metadata)}
-    if path.suffix == ".pkl":
-        content["model"] = {k: v.detach().cpu().numpy() for k, v in tensors.items()}
-        with checkpoint.atomic_write(path) as f:
-            pickle.dump(content, f, protocol=4)
-    else:
-        content["model"] = {k: v.detach().cpu().clone() for k, v in tensors.items()}
-        checkpoint.save(content, path)
-    checkpoint.save_json(dict(metadata), path.with_name(path.name + ".json"))
+    if path.suffix not in EXTENSIONS:
+        raise OutputError(
+            f"output '{path}' must end in .pkl or .pth: Detectron2 chooses its reader by the extension "
+            "(.safetensors is for other programs)"
+        )
+    names = names or ("torchvision" if path.suffix == ".safetensors" else "detectron2")
+    if names not in NAMES:
+        raise OutputError(f"unknown names '{names}'; choose one of {', '.join(NAMES)}")
+    if path.suffix == ".pkl" and names == "torchvision":
+        raise OutputError(f"output '{path}': torchvision reads no .pkl; use .pth or .safetensors")
+    return names
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """A path of the same name in a fresh folder beside `output`; moved to `output` if the block ends well.
+
+    The file is on disk before it gets its name. If the block raises, nothing is left and an earlier `output` stays.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        yield folder / output.name
+        with open(folder / output.name, "rb") as f:
+            os.fsync(f.fileno())
+        os.chmod(folder / output.name, 0o644)
+        os.replace(folder / output.name, output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: Path, names: str) -> None:
+    """Writes Detectron2-named tensors in the form that `path`'s extension and `names` say, metadata inside.
+
+    `.pkl`, `.pth` with Detectron2's names: `{"model", "__author__", "matching_heuristics", "metadata"}`, where
+    `matching_heuristics` lets Detectron2 find `backbone.res2...` and `roi_heads.res5...` for `res2...`, `res5...`.
+    `.pth` with torchvision's names: a flat state dict that carries the metadata where `load_state_dict` does not look.
+    `.safetensors`: the metadata is in its header, as JSON under "moco-transfer".
+    The same tensors and metadata give the same bytes.
+
+    Raises:
+        OutputError: the disk is full or not writable.
+    """
+    named = _named(tensors, names)
+    try:
+        if path.suffix == ".safetensors":
+            _save_safetensors(_separate(named), {"moco-transfer": json.dumps(dict(metadata), sort_keys=True)}, path)
+        elif names == "torchvision":
+            flat = OrderedDict(_separate(named))
+            flat._metadata = OrderedDict({"moco-transfer": json.dumps(dict(metadata), sort_keys=True)})  # type: ignore[attr-defined]
+            with open(path, "wb") as f:  # a path's name would go into the archive
+                torch.save(flat, f)
+        else:
+            content: dict[str, Any] = {"__author__": "MOCO", "matching_heuristics": True, "metadata": dict(metadata)}
+            with open(path, "wb") as f:
+                if path.suffix == ".pkl":  # numpy 1 does not read what numpy 2 writes with protocol 5
+                    pickle.dump(content | {"model": {k: v.numpy() for k, v in named.items()}}, f, protocol=4)
+                else:
+                    torch.save(content | {"model": _separate(named)}, f)
+    except (OSError, RuntimeError) as error:
+        reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
+        reason = (reasons or str(error).splitlines() or [type(error).__name__])[0]
+        raise OutputError(f"cannot write '{path.name}' ({reason}); free space or choose another folder") from error
+
+
+def _save_safetensors(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, header)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _named(tensors: Mapping[str, Tensor], names: str) -> dict[str, Tensor]:
+    if names == "detectron2":
+        return dict(tensors)
+    return {new: v for k, v in tensors.items() for new in [keymap.trunk_to_torchvision(k)] if new is not None}
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors, each alone in its storage (whole storages are what gets written)."""
+    seen: set[int] = set()
+    out = {}
+    for name, value in tensors.items():
+        storage = value.untyped_storage()
+        alone = storage.nbytes() == value.numel() * value.element_size() and storage.data_ptr() not in seen
+        out[name] = value if alone and value.is_contiguous() else value.clone(memory_format=torch.contiguous_format)
+        seen.add(storage.data_ptr())
+    return out

@@ -17,6 +17,7 @@ from pretrain.moco import MoCo
 from pretrain.runtime.checkpoint import CheckpointError
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
+from tests.transfer.convert.test_read import Runs
 from transfer.convert import audit, keymap
 from transfer.convert.architecture import AuditError, infer_architecture
 from transfer.convert.convert import convert
@@ -154,7 +155,7 @@ def broken(state, how):
         ("nan", AuditError, "res3.0.conv1.weight holds NaN"),
         ("variance", AuditError, "stem.conv1.norm.running_var is negative"),
         ("block", AuditError, "no ResNet-18, 34, 50"),
-        ("se", LayoutError, "no part of a standard ResNet"),
+        ("se", LayoutError, "squeeze-and-excitation"),
     ],
 )
 def test_a_wrong_trunk_is_refused_and_nothing_is_written(tmp_path, r18, how, error, message):
@@ -209,13 +210,34 @@ def test_an_extension_that_detectron2_would_misread_is_refused_at_once(tmp_path)
         convert(tmp_path / "whatever", tmp_path / "out.pth.tar")
 
 
-def test_the_tool(tmp_path, r18):
+def test_the_tool(tmp_path, r18, capsys, monkeypatch):
+    tool = runpy.run_path(str(TOOL))
+    monkeypatch.setitem(tool["main"].__globals__, "detectron2_verify", lambda: None)
     torch.save(moco(r18), tmp_path / "in.pth.tar")
-    good = subprocess.run([sys.executable, TOOL, tmp_path / "in.pth.tar", tmp_path / "out.pkl"], **_PIPES)
-    assert good.returncode == 0 and "total        120       120" in good.stdout
+    source, output = str(tmp_path / "in.pth.tar"), str(tmp_path / "out.pkl")
+    assert tool["main"]([source, output]) == 0
+    said = capsys.readouterr().out
+    assert "total        120       120" in said and "other trunk: state_dict > module.encoder_k. (left" in said
+    assert tool["main"]([source, output, "--json", "--trunk", "encoder_k", "--emit-config", output + ".yaml"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["proven"] and report["trunk"] == "state_dict > module.encoder_k."
+    assert sum(stage["mapped"] for stage in report["stages"]) == 120 == report["metadata"]["tensors"]
+    assert "DEPTH: 18" in (tmp_path / "out.pkl.yaml").read_text()
     torch.save({"state_dict": {}}, tmp_path / "none.pth")
-    bad = subprocess.run([sys.executable, TOOL, tmp_path / "none.pth", tmp_path / "no.pkl"], **_PIPES)
-    assert bad.returncode == 2 and bad.stderr.startswith("error: no known layout") and "Traceback" not in bad.stderr
+    assert tool["main"]([str(tmp_path / "none.pth"), str(tmp_path / "no.pkl")]) == 2
+    assert capsys.readouterr().err.startswith("error: no known layout") and not (tmp_path / "no.pkl").exists()
+
+
+def test_trust_says_what_it_runs_before_it_does(tmp_path, r18, capsys, monkeypatch):
+    main = runpy.run_path(str(TOOL))["main"]
+    monkeypatch.setitem(main.__globals__, "detectron2_verify", lambda: None)
+    torch.save({"state_dict": r18, "extra": Runs(tmp_path / "canary")}, tmp_path / "in.pth")
+    assert main([str(tmp_path / "in.pth"), str(tmp_path / "out.pkl")]) == 2
+    assert "asks for posix.mkdir" in capsys.readouterr().err
+    assert not (tmp_path / "canary").exists() and not (tmp_path / "out.pkl").exists()
+    assert main([str(tmp_path / "in.pth"), str(tmp_path / "out.pkl"), "--trust"]) == 0
+    assert capsys.readouterr().err.startswith("--trust: unpickling calls posix.mkdir")
+    assert (tmp_path / "canary").is_dir() and (tmp_path / "out.pkl").is_file()
 
 
 _PIPES = {"capture_output": True, "text": True}

@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""What is in a checkpoint, and how far two are apart.
+
+    python tools/inspect_checkpoint.py moco_v2_800ep.pth.tar
+    python tools/inspect_checkpoint.py --diff imagenet.pkl moco_v2.pkl --picture gap.png
+
+Nothing is unpickled that is not data. The exit code is 0 if the file has a trunk that can be converted, 1 if it has
+none, 2 if it cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+
+from pretrain.runtime.checkpoint import CheckpointError
+from transfer.convert import compare, contents
+from transfer.convert.audit import AuditError
+from transfer.convert.convert import take
+from transfer.convert.layouts import LayoutError
+from transfer.convert.read import runs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("file", nargs="?", help="checkpoint to look into")
+    p.add_argument("--diff", nargs=2, metavar=("A", "B"), help="compare two trunks, stage by stage")
+    p.add_argument("--trunk", action="append", help="which trunk (with --diff, once for both or once for each)")
+    p.add_argument("--picture", metavar="FILE", help="with --diff: also draw it (.png, .pdf, .svg)")
+    p.add_argument("--trust", action="store_true", help="unpickle a file that asks for more than data: it can run code")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    args = p.parse_args(argv)
+    if (args.file is None) == (args.diff is None):
+        p.error("give one file, or --diff A B")
+    try:
+        if args.trust:
+            for file in args.diff or [args.file]:
+                print(f"--trust: {file} calls", ", ".join(runs(file)) or "nothing beyond data", file=sys.stderr)
+        if args.diff:
+            trunks = (args.trunk or [None]) * 2
+            a, b = (take(file, trunk, args.trust) for file, trunk in zip(args.diff, trunks, strict=False))
+            gaps = compare.compare(a, b)
+            if args.picture:
+                compare.draw(gaps, *args.diff, args.picture)
+            rows = [dataclasses.asdict(g) for g in gaps]
+            print(json.dumps(rows, indent=1) if args.json else compare.as_text(gaps, *args.diff))
+            return 0
+        inside = contents.contents(args.file, args.trust)
+    except (CheckpointError, LayoutError, AuditError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(inside, indent=1) if args.json else contents.as_text(inside))
+    return int(inside["layout"] is None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

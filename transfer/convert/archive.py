@@ -1,0 +1,112 @@
+"""Zip archives as torch writes them: what may be in them, and whether the bytes are those that were written."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+class ArchiveError(ValueError):
+    """An archive that is damaged, or not one of torch.save."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The records of a torch file.
+
+    Attributes:
+        pickle: bytes of the record that describes the tensors.
+        checksums: (bytes, CRC-32) of every storage; empty where the file was written without checksums.
+    """
+
+    pickle: bytes
+    checksums: frozenset[tuple[int, int]]
+
+
+def open_archive(path: Path) -> Archive:
+    """Reads the directory and the pickle, and checks what a loader would trust.
+
+    Raises:
+        ArchiveError: truncated, compressed (torch never does; an archive bomb has to), overlapping records, written
+            on a big-endian machine, or a TorchScript program.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            _check(records, path.stat().st_size)
+            names = {r.filename.split("/", 1)[-1]: r for r in records}
+            if "data.pkl" not in names:
+                raise ArchiveError("it is a zip archive without data.pkl, so torch.save did not write it")
+            if "constants.pkl" in names:
+                raise ArchiveError("it is a TorchScript program; save its state_dict() with torch.save")
+            unchecked = all(r.CRC == 0 for r in records)  # torch.serialization.set_crc32_options(False)
+            read = partial(_stored, path) if unchecked else archive.read
+            if "byteorder" in names and read(names["byteorder"]) == b"big":
+                raise ArchiveError("it was written on a big-endian machine; load it and save it again with torch.save")
+            pickle = read(names["data.pkl"])
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError, struct.error, zlib.error) as error:
+        raise ArchiveError(f"its zip archive is truncated or damaged ({error})") from error
+    storages = [r for name, r in names.items() if name.startswith("data/")]
+    return Archive(pickle, frozenset() if unchecked else frozenset((r.file_size, r.CRC) for r in storages))
+
+
+def _check(records: list[zipfile.ZipInfo], size: int) -> None:
+    if packed := [r.filename for r in records if r.compress_type != zipfile.ZIP_STORED]:
+        raise ArchiveError(f"its record '{packed[0]}' is compressed, which torch.save never does; save it again")
+    if len({r.filename for r in records}) != len(records):
+        raise ArchiveError("two of its records have the same name")
+    if any(r.file_size != r.compress_size or r.header_offset + r.file_size > size for r in records):
+        raise ArchiveError("a record is longer than the file")
+    if sum(r.file_size for r in records) > size:
+        raise ArchiveError("its records overlap: together they are longer than the file")
+
+
+def _stored(path: Path, record: zipfile.ZipInfo) -> bytes:
+    """A record's bytes without comparing checksums: they follow its local header, which says how long it is itself."""
+    with open(path, "rb") as f:
+        f.seek(record.header_offset)
+        header = f.read(30)
+        f.seek(sum(struct.unpack("<HH", header[26:30])), 1)
+        return f.read(record.file_size)
+
+
+def check_intact(tensors: Iterable[tuple[str, Tensor]], checksums: frozenset[tuple[int, int]]) -> dict[int, int]:
+    """Checks that each tensor's storage is, byte for byte, a whole record of the archive.
+
+    Also without checksums no tensor may be larger than its storage (which `expand` and crafted strides make).
+
+    Returns:
+        Address -> CRC-32, of the tensors that are alone in their storage.
+
+    Raises:
+        ArchiveError: the bytes are not those that were written.
+    """
+    known: dict[int, int] = {}
+    storages: dict[int, tuple[str, Tensor]] = {}
+    for name, value in tensors:
+        storage = value.untyped_storage()
+        if value.numel() * value.element_size() > storage.nbytes():
+            raise ArchiveError(f"{name} is {tuple(value.shape)} over a storage of {storage.nbytes()} bytes")
+        if checksums and storage.nbytes():
+            storages.setdefault(storage.data_ptr(), (name, value))
+    with ThreadPoolExecutor(4) as pool:  # the time goes into reading from the disk
+        crcs = pool.map(_storage_crc, (value for _, value in storages.values()))
+        for (name, value), crc in zip(storages.values(), crcs, strict=True):
+            if (value.untyped_storage().nbytes(), crc) not in checksums:
+                raise ArchiveError(f"the bytes of {name} are not those that were written (checksum); copy it again")
+            if value.is_contiguous() and value.numel() * value.element_size() == value.untyped_storage().nbytes():
+                known[value.data_ptr()] = crc
+    return known
+
+
+def _storage_crc(value: Tensor) -> int:
+    return zlib.crc32(torch.empty(0, dtype=torch.uint8).set_(value.untyped_storage()).numpy().data)

@@ -1,0 +1,41 @@
+"""The YAML that fits converted weights: how the detector's config must read images and build its backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def fragment(metadata: Mapping[str, Any], weights: str) -> str:
+    """Text of a config fragment; put it under a `_BASE_` that says which detector.
+
+    Facts that the weights do not state are left out, and a comment says which.
+
+    Args:
+        metadata: see `convert.metadata_of`.
+        weights: what `MODEL.WEIGHTS` will be.
+    """
+    stated = metadata["channel_order"] is not None
+    mean, std = (_numbers(metadata[key]) for key in ("pixel_mean", "pixel_std"))
+    lines = [f"# Fits {metadata['arch']} from {metadata['source']} ({metadata['layout']})."]
+    if not stated:
+        lines.append("# The weights do not say INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD: set them yourself.")
+    lines += ["MODEL:", f'  WEIGHTS: "{weights}"']
+    lines += [f"  PIXEL_MEAN: {mean}", f"  PIXEL_STD: {std}"] if stated else []
+    norm = "FrozenBN" if metadata["batch_norm"] == "folded" else "naiveSyncBN"
+    lines += [
+        "  RESNETS:",
+        f"    DEPTH: {metadata['depth']}",
+        f"    NUM_GROUPS: {metadata['groups']}",
+        f"    WIDTH_PER_GROUP: {metadata['width_per_group']}",
+        f"    STEM_OUT_CHANNELS: {metadata['stem_out_channels']}",
+        f"    RES2_OUT_CHANNELS: {metadata['res2_out_channels']}",
+        f"    STRIDE_IN_1X1: {metadata['stride_in_1x1']}",
+        f'    NORM: "{norm}"',
+    ]
+    lines += ["INPUT:", f'  FORMAT: "{metadata["channel_order"]}"'] if stated else []
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(values: list[float] | None) -> str:
+    return "" if values is None else "[" + ", ".join(f"{v:.3f}" for v in values) + "]"

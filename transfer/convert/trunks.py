@@ -1,0 +1,149 @@
+"""Where the ResNet trunks of a loaded file are, told from the names and nesting of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer.convert import keymap
+
+DEEPEST = 8  # mappings within mappings; the deepest known layout has four
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)+")
+_PARTS = r"(?:conv[1-3]|bn[1-3]|downsample\.\d)\."
+
+
+def _detectron2_name(key: str) -> str | None:
+    key = key.removeprefix("roi_heads.") if key.startswith("roi_heads.res5.") else key
+    return key if keymap.trunk_to_torchvision(key) is not None else None
+
+
+@dataclass(frozen=True)
+class Naming:
+    """One way to name the tensors of a ResNet.
+
+    Attributes:
+        block: finds the prefix (group 1) before a name of one of its blocks.
+        rule: name after the prefix -> Detectron2's name; None for what is no part of a trunk.
+        stem: name of the first convolution's weight.
+    """
+
+    block: re.Pattern[str]
+    rule: Callable[[str], str | None]
+    stem: str
+
+
+NAMINGS: Mapping[str, Naming] = {
+    "torchvision": Naming(
+        re.compile(rf"^((?:.*?\.)?)layer[1-4]\.\d+\.{_PARTS}"), keymap.trunk_to_detectron2, "conv1.weight"
+    ),
+    "sequential": Naming(  # nn.Sequential(*children): 0 conv1, 1 bn1, 2 relu, 3 maxpool, 4 to 7 the layers
+        re.compile(rf"^((?:.*?\.)?)[4-7]\.\d+\.{_PARTS}"), keymap.sequential_to_detectron2, "0.weight"
+    ),
+    "detectron2": Naming(
+        re.compile(r"^((?:.*?\.)?)res[2-5]\.\d+\.(?:conv[1-3]|shortcut)\."), _detectron2_name, "stem.conv1.weight"
+    ),
+    "caffe2": Naming(re.compile(r"^()res[2-5]_\d+_branch(?:1|2a|2b|2c)_"), keymap.caffe2_to_detectron2, "conv1_w"),
+}
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """One trunk of a file.
+
+    Attributes:
+        path: keys from the top of the file to the state dict.
+        prefix: what stands before the trunk's names there.
+        naming: key of `NAMINGS`.
+        renamed: full name -> Detectron2's name.
+        state: the state dict.
+    """
+
+    path: tuple[str, ...]
+    prefix: str
+    naming: str
+    renamed: Mapping[str, str] = field(repr=False)
+    state: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def raw(self) -> str:
+        """Where it is, as it stands in the file: `state_dict > module.encoder_q.`; empty at the top."""
+        return " > ".join([*self.path, *([self.prefix] if self.prefix else [])])
+
+    @property
+    def where(self) -> str:
+        """`raw` without what parallel and compiled modules add in front: `state_dict > encoder_q.`."""
+        prefix = _WRAPPERS.sub("", self.prefix)
+        return " > ".join([*self.path, *([prefix] if prefix else [])])
+
+    @property
+    def wrapper(self) -> str:
+        match = _WRAPPERS.match(self.prefix)
+        return match.group() if match else ""
+
+    @property
+    def first(self) -> str:
+        """Where its first convolution is, or would be."""
+        return " > ".join([*self.path, self.prefix + NAMINGS[self.naming].stem])
+
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """Detectron2 name -> tensor or array, as it is in the file."""
+        return {new: self.state[old] for old, new in self.renamed.items()}
+
+    def equals(self, other: Trunk) -> bool:
+        """Whether the other holds the same values: a second name of one module."""
+        ours, theirs = self.tensors, other.tensors
+        return ours.keys() == theirs.keys() and all(_same(ours[k], theirs[k]) for k in ours)
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray))
+
+
+def find_trunks(content: Any) -> list[Trunk]:
+    """Every trunk in nested mappings, in the order of the file; of any completeness."""
+    return [trunk for path, state in _state_dicts(content) for trunk in _trunks_of(path, state)]
+
+
+def _state_dicts(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    seen: set[int] = set()
+
+    def walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+        if not isinstance(node, Mapping) or id(node) in seen or len(path) > DEEPEST:
+            return
+        seen.add(id(node))
+        named = {k: v for k, v in node.items() if isinstance(k, str)}
+        if any(is_tensor(v) for v in named.values()):
+            yield path, named
+        for key, value in named.items():
+            yield from walk(value, (*path, key))
+
+    yield from walk(content, ())
+
+
+def _trunks_of(path: tuple[str, ...], state: Mapping[str, Any]) -> Iterator[Trunk]:
+    tensors = [k for k, v in state.items() if is_tensor(v)]
+    for name, naming in NAMINGS.items():
+        matches = (naming.block.match(k) for k in tensors)
+        prefixes = dict.fromkeys(m.group(1) for m in matches if m)
+        for prefix in prefixes:
+            if name == "detectron2" and prefix == "roi_heads.":
+                continue  # res5 of a C4 detector; it belongs to the backbone
+            renamed = {k: naming.rule(k[len(prefix) :]) for k in tensors if k.startswith(prefix)}
+            if name == "detectron2" and prefix == "backbone.":
+                renamed |= {k: naming.rule(k) for k in tensors if k.startswith("roi_heads.res5.")}
+            yield Trunk(path, prefix, name, {k: new for k, new in renamed.items() if new is not None}, state)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.numel() * a.element_size() > a.untyped_storage().nbytes():
+            return False  # expanded; comparing could take for ever
+        return a.dtype == b.dtype and a.shape == b.shape and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
+    return type(a) is type(b) and np.array_equal(a, b)
