@@ -7,6 +7,7 @@ is a forked process with limited memory and an alarm per file; one that dies fai
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import json
 import logging
@@ -174,6 +175,7 @@ def work(cases: range, folder: Path, bases: dict[str, int | None], results) -> N
     main.__globals__["detectron2_verify"] = lambda: None
     for case in cases:
         signal.alarm(SECONDS)  # its default action ends the process, which the parent sees
+        faulthandler.dump_traceback_later(SECONDS - 10)
         try:
             results.send((case, one(case, folder, bases, main)))
         except BaseException:
@@ -208,7 +210,8 @@ def fuzz(count: int, first: int, tmp_path: Path) -> dict[str, int]:
             try:
                 got, outcome = results.recv()
             except EOFError:
-                pytest.fail(f"case {case}: the command died")
+                codes = [process.join(5) or process.exitcode for process in processes]
+                pytest.fail(f"case {case}: the command died (exit codes {codes})")
             assert got == case and "Traceback" not in outcome, f"case {case}: {outcome}"
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             if sum(outcomes.values()) % 1000 == 0:
