@@ -21,6 +21,7 @@ import shutil
 import signal
 import traceback
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,6 @@ def work(cases: range, folder: Path, bases: dict[str, int | None], results) -> N
 
 def fuzz(count: int, first: int, tmp_path: Path) -> dict[str, int]:
     """Runs cases `first` to `first + count`; returns how often each outcome came."""
-    torch.set_num_threads(1)
     template = tmp_path / "bases"
     template.mkdir()
     bases = write_bases(template)
@@ -219,6 +219,15 @@ def fuzz(count: int, first: int, tmp_path: Path) -> dict[str, int]:
     for process in processes:
         process.join()
     return outcomes
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Before the forks: a process of several threads cannot be forked safely."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_damaged_and_hostile_files(tmp_path):
