@@ -19,8 +19,12 @@ SPREAD = {
 }
 
 
-def pair(config: Path, opts: Sequence[str], norm: str = "BN") -> tuple[Any, nn.Module, nn.Module]:
-    """(config, Detectron2's model, the torchvision engine's model), equal weights with lively BN statistics, on CPU."""
+def pair(config: Path, opts: Sequence[str], norm: str = "BN", spread: bool = True) -> tuple[Any, nn.Module, nn.Module]:
+    """(config, Detectron2's model, the torchvision engine's model), equal weights, on CPU.
+
+    Args:
+        spread: with lively BN statistics and sure detections; else as a training begins.
+    """
     from detectron2.modeling import build_model
 
     from transfer.engines.d2.engine import Detectron2Engine
@@ -33,19 +37,26 @@ def pair(config: Path, opts: Sequence[str], norm: str = "BN") -> tuple[Any, nn.M
     cfg = load_config(config, opts)
     torch.manual_seed(0)
     ours = build_detector(cfg)
-    for module in ours.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-    state = detectron2_state(ours)
-    for key, factor in SPREAD.items():
-        if key in state:
-            state[key] *= factor
-    (stem,) = (key for key in state if key.endswith("stem.conv1.weight"))
-    state[stem] *= sum(cfg.MODEL.PIXEL_STD) / 171.0  # std 1 would saturate every softmax
+    state = _spread(ours, cfg) if spread else detectron2_state(ours)
     load_weights(ours, state, "test")
     theirs = build_model(load_config(config, opts, Detectron2Engine().defaults()))
     incompatible = theirs.load_state_dict(state, strict=False)
     assert not incompatible.missing_keys and not incompatible.unexpected_keys
     return cfg, theirs, ours
+
+
+def _spread(model: nn.Module, cfg: Any) -> dict[str, torch.Tensor]:
+    from transfer.engines.tv.weights import detectron2_state
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    state = detectron2_state(model)
+    for key, factor in SPREAD.items():
+        if key in state:
+            state[key] *= factor
+    (stem,) = (key for key in state if key.endswith("stem.conv1.weight"))
+    state[stem] *= sum(cfg.MODEL.PIXEL_STD) / 171.0  # std 1 would saturate every softmax
+    return state

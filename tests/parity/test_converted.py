@@ -10,10 +10,12 @@ import torch
 
 from pretrain.encoders import base_encoder
 from pretrain.runtime.checkpoint import CheckpointError
+from tests.architectures import ARCHITECTURES, options
 from tests.transfer.convert.checkpoints import layouts, moco, trunk
 from transfer.config.load import load_config
 from transfer.convert.architecture import AuditError
 from transfer.convert.convert import convert
+from transfer.convert.keymap import trunk_part
 from transfer.convert.read import read_weights
 
 pytestmark = pytest.mark.d2
@@ -53,6 +55,31 @@ def test_backbones_agree_and_no_key_is_left(tmp_path, small_config, small_opts, 
         roi = torch.randn(3, a.shape[1], 4, 4)
         a, b = theirs.roi_heads.res5[:-1](roi), ours.roi_heads.box_head.layer4(roi)
         assert float((a - b).abs().max()) <= 1e-5 * float(a.abs().max())
+
+
+@pytest.mark.parametrize("name", ["R18-C4", "R50-DC5", "R18-FPN", "R18-FPN-mask", "R18-C4-mask"])
+def test_a_trunk_arrives_in_every_detector(tmp_path, generated, name):
+    """Both engines accept a converted trunk for each of the papers' detectors, and then hold the same tensors of it."""
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.modeling import build_model
+
+    from transfer.engines.d2.engine import Detectron2Engine, check_loaded
+    from transfer.engines.tv.detector import build_detector
+    from transfer.engines.tv.weights import detectron2_state, load_weights
+
+    config, _ = ARCHITECTURES[name]
+    opts = [*options(name, generated, tmp_path), "MODEL.RESNETS.NORM", "BN"]
+    torch.save(moco(trunk(50 if "R50" in name else 18)), tmp_path / "moco.pth.tar")
+    convert(tmp_path / "moco.pth.tar", tmp_path / "trunk.pkl")
+    theirs = build_model(load_config(config, opts, Detectron2Engine().defaults()))
+    DetectionCheckpointer(theirs).load(str(tmp_path / "trunk.pkl"))
+    check_loaded(theirs, str(tmp_path / "trunk.pkl"))
+    ours, weights = build_detector(load_config(config, opts)), read_weights(tmp_path / "trunk.pkl")
+    load_weights(ours, weights, "trunk.pkl")
+    a, b = theirs.state_dict(), detectron2_state(ours)
+    parts = {key: part for key in a if (part := trunk_part(key)) is not None}
+    assert sorted(parts.values()) == sorted(weights)
+    assert all(torch.equal(a[key], weights[part]) and torch.equal(b[key], weights[part]) for key, part in parts.items())
 
 
 def test_a_partly_loaded_model_is_noticed(tmp_path, small_config, small_opts):

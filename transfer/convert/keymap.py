@@ -98,6 +98,18 @@ def detector_to_torchvision(key: str) -> str | None:
     return None
 
 
+def trunk_part(detectron2_key: str) -> str | None:
+    """The trunk's own name of a Detectron2 detector's tensor: `backbone.bottom_up.res2.0.conv1.weight` -> `res2.0...`.
+
+    None for what no trunk brings: a pyramid, the convolution behind a dilated conv5, the norm after res5, heads.
+    """
+    for prefix in (*_BACKBONES, "roi_heads."):
+        rest = detectron2_key.removeprefix(prefix)
+        if rest != detectron2_key and trunk_to_torchvision(rest) is not None:
+            return rest
+    return None
+
+
 def _prefixed(prefix: str, name: str | None) -> str | None:
     return None if name is None else prefix + name
 

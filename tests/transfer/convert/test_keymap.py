@@ -65,3 +65,20 @@ def test_caffe2_names(key: str, name: str | None):
 def test_two_keys_on_one_name_are_an_error():
     with pytest.raises(ValueError, match="both 'a' and 'b'"):
         keymap.rename(["a", "b"], lambda _: "same")
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("backbone.bottom_up.res2.0.conv1.weight", "res2.0.conv1.weight"),
+        ("backbone.stem.conv1.norm.bias", "stem.conv1.norm.bias"),
+        ("roi_heads.res5.1.conv2.weight", "res5.1.conv2.weight"),
+        ("roi_heads.res5.norm.weight", None),
+        ("backbone.fpn_lateral2.weight", None),
+        ("backbone.reduce.norm.running_mean", None),
+        ("proposal_generator.rpn_head.conv.weight", None),
+        ("res2.0.conv1.weight", None),  # of a trunk, not of a detector
+    ],
+)
+def test_the_trunk_within_a_detector(key: str, part: str | None):
+    assert keymap.trunk_part(key) == part

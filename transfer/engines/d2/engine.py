@@ -25,6 +25,7 @@ from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import MetricsWriter, setup_logging
 from pretrain.runtime.result import RunResult
+from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data import catalog
 from transfer.engines import base
@@ -220,19 +221,14 @@ def check_loaded(model: nn.Module, path: str, whole: bool = False) -> None:
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     state = inner.state_dict()
     weights = read_weights(path)
-    by_model_name = {}
-    for key, value in weights.items():
-        for name in (key, f"backbone.{key}", f"roi_heads.{key}"):
-            if name in state:
-                by_model_name[name] = value
-    trunk = ("backbone.", "roi_heads.res5.")
-    wrong = [
-        name
-        for name, value in state.items()
-        if (whole or name.startswith(trunk) and not name.startswith("roi_heads.res5.norm."))
-        and not name.endswith("num_batches_tracked")
-        and (name not in by_model_name or not torch.equal(value.cpu(), by_model_name[name].to(value.dtype)))
-    ]
+    wrong = []
+    for name, value in state.items():
+        part = keymap.trunk_part(name)
+        if name.endswith("num_batches_tracked") or (part is None and not whole):
+            continue
+        given = weights.get(name, weights.get(part or name))
+        if given is None or not torch.equal(value.cpu(), given.to(value.dtype)):
+            wrong.append(name)
     if wrong:
         raise CheckpointError(
             f"'{path}' does not fit this model: {len(wrong)} tensors were not loaded ({', '.join(wrong[:4])}, ...); "

@@ -60,6 +60,7 @@ class AlignedRoIPool(nn.Module):
         return pooled
 
     def _pool(self, feature: Tensor, rois: Tensor, stride: int) -> Tensor:
+        rois = rois.to(feature.dtype)  # boxes are float32, whatever the network computes in
         return roi_align(feature, rois, self.output_size, 1.0 / stride, self.sampling_ratio, aligned=True)
 
     def _levels(self, boxes: Tensor) -> Tensor:
@@ -214,7 +215,7 @@ class Heads(RoIHeads):
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Boxes, scores, classes per image: score above threshold, NMS per class, best `detections_per_img`."""
         counts = [len(p) for p in proposals]
-        boxes_all = self.box_coder.decode_single(box_regression, torch.cat(proposals)).split(counts)
+        boxes_all = self.box_coder.decode_single(box_regression.float(), torch.cat(proposals)).split(counts)
         scores_all = F.softmax(class_logits, dim=-1).split(counts)
         out: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
         for boxes, scores, shape in zip(boxes_all, scores_all, image_shapes, strict=True):

@@ -121,7 +121,7 @@ class RPN(RegionProposalNetwork):
             cls, loc = self.compute_loss(logits, deltas, labels, self.box_coder.encode(matched, anchors))
             losses = {"loss_rpn_cls": cls * self.loss_weights[0], "loss_rpn_loc": loc * self.loss_weights[1]}
         with torch.no_grad():
-            boxes = self.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
+            boxes = self.box_coder.decode(deltas.detach().float(), anchors).view(len(anchors), -1, 4)
             proposals, _ = self.filter_proposals(boxes, logits, images.image_sizes, per_level)
         return proposals, losses
 

@@ -51,7 +51,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     ]
     optional = ("num_batches_tracked",)
     missing = [name for name in own if name not in found and not name.endswith(optional)]
-    trunk_missing = [name for name in missing if _is_trunk(name)]
+    trunk_missing = [name for name in missing if keymap.trunk_part(keymap.detector_to_detectron2(name) or "")]
     is_detector = any(key.startswith("proposal_generator.") for key in weights)
     problems += [f"{name}: not in the file" for name in (missing if is_detector else trunk_missing)]
     if problems:
@@ -62,11 +62,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         )
     model.load_state_dict({name: found.get(name, value) for name, value in own.items()})
     return missing
-
-
-def _is_trunk(name: str) -> bool:
-    theirs = keymap.detector_to_detectron2(name) or ""
-    return any(part in keymap.STAGES for part in theirs.split(".")) and not theirs.startswith("roi_heads.res5.norm.")
 
 
 def _targets(key: str) -> list[str]:
