@@ -12,15 +12,14 @@ from fvcore.common.config import CfgNode
 from pretrain.runtime.config import ConfigError
 from transfer.config.lint import NAMES, WARNING, Finding, lint
 from transfer.convert.architecture import AuditError, infer_architecture
-from transfer.convert.layouts import BGR_MSRA, RGB_IMAGENET, LayoutError, recognise
+from transfer.convert.layouts import BGR_FAIR, BGR_MSRA, RGB_IMAGENET, LayoutError, facts_of, recognise
 from transfer.convert.read import read_file
 from transfer.data import catalog
 from transfer.data.catalog import DatasetError
 
 # Detectron2's model zoo, by folder: how its ImageNet trunks were trained (FAIR: its ResNeXts).
 _ZOO = re.compile(r"^detectron2://ImageNetPretrained/(MSRA|torchvision|FAIR)/[RX]-(\d+)(?:-(\d+)x(\d+)d)?\.pkl$")
-_FAIR = {**BGR_MSRA, "pixel_std": [57.375, 57.120, 58.395], "stride_in_1x1": False}
-_ZOO_FACTS: Mapping[str, Mapping[str, Any]] = {"MSRA": BGR_MSRA, "torchvision": RGB_IMAGENET, "FAIR": _FAIR}
+_ZOO_FACTS: Mapping[str, Mapping[str, Any]] = {"MSRA": BGR_MSRA, "torchvision": RGB_IMAGENET, "FAIR": BGR_FAIR}
 
 
 def inspect(
@@ -64,10 +63,8 @@ def weights_facts(weights: str) -> Mapping[str, Any] | None:
         architecture = infer_architecture(found.tensors)
     except (AuditError, LayoutError):
         return {}
-    # MSRA published no ResNeXt: a Caffe2 file with groups is FAIR's
-    facts = _FAIR if found.layout.batch_norm_folded and architecture.groups > 1 else found.facts
     return {
-        **(facts or {}),
+        **(facts_of(found, architecture) or {}),
         "arch": architecture.name,
         "depth": architecture.depth,
         "groups": architecture.groups,

@@ -90,7 +90,8 @@ def take(source: str | os.PathLike[str], trunk: str | None = None, trust: bool =
     architecture = infer_architecture(tensors)
     table = audit.coverage(tensors, architecture)
     audit.check_coverage(table, architecture)
-    if (found.facts or _UNSTATED)["channel_order"] is None:
+    facts = layouts.facts_of(found, architecture)
+    if (facts or _UNSTATED)["channel_order"] is None:
         notes.append(
             "the file does not say its channel order, mean and std; check INPUT.FORMAT and PIXEL_MEAN/STD yourself"
         )
@@ -98,7 +99,7 @@ def take(source: str | os.PathLike[str], trunk: str | None = None, trust: bool =
     if written is not None and written != crc:
         raise CheckpointError(f"cannot read checkpoint '{source}': its tensors are not those that were written; copy "
                               "it again, or convert its source again")  # fmt: skip
-    return Taken(source, found, tensors, architecture, table, {**_UNSTATED, **(found.facts or {})}, tuple(notes), crc)
+    return Taken(source, found, tensors, architecture, table, {**_UNSTATED, **(facts or {})}, tuple(notes), crc)
 
 
 def _without_zero_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

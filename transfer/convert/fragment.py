@@ -20,9 +20,12 @@ def fragment(metadata: Mapping[str, Any], weights: str) -> str:
     lines = [f"# Fits {metadata['arch']} from {metadata['source']} ({metadata['layout']})."]
     if not stated:
         lines.append("# The weights do not say INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD: set them yourself.")
+    if metadata["batch_norm"] == "folded":
+        lines.append(
+            "# Their batch-norm statistics are folded into scale and shift; trained all the same, as in the papers."
+        )
     lines += ["MODEL:", f'  WEIGHTS: "{weights}"']
     lines += [f"  PIXEL_MEAN: {mean}", f"  PIXEL_STD: {std}"] if stated else []
-    norm = "FrozenBN" if metadata["batch_norm"] == "folded" else "naiveSyncBN"
     lines += [
         "  RESNETS:",
         f"    DEPTH: {metadata['depth']}",
@@ -31,7 +34,7 @@ def fragment(metadata: Mapping[str, Any], weights: str) -> str:
         f"    STEM_OUT_CHANNELS: {metadata['stem_out_channels']}",
         f"    RES2_OUT_CHANNELS: {metadata['res2_out_channels']}",
         f"    STRIDE_IN_1X1: {metadata['stride_in_1x1']}",
-        f'    NORM: "{norm}"',
+        '    NORM: "naiveSyncBN"',
     ]
     lines += ["INPUT:", f'  FORMAT: "{metadata["channel_order"]}"'] if stated else []
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transfer.convert import variants
+from transfer.convert.architecture import Architecture
 from transfer.convert.trunks import NAMINGS, Trunk, find_trunks, is_tensor
 
 RGB_IMAGENET = {
@@ -26,6 +27,7 @@ BGR_MSRA = {
     "pixel_std": [1.0, 1.0, 1.0],
     "stride_in_1x1": True,
 }
+BGR_FAIR = {**BGR_MSRA, "pixel_std": [57.375, 57.120, 58.395], "stride_in_1x1": False}
 
 
 class LayoutError(ValueError):
@@ -255,6 +257,14 @@ def stated_facts(content: Any) -> Mapping[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     return facts if _are_facts(facts) else None
+
+
+def facts_of(found: Found, architecture: Architecture) -> Mapping[str, Any] | None:
+    """Channel order, mean, std and stride rule of a recognised trunk; None if neither file nor layout says them.
+
+    MSRA published no ResNeXt: a Caffe2 file with groups is FAIR's, trained on other statistics.
+    """
+    return BGR_FAIR if found.layout.naming == "caffe2" and architecture.groups > 1 else found.facts
 
 
 def _are_facts(facts: Any) -> bool:

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pretrain.encoders import base_encoder
 from pretrain.moco import MoCo
@@ -18,6 +19,7 @@ from pretrain.runtime.checkpoint import CheckpointError
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from tests.transfer.convert.test_read import Runs
+from transfer.config.facts import weights_facts
 from transfer.convert import audit, keymap
 from transfer.convert.architecture import AuditError, infer_architecture
 from transfer.convert.convert import convert
@@ -98,10 +100,10 @@ def test_without_num_batches_tracked(tmp_path):
     assert done.metadata["tensors"] == 265 and sum(row.expected for row in done.coverage) == 265
 
 
-def test_msra_pickles_are_read_by_their_caffe2_names(tmp_path):
-    """Statistics are folded there: identity is filled in, stride and colour order are MSRA's."""
-    blobs = {}
-    for key, value in trunk(50).items():
+def caffe2(state):
+    """A trunk by Caffe2's names, its statistics folded away."""
+    blobs = {"fc1000_w": np.zeros((1000, 2048), np.float32)}
+    for key, value in state.items():
         name = keymap.trunk_to_detectron2(key)
         if name is None or "running" in key or "num_batches" in key:
             continue
@@ -113,14 +115,29 @@ def test_msra_pickles_are_read_by_their_caffe2_names(tmp_path):
             block, conv = rest.split(".")[:2]
             branch = {"shortcut": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}[conv]
             blobs[f"{stage}_{block}_branch{branch}_{kind}"] = value.numpy()
-    blobs["fc1000_w"] = np.zeros((1000, 2048), np.float32)
-    with open(tmp_path / "R-50.pkl", "wb") as f:
-        pickle.dump(blobs, f)
+    return blobs
+
+
+def test_msra_pickles_are_read_by_their_caffe2_names(tmp_path):
+    """Statistics are folded there: identity is filled in, stride and colour order are MSRA's."""
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(caffe2(trunk(50))))
     done = convert(tmp_path / "R-50.pkl", tmp_path / "out.pkl")
     assert done.metadata["channel_order"] == "BGR" and done.metadata["stride_in_1x1"] is True
     assert done.metadata["tensors"] == 265 and max(done.parity.values()) < 1e-4
     weights = read_weights(tmp_path / "R-50.pkl")
     assert torch.equal(weights["res2.0.conv1.norm.running_var"], torch.ones(64))
+
+
+def test_a_caffe2_resnext_is_fairs(tmp_path):
+    """Converter, fragment and linter know that it was trained on other pixels than MSRA's, strides in the 3x3."""
+    (tmp_path / "X-50.pkl").write_bytes(pickle.dumps(caffe2(base_encoder("resnext50_32x8d")().state_dict())))
+    done = convert(tmp_path / "X-50.pkl", tmp_path / "out.pkl", emit_config=tmp_path / "out.yaml")
+    expected = {"channel_order": "BGR", "pixel_std": [57.375, 57.120, 58.395], "stride_in_1x1": False}
+    for facts in (done.metadata, weights_facts(str(tmp_path / "X-50.pkl")), weights_facts(str(tmp_path / "out.pkl"))):
+        assert {key: facts[key] for key in expected} == expected
+    fragment = yaml.safe_load((tmp_path / "out.yaml").read_text())
+    assert fragment["MODEL"]["PIXEL_STD"] == expected["pixel_std"] and fragment["INPUT"]["FORMAT"] == "BGR"
+    assert fragment["MODEL"]["RESNETS"]["NORM"] == "naiveSyncBN"
 
 
 def test_output_is_the_same_bytes_for_the_same_input(tmp_path, r18):
