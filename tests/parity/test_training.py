@@ -104,25 +104,31 @@ def test_batches_group_by_aspect_ratio_as_detectron2s():
     assert [[i for _, i in batch] for batch in ours] == expected
 
 
-def test_a_detector_trained_by_one_engine_evaluates_the_same_on_the_other(small_config, small_opts, tmp_path):
-    """Both ways round, for a detector that has learnt something: AP within 0.1."""
+@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask"])
+def test_a_detector_trained_by_one_engine_evaluates_the_same_on_the_other(name, generated, tmp_path):
+    """Both ways round, for a detector that has learnt something: AP of boxes and of masks within 0.1."""
     from transfer.engines.d2.engine import Detectron2Engine
     from transfer.engines.tv.engine import TorchvisionEngine
 
     engines = {"detectron2": Detectron2Engine(), "torchvision": TorchvisionEngine()}
-    train = [*small_opts, "SOLVER.MAX_ITER", "30", "SOLVER.STEPS", "(25,)", "DATASETS.TEST", "('generated_trainval',)",
-             "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01", "SOLVER.CHECKPOINT_PERIOD", "1000"]  # fmt: skip
-    for name, engine in engines.items():
-        out = tmp_path / name
-        trained = engine.train(load_config(small_config, [*train, "OUTPUT_DIR", str(out)], engine.defaults()))
+    config, masks = ARCHITECTURES[name][0], "mask" in name
+    test_set = "generated_coco_train" if masks else "generated_trainval"
+    train = [*options(name, generated, tmp_path), "SOLVER.MAX_ITER", "30", "SOLVER.STEPS", "(25,)",
+             "DATASETS.TEST", f"('{test_set}',)", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01",
+             "SOLVER.CHECKPOINT_PERIOD", "1000"]  # fmt: skip
+    for trainer, engine in engines.items():
+        out = tmp_path / trainer
+        trained = engine.train(load_config(config, [*train, "OUTPUT_DIR", str(out)], engine.defaults()))
         assert trained.metrics["bbox/AP50"] > 0
-        for other_name, other in engines.items():
-            where = tmp_path / f"{name}-on-{other_name}"
+        assert not masks or trained.metrics["segm/AP50"] > 0
+        for evaluator, other in engines.items():
+            where = tmp_path / f"{trainer}-on-{evaluator}"
             opts = [*train, "OUTPUT_DIR", str(where), "MODEL.WEIGHTS", str(out / "model_final.pth")]
-            evaluated = other.evaluate(load_config(small_config, opts, other.defaults()))
+            evaluated = other.evaluate(load_config(config, opts, other.defaults()))
             assert evaluated.config_digest == trained.config_digest
-            for metric in ("bbox/AP", "bbox/AP50", "bbox/AP75"):
-                assert evaluated.metrics[metric] == pytest.approx(trained.metrics[metric], abs=0.1), metric
+            for task in ("bbox", "segm") if masks else ("bbox",):
+                for metric in (f"{task}/AP", f"{task}/AP50", f"{task}/AP75"):
+                    assert evaluated.metrics[metric] == pytest.approx(trained.metrics[metric], abs=0.1), metric
 
 
 def test_precise_bn_statistics(small_config, small_opts, generated):
