@@ -86,7 +86,7 @@ def test_the_torchvision_engine_builds_it(path: Path):
 
 
 @pytest.mark.d2
-@pytest.mark.parametrize("path", [path for path in FILES if "R_50" in path.stem], ids=name)
+@pytest.mark.parametrize("path", FILES, ids=name)
 def test_both_engines_build_the_same_tensors(path: Path):
     from detectron2.modeling import build_model
 
