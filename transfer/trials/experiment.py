@@ -12,6 +12,7 @@
       - {name: random init, weights: null, published: {AP50: 60.2, AP: 33.8, AP75: 33.1}}
       - {name: MoCo, weights: {pretrain: moco}}
       - {name: MoCo v1, weights: {file: weights/moco_v1.pth.tar, get: "where to download it"}, config: ..., opts: [...]}
+      - {name: supervised, weights: {file: weights/r50.pth, sha256: "0676ba61"}}        # or its first 8 digits or more
 
 Instead of `transfer`, an experiment may evaluate the representation itself; every seed then pre-trains anew:
 
@@ -28,6 +29,7 @@ pre-training, a fine-tuning or the making of a file's weights costs stands besid
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,6 +80,7 @@ class Row:
         pretrain: name of the experiment's pre-training whose trunk initialises this row.
         file: a checkpoint on disk, converted if it is not in Detectron2's form.
         get: where to get `file`, for people.
+        sha256: of `file`, lower-case hex: all 64 digits or the first 8 and more; empty if it is not known.
         cost: of making `file` anew.
     """
 
@@ -88,6 +91,7 @@ class Row:
     get: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
     cost: Cost | None = None
+    sha256: str = ""
 
     @property
     def slug(self) -> str:
@@ -181,8 +185,9 @@ def _probed_row(path: Path, data: Any, pretrain: Mapping[str, Job]) -> Row:
     where, published = f"{path}: row '{data['name']}'", dict(data.get("published") or {})
     if data["weights"] is None:
         raise ConfigError(f"{where}: a probe needs weights; name a pre-training or a file")
-    name, file, get, cost = _weights(where, data["weights"], pretrain)
-    return Row(data["name"], pretrain[name] if name else None, name, file, get, published, cost)
+    weights = _weights(where, data["weights"], pretrain)
+    job = pretrain[weights.pretrain] if weights.pretrain is not None else None
+    return Row(data["name"], job, published=published, **vars(weights))
 
 
 def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: Path) -> Row:
@@ -195,24 +200,45 @@ def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: P
     published = dict(data.get("published") or {})
     if data["weights"] is None:
         return Row(data["name"], job, published=published)
-    name, file, get, cost = _weights(where, data["weights"], pretrain)
-    return Row(data["name"], job, name, file, get, published, cost)
+    return Row(data["name"], job, published=published, **vars(_weights(where, data["weights"], pretrain)))
 
 
-def _weights(where: str, data: Any, pretrain: Mapping[str, Job]) -> tuple[str | None, Path | None, str, Cost | None]:
-    """Name of a pre-training, or a file, where to get it and what it costs to make."""
-    _keys(data, {"pretrain", "file", "get", "cost"}, set(), f"{where}: weights")
+@dataclass(frozen=True)
+class _Weights:
+    """What a row's `weights` say; the names are those of `Row`."""
+
+    pretrain: str | None = None
+    file: Path | None = None
+    get: str = ""
+    cost: Cost | None = None
+    sha256: str = ""
+
+
+def _weights(where: str, data: Any, pretrain: Mapping[str, Job]) -> _Weights:
+    _keys(data, {"pretrain", "file", "get", "cost", "sha256"}, set(), f"{where}: weights")
     if ("pretrain" in data) == ("file" in data):
         raise ConfigError(f"{where}: weights need either `pretrain` or `file`")
     if "file" in data:
         file = Path(os.path.expandvars(os.path.expanduser(data["file"])))
-        return None, file, data.get("get", ""), _cost(data.get("cost"), f"{where}: weights")
+        cost = _cost(data.get("cost"), f"{where}: weights")
+        return _Weights(None, file, data.get("get", ""), cost, _sha256(data.get("sha256", ""), f"{where}: weights"))
     if data["pretrain"] not in pretrain:
         known = ", ".join(pretrain) or "none is defined"
         raise ConfigError(f"{where}: no pre-training is called '{data['pretrain']}' ({known})")
     if "cost" in data:
         raise ConfigError(f"{where}: weights: the cost stands with the pre-training '{data['pretrain']}'")
-    return data["pretrain"], None, "", None
+    if "sha256" in data:
+        raise ConfigError(f"{where}: weights: sha256 is of a `file`; a pre-training's checkpoint is made here")
+    return _Weights(pretrain=data["pretrain"])
+
+
+def _sha256(data: Any, where: str) -> str:
+    if data != "" and not (isinstance(data, str) and re.fullmatch("[0-9a-f]{8,64}", data)):
+        raise ConfigError(
+            f"{where}: sha256 is {data!r}; give the file's SHA-256 in lower-case hex, or its first 8 digits or more, "
+            "in quotation marks"
+        )
+    return data
 
 
 def _cost(data: Any, where: str) -> Cost | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pretrain.runtime.checkpoint import sha256
 from transfer.config.load import load_config
 from transfer.data import catalog
+from transfer.trials.experiment import Row
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data
 from transfer.trials.reproduce import Plan
 
@@ -22,13 +24,15 @@ class Missing:
 
 
 def missing(plan: Plan) -> list[Missing]:
-    """Weights, data sets and image folders that the chosen rows need and that are not here, each once."""
+    """Weights, data sets and image folders that the chosen rows need and that are not here, each once.
+
+    A file of weights that is here and has another SHA-256 than the experiment says counts as missing.
+    """
     e, found = plan.experiment, dict[str, Missing]()
     runs = {kind for kind in ("pretrain", "convert", "trials") if not plan.only or kind in plan.only}
     for row in plan.chosen if runs & {"convert", "trials"} else ():
-        if row.file is not None and not row.file.is_file():
-            remedy = row.get + (f"; to make them anew takes about {row.cost}" if row.cost else "")
-            found.setdefault(str(row.file), Missing(f"weights '{row.file}' of row '{row.name}'", remedy))
+        if (lacking := _weights(row)) is not None:
+            found.setdefault(str(row.file), lacking)
         if e.generated is not None or e.probe is not None or "trials" not in runs:
             continue
         assert row.job is not None
@@ -49,6 +53,19 @@ def missing(plan: Plan) -> list[Missing]:
             remedy = f"give {option} of the probe a folder that holds a folder of images per class"
             found.setdefault(str(folder), Missing(f"labelled images '{folder}'", remedy))
     return list(found.values())
+
+
+def _weights(row: Row) -> Missing | None:
+    """A row's file, if it is not here or is another one than the experiment means."""
+    if row.file is None:
+        return None
+    remedy = row.get + (f"; to make them anew takes about {row.cost}" if row.cost else "")
+    if not row.file.is_file():
+        return Missing(f"weights '{row.file}' of row '{row.name}'", remedy)
+    if row.sha256 and not (found := sha256(row.file)).startswith(row.sha256):
+        what = f"'{row.file}' is not the file of row '{row.name}': its SHA-256 is {found}, not {row.sha256}"
+        return Missing(what + "..." * (len(row.sha256) < 64), remedy or "copy it again, or correct sha256")
+    return None
 
 
 def _exists(path: str | None) -> bool:
