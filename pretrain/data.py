@@ -6,7 +6,6 @@ of workers, nor of where a run was interrupted.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from pretrain.decode import BadImageError, decode
 from pretrain.images import Images
 from pretrain.order import GlobalShuffle, Order
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.preempt import STOP_SIGNALS
+from pretrain.runtime.preempt import ignore_stop_signals
 from pretrain.runtime.seed import derive
 
 MAX_REPLACEMENTS = 100  # unreadable images in a row after which skipping gives up
@@ -176,10 +175,5 @@ def build_loader(dataset: ViewDataset, batches: TrainingBatches, num_workers: in
         collate_fn=collate,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(derive(batches.seed, batches.rank)),
-        worker_init_fn=_ignore_stop_signals,
+        worker_init_fn=ignore_stop_signals,
     )
-
-
-def _ignore_stop_signals(worker: int) -> None:
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

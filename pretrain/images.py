@@ -134,7 +134,7 @@ def _walk(root: Path) -> ImageFiles:
     ]
     if not names:
         hint = f"; for shards, give '{root / '*.tar'}'" if any(root.glob("*.tar")) else ""
-        raise ConfigError(f"DATA.TRAIN '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth{hint}")
+        raise ConfigError(f"DATA.TRAIN '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth{hint or '; check the path'}")
     return ImageFiles(str(root), np.array([os.fsencode(name) for name in sorted(names)]))
 
 

@@ -202,7 +202,7 @@ def train(
             epoch_ends = step + 1 == plan.per_epoch or state.iteration == plan.iterations
             looks = epoch_ends or state.iteration % plan.log_period == 0
             due = epoch_ends or (plan.checkpoint_period > 0 and state.iteration % plan.checkpoint_period == 0)
-            asked = _anywhere(stop.received) if looks or dist.world_size() == 1 else ""
+            asked = stop.anywhere() if looks or dist.world_size() == 1 else ""
             if looks or due or asked:
                 _check_finite(state, lr)
             if looks:
@@ -223,11 +223,6 @@ def train(
             if asked and state.iteration < plan.iterations:
                 dist.barrier()  # nobody leaves, and has the others killed, before the file is written
                 raise Preempted(f"{asked}: stopped after {state.iteration} of {plan.iterations} iterations")
-
-
-def _anywhere(received: str) -> str:
-    """The signal that some process received, "" if none did; every process must call."""
-    return max(dist.gather_objects(received))
 
 
 class _Clock:

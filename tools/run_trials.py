@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 from pretrain.runtime import dist
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
 from transfer.config.load import load_config
 from transfer.config.scale import scaled_options
 from transfer.data.catalog import DatasetError
@@ -21,7 +23,8 @@ from transfer.trials.aggregate import AggregateError
 from transfer.trials.run import AGGREGATE_FILE, TrialsFailed, run_trial, run_trials
 
 EXPECTED = (
-    AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError, TrialsFailed,
+    AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError, OSError,
+    TrialsFailed,
 )  # fmt: skip
 
 
@@ -46,6 +49,9 @@ def one(args: argparse.Namespace) -> int:
                 print(f"{name:<24}{s.mean:>8.2f}{std:>8}   {'  '.join(f'{v:.2f}' for v in s.values)}")
             print(f"{args.output_dir}/{AGGREGATE_FILE}")
         return 0
+    except Preempted as stop:
+        print(f"{stop}; go on with the same command", file=sys.stderr)
+        return REQUEUE_STATUS
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -72,4 +78,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

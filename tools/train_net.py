@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from pretrain.runtime import dist
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave, parse_with_resume
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
 from transfer.config.load import load_config
 from transfer.config.scale import scaled_options
 from transfer.data.catalog import DatasetError
@@ -19,7 +21,7 @@ from transfer.engines import base, machines
 from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 
-EXPECTED = (ConfigError, CheckpointError, DatasetError, EngineError, FloatingPointError)
+EXPECTED = (ConfigError, CheckpointError, DatasetError, EngineError, FloatingPointError, OSError)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -30,15 +32,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="train with so many images per batch: rate and "
                    "schedule follow the authors' rule")  # fmt: skip
-    p.add_argument(
-        "--resume", nargs="?", const="must", default="no", metavar="auto",
-        help="continue from OUTPUT_DIR; 'auto' starts anew if there is nothing to continue",
-    )  # fmt: skip
-    p.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config options, e.g. MODEL.WEIGHTS r50.pkl SEED 1")
-    args = p.parse_args(argv)
-    if args.resume not in ("no", "must", "auto"):  # `--resume KEY VALUE`: the word belongs to the options
-        args.opts, args.resume = [args.resume, *args.opts], "must"
-    return args
+    return parse_with_resume(p, argv, yes="must", example="MODEL.WEIGHTS r50.pkl SEED 1")
 
 
 def one(args: argparse.Namespace) -> int:
@@ -59,6 +53,9 @@ def one(args: argparse.Namespace) -> int:
                 print(f"{name:<24}{value:8.3f}")
             print(f"{os.path.join(cfg.OUTPUT_DIR, 'result.json')}  ({result.engine}, {result.seconds:.0f} s)")
         return 0
+    except Preempted as stop:
+        print(f"{stop}; go on with --resume auto", file=sys.stderr)
+        return REQUEUE_STATUS
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -75,4 +72,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

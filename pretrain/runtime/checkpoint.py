@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+
+
+# How files of torch.save begin: a zip archive, or before torch 1.6 a pickle of this number.
+_TORCH = (b"PK\x03\x04", (0x1950A86A20F9469CFC6C).to_bytes(10, "little"))
 
 
 class CheckpointError(RuntimeError):
@@ -69,14 +74,22 @@ def load(path: str | os.PathLike[str]) -> Any:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' does not exist; check the path")
+    file = f"cannot read checkpoint '{path}' ({path.stat().st_size} bytes): "
+    with open(path, "rb") as f:
+        head = f.read(64)
+    if not any(magic in head for magic in _TORCH):
+        raise CheckpointError(
+            f"{file}it is no torch checkpoint; give what torch.save wrote, e.g. what a .pkl for Detectron2 was "
+            "converted from"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if foreign := re.search(r"Unsupported \w+: GLOBAL ([\w.]+)", str(error)):
+            remedy = "export its tensors alone, torch.save(state_dict)"
+            raise CheckpointError(f"{file}it asks for {foreign[1]}, which is not data; {remedy}") from error
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"cannot read checkpoint '{path}' ({path.stat().st_size} bytes): {reason}. "
-            "It is truncated, no torch checkpoint, or holds pickled code; copy or export it again."
-        ) from error
+        raise CheckpointError(f"{file}{reason.rstrip('.')}; it is truncated or damaged, copy it again") from error
 
 
 def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], owner: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,10 @@ def merge_dict(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Merges `KEY VALUE KEY VALUE ...` from a command line."""
-    if len(opts) % 2:
-        raise ConfigError(f"options come in pairs KEY VALUE; got {len(opts)} words, the last is '{opts[-1]}'")
     known = set(dotted_keys(cfg))
+    if len(opts) % 2:
+        bare = next((a for a, b in pairwise(opts) if a in known and b in known), opts[-1])
+        raise ConfigError(f"options come in pairs KEY VALUE, but '{bare}' has no value (or another key lacks its own)")
     for key in opts[::2]:
         check_known(key, known, "command line")
     try:

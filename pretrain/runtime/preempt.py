@@ -1,15 +1,20 @@
 """Being asked to stop by a scheduler: note it, finish the iteration, save, and leave with a status that says "again".
 
-SIGTERM is what Slurm, Kubernetes and torchrun send before they kill; SIGUSR1 is what `sbatch --signal=USR1@300` sends.
+SIGTERM is what Slurm, Kubernetes and torchrun send before they kill; SIGUSR1 is what `sbatch --signal=USR1@300` sends;
+SIGINT is Ctrl-C, which a terminal sends to every process of a run.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from pretrain.runtime import dist
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 REQUEUE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again
 
 
@@ -18,7 +23,7 @@ class Preempted(Exception):
 
 
 class StopRequest:
-    """Inside the context, a stop signal is noted instead of killing the process.
+    """Inside the context, a stop signal is noted instead of killing the process; only a second Ctrl-C interrupts.
 
     Python delivers signals to the main thread only; in another thread this notes nothing and changes nothing.
 
@@ -35,7 +40,13 @@ class StopRequest:
             self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
+    def anywhere(self) -> str:
+        """The signal that some process of the group received, "" if none did; every process must call."""
+        return max(dist.gather_objects(self.received))
+
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == "SIGINT":
+            raise KeyboardInterrupt
         self.received = self.received or signal.Signals(number).name
 
     def __exit__(
@@ -43,3 +54,19 @@ class StopRequest:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+class PassedOn(StopRequest):
+    """A stop request for a process that only waits for its children: they get the signal too."""
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        super()._note(number, frame)
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGTERM if number == signal.SIGINT else number)  # the terminal sent SIGINT
+
+
+def ignore_stop_signals(worker: int) -> None:
+    """For loader processes, which get the signals too: the training process still needs their batches."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

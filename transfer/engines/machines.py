@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import torch.multiprocessing as mp
 
 from pretrain.runtime import dist
+from pretrain.runtime.preempt import PassedOn, Preempted
 from transfer.engines.base import EngineError
 
 
@@ -61,7 +63,8 @@ class Machines:
         if processes < 1:
             raise EngineError(f"--num-gpus {processes}: each machine needs a process")
         try:
-            mp.spawn(_enter, args=(self, processes, tool, args), nprocs=processes)
+            with PassedOn():
+                mp.spawn(_enter, args=(self, processes, tool, args), nprocs=processes)
         except mp.ProcessExitedException as error:
             if error.signal_name is None:
                 return error.exit_code
@@ -85,6 +88,23 @@ def _enter(
     }
     if code := tool(*args):
         raise SystemExit(code)
+
+
+@contextmanager
+def spawning(processes: int) -> Iterator[None]:
+    """Around a call that starts processes and waits for them: they get the stop signals that come here.
+
+    Raises:
+        Preempted: they stopped because of one.
+        EngineError: one failed.
+    """
+    with PassedOn() as stop:
+        try:
+            yield
+        except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+            if stop.received and (isinstance(error, mp.ProcessExitedException) or Preempted.__name__ in str(error)):
+                raise Preempted(f"{stop.received}: the {processes} processes stopped") from error
+            raise EngineError(f"a process of {processes} failed:{error}") from error
 
 
 def rank_to_be() -> int:

@@ -97,11 +97,13 @@ def test_missing_truncated_and_foreign_files_name_themselves(tmp_path: Path) -> 
     checkpoint.save({"a": torch.ones(1000)}, tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bent.pth").write_bytes(whole[:1000] + whole[2000:])
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "text.pth").write_text("hello")
     for name, message in {
         "missing.pth": "does not exist; check the path",
         "cut.pth": f"({len(whole) // 2} bytes)",
+        "bent.pth": "it is truncated or damaged, copy it again",
         "empty.pth": "(0 bytes)",
         "text.pth": "no torch checkpoint",
     }.items():
@@ -120,8 +122,13 @@ class Trap:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     torch.save({"a": Trap()}, tmp_path / "trap.pth")
     (tmp_path / "trap.pkl").write_bytes(pickle.dumps(Trap()))
-    for name in ("trap.pth", "trap.pkl"):
-        with pytest.raises(CheckpointError, match="cannot read checkpoint"):
+    (tmp_path / "r50.pkl").write_bytes(pickle.dumps({"model": {}}, protocol=4))
+    for name, message in {
+        "trap.pth": r"it asks for (builtins|__builtin__)\.exec, which is not data; export its tensors alone",
+        "trap.pkl": "it is no torch checkpoint",
+        "r50.pkl": "it is no torch checkpoint; .* what a .pkl for Detectron2 was converted from",
+    }.items():
+        with pytest.raises(CheckpointError, match="cannot read checkpoint .*: " + message):
             checkpoint.load(tmp_path / name)
 
 

@@ -81,8 +81,9 @@ def test_types_do_not_change(tmp_path: Path, cfg: CfgNode, text: str) -> None:
 
 
 def test_command_line_comes_in_pairs_of_fitting_type(cfg: CfgNode) -> None:
-    with pytest.raises(ConfigError, match="pairs KEY VALUE; got 3 words, the last is 'MODEL.MLP'"):
-        merge_opts(cfg, ["SOLVER.EPOCHS", "3", "MODEL.MLP"])
+    for opts in (["SOLVER.EPOCHS", "3", "MODEL.MLP"], ["MODEL.MLP", "SOLVER.EPOCHS", "3"]):
+        with pytest.raises(ConfigError, match="come in pairs KEY VALUE, but 'MODEL.MLP' has no value"):
+            merge_opts(cfg, opts)
     with pytest.raises(ConfigError, match="command line: "):
         merge_opts(cfg, ["SOLVER.EPOCHS", "many"])
 

@@ -13,7 +13,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, default_setup, launch
+from detectron2.engine import DefaultTrainer, HookBase, default_setup, launch
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
@@ -24,11 +24,12 @@ from pretrain.runtime import dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import MetricsWriter, setup_logging
+from pretrain.runtime.preempt import Preempted, StopRequest
 from pretrain.runtime.result import RunResult
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data import catalog
-from transfer.engines import base
+from transfer.engines import base, machines
 from transfer.engines.d2 import evaluators, names, register
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, resume: str |
             f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} GPUs here; Detectron2 trains in several "
             "processes only on GPUs (the torchvision engine also does on the CPU)"
         )
-    launch(job, num_gpus, dist_url="auto", args=(cfg, *args))
+    with machines.spawning(num_gpus):
+        launch(job, num_gpus, dist_url="auto", args=(cfg, *args))
     return base.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
@@ -104,6 +106,7 @@ class _Session:
         if cfg.SOLVER.AMP.ENABLED and self.cfg.MODEL.DEVICE == "cpu":
             raise ConfigError("SOLVER.AMP.ENABLED is fp16, which needs a GPU; set it to False on the CPU")
         self.output_dir = Path(cfg.OUTPUT_DIR)
+        self.stop = StopRequest()
         self.latest: tuple[dict[str, float], dict[str, Any]] = ({}, {})
         self.weights = base.weights_file(cfg)
         if self.weights is not None:
@@ -148,6 +151,26 @@ class _MetricsFile(EventWriter):
             self._out.close()
 
 
+class _Stopped(BaseException):
+    """Leaves Detectron2's training loop, which logs every Exception as a crash."""
+
+
+class _Stop(HookBase):
+    """A checkpoint, and the end, once a signal has asked for it; several processes agree every 20 iterations."""
+
+    def __init__(self, stop: StopRequest):
+        self._stop = stop
+
+    def after_step(self) -> None:
+        trainer = self.trainer
+        done = trainer.iter + 1
+        asked = self._stop.anywhere() if done % 20 == 0 or dist.world_size() == 1 else ""
+        if asked and done < trainer.max_iter:
+            trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+            dist.barrier()
+            raise _Stopped(f"{asked}: stopped after {done} of {trainer.max_iter} iterations")
+
+
 class Trainer(DefaultTrainer):
     """Detectron2's trainer, told where to evaluate and where to write."""
 
@@ -160,6 +183,9 @@ class Trainer(DefaultTrainer):
         trainer = cls(session.cfg)
         trainer.resume_or_load(resume=resume)
         return trainer
+
+    def build_hooks(self) -> list[HookBase]:
+        return [*super().build_hooks(), _Stop(self.session.stop)]
 
     def build_writers(self) -> list[EventWriter]:
         return [*super().build_writers(), _MetricsFile(self)]
@@ -187,7 +213,11 @@ def _train(cfg: CfgNode, resume: str) -> None:
     if trainer.start_iter >= trainer.max_iter:  # killed between the last checkpoint and the evaluation
         metrics, details = session.test(trainer.model)
     else:
-        trainer.train()
+        try:
+            with session.stop:
+                trainer.train()
+        except _Stopped as stopped:
+            raise Preempted(str(stopped)) from None
         metrics, details = session.latest
     if dist.is_main():
         base.finish(

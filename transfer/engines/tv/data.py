@@ -212,6 +212,7 @@ def train_loader(
         batch_sampler=chosen,
         num_workers=workers,
         collate_fn=list,
+        worker_init_fn=ignore_stop_signals,
         generator=torch.Generator(),  # its own, so that starting a loader leaves the model's random numbers alone
     )
     return iter(loader)

@@ -14,7 +14,7 @@ from pretrain.runtime import dist
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import RunResult
 from transfer.config import support
-from transfer.engines import base
+from transfer.engines import base, machines
 
 
 def launch(job: Callable[..., None], cfg: CfgNode, processes: int, resume: str | None = None) -> RunResult:
@@ -31,10 +31,8 @@ def launch(job: Callable[..., None], cfg: CfgNode, processes: int, resume: str |
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        try:
+        with machines.spawning(processes):
             mp.spawn(_worker, args=(job, processes, port, cfg, args), nprocs=processes)
-        except mp.ProcessRaisedException as error:
-            raise base.EngineError(f"a process of {processes} failed:{error}") from error
     else:
         base.check_shared(Path(cfg.OUTPUT_DIR))
         job(cfg, *args)

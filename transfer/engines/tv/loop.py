@@ -15,6 +15,7 @@ from torch import nn
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.log import MetricsWriter, progress
+from pretrain.runtime.preempt import Preempted, StopRequest
 from pretrain.runtime.seed import capture_rng, restore_rng
 from transfer.engines.base import LAST_CHECKPOINT
 from transfer.engines.tv.weights import as_tensors, detectron2_state, load_weights
@@ -114,11 +115,14 @@ def run(
 
     Raises:
         FloatingPointError: the loss is not finite; the last checkpoint stays.
+        Preempted: a signal asked to stop, and a checkpoint was written. Several processes agree on it every
+            `LOG_EVERY` iterations.
     """
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
     device_type = next(training.model.parameters()).device.type
     bar = progress(max_iter, "fine-tune", initial=training.iteration, disable=not dist.is_main())
-    with bar, MetricsWriter(training.output_dir / ".", training.iteration) if dist.is_main() else _NoMetrics() as out:
+    metrics_file = MetricsWriter(training.output_dir / ".", training.iteration) if dist.is_main() else _NoMetrics()
+    with bar, metrics_file as out, StopRequest() as stop:
         started, logged_at = time.time(), training.iteration
         while training.iteration < max_iter:
             forward.train()
@@ -158,8 +162,11 @@ def run(
                 metrics = evaluate()
                 logger.info("iteration %d: %s", i, ", ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
                 out.write(i - 1, **metrics)
-            if checkpoint_period and i % checkpoint_period == 0 and i < max_iter:
+            asked = stop.anywhere() if i % LOG_EVERY == 0 or dist.world_size() == 1 else ""
+            if i < max_iter and (asked or (checkpoint_period and i % checkpoint_period == 0)):
                 training.save()
+            if i < max_iter and asked:
+                raise Preempted(f"{asked}: stopped after {i} of {max_iter} iterations")
 
 
 class _NoMetrics:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import read_metrics
+from pretrain.runtime.preempt import Preempted
 from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.config.load import load_config
 from transfer.convert.convert import convert
@@ -55,6 +58,27 @@ def test_a_run_leaves_what_it_promises_and_resumes(run, tmp_path):
     (out / "model_final.pth").unlink()
     (out / "last_checkpoint").write_text("model_0000003.pth")
     assert run(*weights, resume="auto").iterations == 6
+
+
+def test_asked_to_stop_it_saves_and_continues(run, tmp_path, monkeypatch):
+    from transfer.engines.d2.engine import Trainer
+
+    step = Trainer.run_step
+
+    def asked_in_the_third_iteration(trainer):
+        step(trainer)
+        if trainer.iter == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "run_step", asked_in_the_third_iteration)
+    words = ["SOLVER.CHECKPOINT_PERIOD", "1000"]
+    with pytest.raises(Preempted, match="SIGTERM: stopped after 3 of 6 iterations"):
+        run(*words)
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_0000002.pth"
+    monkeypatch.setattr(Trainer, "run_step", step)
+    run(*words, resume="must")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Starting training from iteration 3" in log and "Exception during training" not in log
 
 
 def test_annotations_that_detectron2_cannot_evaluate(run, generated, tmp_path):

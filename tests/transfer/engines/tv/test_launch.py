@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,44 @@ def test_no_training_without_the_linter(small_config, small_opts, tmp_path):
     assert not list(Path(tmp_path).glob("run/*"))
     with pytest.raises(ConfigError, match="holds a trunk, not a detector"):
         TorchvisionEngine().evaluate(load_config(small_config, [*opts, *late]))
+
+
+@pytest.mark.parametrize(("processes", "iterations"), [(1, 12), (2, 24)])  # two agree at the twentieth
+def test_asked_to_stop_it_saves_and_continues_bit_for_bit(
+    processes, iterations, small_config, small_opts, tmp_path, monkeypatch
+):
+    """SIGTERM in the middle, to the command alone: exit code 75 after a checkpoint that no period asked for."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--engine", "torchvision", "--num-gpus",
+               str(processes), "--config-file", str(small_config), "--resume", "auto", "--"]  # fmt: skip
+    words = [
+        *small_opts,
+        "SOLVER.MAX_ITER",
+        str(iterations),
+        "SOLVER.CHECKPOINT_PERIOD",
+        "1000",
+        "INPUT.MIN_SIZE_TRAIN",
+        "(48,)",
+    ]
+
+    def train(folder: str, *more: str) -> subprocess.Popen[str]:
+        words_here = [*words, "OUTPUT_DIR", str(tmp_path / folder), *more]
+        return subprocess.Popen([*command, *words_here], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    whole = train("whole")
+    assert whole.wait(300) == 0
+    stopped = train("stopped")
+    until = time.monotonic() + 120
+    metrics = tmp_path / "stopped" / "metrics.jsonl"
+    while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < until:  # the first iteration
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGTERM)
+    _, error = stopped.communicate(timeout=300)
+    assert stopped.returncode == 75 and "SIGTERM" in error and "go on with --resume auto" in error, error
+    assert (tmp_path / "stopped" / "last_checkpoint").is_file()
+    assert not (tmp_path / "stopped" / "model_final.pth").exists()
+    again = train("stopped")
+    _, error = again.communicate(timeout=300)
+    assert again.returncode == 0 and "resumed at iteration" in error, error
+    a, b = (read_weights(tmp_path / folder / "model_final.pth") for folder in ("whole", "stopped"))
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
