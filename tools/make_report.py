@@ -25,10 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output-dir", metavar="DIR", help="where the experiment's results are; default: what the file says"
     )
     p.add_argument("--engine", default="auto", choices=CHOICES, help="whose trials; an experiment may have both")
+    p.add_argument(
+        "--trials", type=int, metavar="N", help="per row, as reproduce.py ran it; default: what the file says"
+    )
     args = p.parse_args(argv)
     setup_logging(None)
     try:
-        experiment = load_experiment(args.experiment, args.output_dir)
+        experiment = load_experiment(args.experiment, args.output_dir, args.trials)
         if not experiment.output.is_dir():
             raise ConfigError(
                 f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir"

@@ -1,49 +1,18 @@
-"""Figures as SVG inside the page. Colours are the page's CSS variables, so that they follow light, dark and print.
-
-A row of the experiment has the same colour in every figure: `--row-0`, `--row-1`, ... (`report.css` defines them).
-"""
+"""Figures of whole rows: trials as dots, curves over iterations, slopes between schedules."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from transfer.report.collect import Curve
-from transfer.report.markup import N_COLOURS, Markup, tag
-
-# Stand-ins that matplotlib draws with -> what the page makes of them.
-_TEXT, _MUTED, _RULE, _CARD = "#010101", "#020202", "#030303", "#040404"
-_CSS = {_TEXT: "currentColor", _MUTED: "var(--muted)", _RULE: "var(--rule)", _CARD: "var(--card)"}
-_ROWS = [f"#0a0a{i:02x}" for i in range(N_COLOURS)]
-_CSS |= {stand_in: f"var(--row-{i})" for i, stand_in in enumerate(_ROWS)}
-
-_FONT = 11.5
-_STYLE: Any = {  # Any: the stubs know each key by name
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
-    "font.size": _FONT,
-    "text.color": _TEXT,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _RULE,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.8,
-}
+from transfer.report.markup import Markup
+from transfer.report.svg import CARD, MUTED, STYLE, TEXT, axes, inline, row_colour
 
 
 @dataclass(frozen=True)
@@ -91,8 +60,8 @@ def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
     """
     top, pitch, bottom = 8, 44, 30
     height = top + pitch * len(rows) + bottom
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _axes(340, height, left=2, right=2, top=top, bottom=bottom)
+    with matplotlib.rc_context(STYLE):
+        figure, ax = axes(340, height, left=2, right=2, top=top, bottom=bottom)
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_xlim(*_limits([v for r in near_enough(rows) for v in _extent(r)]))
         ax.set_yticks([])
@@ -103,12 +72,12 @@ def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
         ax.set_axisbelow(True)
         for i, row in enumerate(rows):
             _dots_row(ax, i, row)
-        return _inline(figure, alt, prefix)
+        return inline(figure, alt, prefix)
 
 
 def _dots_row(ax: Axes, i: int, row: Dots) -> None:
-    colour, y = _ROWS[row.colour % N_COLOURS], i + 0.2
-    for x, words, side, tone in ((0, row.name, "left", _TEXT), (1, row.label, "right", _MUTED)):
+    colour, y = row_colour(row.colour), i + 0.2
+    for x, words, side, tone in ((0, row.name, "left", TEXT), (1, row.label, "right", MUTED)):
         where = ax.get_yaxis_transform()  # x in fractions of the axes, y in rows
         ax.text(x, i - 0.2, words, transform=where, ha=side, va="center", color=tone, parse_math=False)
     left, right = ax.get_xlim()
@@ -122,18 +91,18 @@ def _dots_row(ax: Axes, i: int, row: Dots) -> None:
         ax.plot([row.mean, row.mean], [y - 0.17, y + 0.17], color=colour, linewidth=2.2, zorder=3)
         if row.interval is not None:
             ax.plot(row.interval, [y, y], "|-", color=colour, linewidth=1.2, ms=8, mew=1.2, zorder=3)
-    ax.plot(row.values, [y] * len(row.values), "o", color=colour, ms=5.5, mec=_CARD, mew=0.8, alpha=0.9, zorder=4)
+    ax.plot(row.values, [y] * len(row.values), "o", color=colour, ms=5.5, mec=CARD, mew=0.8, alpha=0.9, zorder=4)
     if row.published is not None:
-        ax.plot([row.published], [y], "D", mfc="none", mec=_TEXT, mew=1.3, ms=7.5, zorder=5)
+        ax.plot([row.published], [y], "D", mfc="none", mec=TEXT, mew=1.3, ms=7.5, zorder=5)
 
 
 def curves(lines: Sequence[Line], x_label: str, alt: str, prefix: str, start_at_zero: bool = False) -> Markup:
     """Thin lines over iterations; the legend is the page's."""
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _axes(340, 230, left=36, right=12, top=10, bottom=40)
+    with matplotlib.rc_context(STYLE):
+        figure, ax = axes(340, 230, left=36, right=12, top=10, bottom=40)
         for line in lines:
             x, y = zip(*line.points, strict=True)
-            ax.plot(x, y, color=_ROWS[line.colour % N_COLOURS], linewidth=1.1, alpha=0.75)
+            ax.plot(x, y, color=row_colour(line.colour), linewidth=1.1, alpha=0.75)
         ax.margins(x=0)
         if start_at_zero:
             ax.set_ylim(bottom=0)
@@ -144,13 +113,13 @@ def curves(lines: Sequence[Line], x_label: str, alt: str, prefix: str, start_at_
         ax.spines["left"].set_visible(False)
         ax.grid(axis="y")
         ax.set_axisbelow(True)
-        return _inline(figure, alt, prefix)
+        return inline(figure, alt, prefix)
 
 
 def slopes(lines: Sequence[Slope], ends: tuple[str, str], alt: str, prefix: str) -> Markup:
     """A line per row from its value on the left to that on the right; the legend is the page's."""
-    with matplotlib.rc_context(_STYLE):
-        figure, ax = _axes(340, 300, left=46, right=46, top=10, bottom=28)
+    with matplotlib.rc_context(STYLE):
+        figure, ax = axes(340, 300, left=46, right=46, top=10, bottom=28)
         low, high = _limits([v for line in lines for v in (line.left, line.right)])
         ax.set_ylim(low, high)
         ax.set_xlim(0, 1)
@@ -159,7 +128,7 @@ def slopes(lines: Sequence[Slope], ends: tuple[str, str], alt: str, prefix: str)
         ax.tick_params(length=0, pad=7)
         ax.spines["right"].set_visible(True)
         for line in lines:
-            colour, dashes = _ROWS[line.colour % N_COLOURS], "--" if line.published else "-"
+            colour, dashes = row_colour(line.colour), "--" if line.published else "-"
             marker = "D" if line.published else "o"
             face = "none" if line.published else colour
             values = (line.left, line.right)
@@ -168,8 +137,8 @@ def slopes(lines: Sequence[Slope], ends: tuple[str, str], alt: str, prefix: str)
             placed = _apart([(line.right if x else line.left, line.colour) for line in lines], (high - low) / 18)
             for y, value, row in placed:
                 words = f"{value:.1f}"
-                ax.text(x + shift, y, words, ha=align, va="center", color=_ROWS[row % N_COLOURS], parse_math=False)
-        return _inline(figure, alt, prefix)
+                ax.text(x + shift, y, words, ha=align, va="center", color=row_colour(row), parse_math=False)
+        return inline(figure, alt, prefix)
 
 
 def _apart(values: Sequence[tuple[float, int]], least: float) -> list[tuple[float, float, int]]:
@@ -190,17 +159,6 @@ def points(curve: Curve, name: str, at_most: int = 120) -> tuple[list[tuple[floa
     width = max(1, math.ceil(len(found) / at_most))
     groups = [found[i : i + width] for i in range(0, len(found), width)]
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups], width
-
-
-def _axes(width: float, height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
-    """Sizes in the SVG's units, which are CSS pixels at the figure's natural size."""
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-    FigureCanvasSVG(figure)
-    figure.patch.set_visible(False)
-    box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
-    ax = figure.add_axes(box)
-    ax.patch.set_visible(False)
-    return figure, ax
 
 
 def _bar(row: Dots) -> tuple[float, ...]:
@@ -237,22 +195,3 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     span = max(high - low, 1.0)
     middle = (low + high) / 2
     return middle - 0.6 * span, middle + 0.6 * span
-
-
-def _inline(figure: Figure, alt: str, prefix: str) -> Markup:
-    """The figure as an <svg> element for HTML: no prologue, the page's font and colours, ids of its own."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    view = re.search(r'viewBox="([^"]+)"', text)
-    assert view is not None
-    body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
-    body = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
-    for stand_in, css in _CSS.items():
-        body = body.replace(stand_in, css)
-    body = re.sub(r"\n\s*", "\n", body)
-    return tag("svg", Markup(body.strip()), viewBox=view[1], role="img", aria_label=alt, class_="chart")

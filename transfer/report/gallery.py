@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from transfer.data import catalog
-from transfer.data.catalog import DatasetSpec, Record
-from transfer.evaluation.predictions import ImageDetections
+from transfer.data.catalog import Record
+from transfer.report.disagreement import finders, objects, surest
+from transfer.report.evaluated import Found
 from transfer.report.markup import Markup, css_colour, join, named, tag
 
 LONG_EDGE = 480  # pixels of an image in the page
 Plate = tuple[float, float, float]  # x, y, width; all plates of a picture are equally high
-
-
-@dataclass(frozen=True)
-class Found:
-    """One row's detections on the data set of a gallery, by image id."""
-
-    row: str
-    colour: int
-    seed: int
-    detections: Mapping[str | int, ImageDetections]
 
 
 def choose(records: Sequence[Record], count: int) -> list[Record]:
@@ -37,53 +25,65 @@ def choose(records: Sequence[Record], count: int) -> list[Record]:
     return [usable[i] for i in where]
 
 
-def gallery(spec: DatasetSpec, rows: Sequence[Found], count: int = 4) -> Markup:
-    """Per image one picture for each row: annotated boxes dashed, as many of the surest detections solid.
+class Gallery:
+    """Pictures of one test set; pixels that several pictures show are in the page once."""
 
-    Raises:
-        DatasetError, OSError: annotations or images are not here.
-    """
-    names = catalog.class_names(spec)
-    groups = []
-    for number, record in enumerate(choose(catalog.load(spec), count)):
-        pixels = _definition(record, f"test-image-{number}")
-        pictures = [_picture(record, f"test-image-{number}", found, names) for found in rows]
-        groups.append(tag("li", pixels, tag("p", f"image {record['image_id']}", class_="image-id"),
-                          tag("div", *pictures, class_="pictures")))  # fmt: skip
-    return tag("ul", *groups, class_="gallery", style=f"--rows: {len(rows)}")
+    def __init__(self, names: Sequence[str]):
+        self.names = names
+        self._known: dict[str | int, str] = {}
+
+    def item(self, record: Record, rows: Sequence[Found], caption: str) -> Markup:
+        """One image, a picture for each row: annotated boxes dashed, as many of the surest detections solid.
+
+        Raises:
+            OSError: the image is not here.
+        """
+        name, pixels = self._known.get(record["image_id"]), None
+        if name is None:
+            name = self._known[record["image_id"]] = f"test-image-{len(self._known)}"
+            pixels = _pixels(record, name)
+        pictures = [_picture(record, name, found, self.names) for found in rows]
+        return tag("li", pixels, tag("p", caption, class_="image-id"), tag("div", *pictures, class_="pictures"))
 
 
-def _definition(record: Record, name: str) -> Markup:
-    """The pixels, once; every row's picture refers to them."""
-    with Image.open(Path(record["file_name"])) as file:
+def _pixels(record: Record, name: str) -> Markup:
+    with Image.open(record["file_name"]) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
     image.thumbnail((LONG_EDGE, LONG_EDGE), Image.Resampling.LANCZOS)
+    return definition(image, name, record["width"], record["height"])
+
+
+def definition(image: Image.Image, name: str, width: float, height: float) -> Markup:
+    """Pixels that are in the page once, for `<use href="#name">` in pictures, where they cover `width` x `height`."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=84)
     data = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    size = {"width": record["width"], "height": record["height"], "preserveAspectRatio": "none"}
-    return tag("svg", tag("defs", tag("image", id=name, href=data, **size)), class_="definition", aria_hidden="true")
+    element = tag("image", id=name, href=data, width=width, height=height, preserveAspectRatio="none")
+    return tag("svg", tag("defs", element), class_="definition", aria_hidden="true")
 
 
 def _picture(record: Record, pixels: str, found: Found, names: Sequence[str]) -> Markup:
     width, height = record["width"], record["height"]
     detections = found.detections.get(record["image_id"])
-    truth = [a for a in record["annotations"] if not a.get("iscrowd")]
-    shown: list[tuple[float, str, list[float]]] = []
+    truth = objects(record)
+    shown: list[tuple[str, list[float], bool]] = []
     if detections is not None:
-        surest = np.argsort(-detections.scores, kind="stable")[: len(truth)][::-1]  # the surest on top
-        shown = [
-            (float(detections.scores[i]), names[detections.classes[i]], detections.boxes[i].tolist()) for i in surest
-        ]
+        right = finders(record, detections)
+        for i in surest(detections, len(truth))[::-1]:  # the surest on top
+            words = f"{names[detections.classes[i]]} {detections.scores[i]:.2f}"
+            shown.append((words, detections.boxes[i].tolist(), i in right))
     unit = width / 100  # all pictures are shown equally wide
     parts = [tag("use", href=f"#{pixels}")]
     parts += [_box(a["bbox"], "truth-under", unit) for a in truth] + [_box(a["bbox"], "truth", unit) for a in truth]
-    parts += [_box(box, "found-under", unit) for _, _, box in shown] + [_box(box, "found", unit) for _, _, box in shown]
+    parts += [_box(box, "found-under", unit) for _, box, right in shown if right]
+    parts += [_box(box, "found" if right else "missed", unit) for _, box, right in shown]
     taken: list[Plate] = []  # the surest choose their place first
-    labels = [_label(f"{name} {score:.2f}", box, width, height, taken) for score, name, box in reversed(shown)]
+    labels = [
+        _label(("✓ " if right else "") + words, box, width, height, taken) for words, box, right in reversed(shown)
+    ]
     parts += reversed(labels)
     there = ", ".join(sorted(names[a["category_id"]] for a in truth)) or "nothing"
-    said = ", ".join(f"{name} {score:.2f}" for score, name, _ in reversed(shown)) or "nothing"
+    said = ", ".join(words + " (right)" * right for words, _, right in reversed(shown)) or "nothing"
     alt = f"Test image {record['image_id']}, {found.row}: annotated {there}; detected {said}"
     svg = tag(
         "svg", *parts, viewBox=f"0 0 {width} {height}", role="img", aria_label=alt, class_="picture",
@@ -95,8 +95,12 @@ def _picture(record: Record, pixels: str, found: Found, names: Sequence[str]) ->
 def _box(box: Sequence[float], kind: str, unit: float) -> Markup:
     """XYXY absolute pixels."""
     x0, y0, x1, y1 = (round(v, 1) for v in box)
-    widths = {"truth-under": 1.0, "truth": 0.5, "found-under": 1.5, "found": 0.8}
-    size = {"width": round(x1 - x0, 1), "height": round(y1 - y0, 1), "stroke_width": round(widths[kind] * unit, 2)}
+    widths = {"truth-under": 1.0, "truth": 0.5, "found-under": 1.5, "found": 0.9, "missed": 0.6}
+    size = {
+        "width": round(max(x1 - x0, 0), 1),
+        "height": round(max(y1 - y0, 0), 1),
+        "stroke_width": round(widths[kind] * unit, 2),
+    }
     dashes = f"{1.6 * unit:.2f} {1.2 * unit:.2f}" if kind == "truth" else None
     return tag("rect", x=x0, y=y0, **size, stroke_dasharray=dashes, class_=kind)
 

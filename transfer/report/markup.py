@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 N_COLOURS = 8  # `--row-0` to `--row-7` in report.css; a row of the experiment keeps its colour throughout the page
 
@@ -46,3 +48,21 @@ def named(row: int, name: str) -> Markup:
     """A row's name with its colour, never parted by a line break."""
     swatch = tag("span", class_="swatch", style=f"--colour: {css_colour(row)}")
     return tag("span", swatch, tag("span", name), class_="named")
+
+
+def scroll(element: Markup, label: str) -> Markup:
+    """An element that may be wider than the page in a frame of its own, which the keyboard reaches."""
+    return tag("div", element, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def fact(value: Any) -> str:
+    """A JSON value as a reader writes it; file names without their folders."""
+    if value is None:
+        return "not stated"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(fact, value))
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import html
+import logging
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from pretrain.runtime import checkpoint
-from transfer.report import details, latex, summary, tables
+from transfer.report import (
+    alike,
+    conversion,
+    detections,
+    evaluated,
+    latex,
+    neighbours,
+    per_class,
+    provenance,
+    rerun,
+    summary,
+    tables,
+)
 from transfer.report.collect import ExperimentReport, collect
 from transfer.report.markup import Markup, join
 from transfer.trials.reproduce import Plan
+
+logger = logging.getLogger(__name__)
 
 REPORT = "report.html"
 
@@ -21,7 +36,10 @@ _TITLES = {
     "trials": "Every trial",
     "learning": "Learning curves",
     "classes": "Classes",
+    "gaps": "Class by class",
+    "precision": "Precision and recall",
     "images": "Test images",
+    "neighbours": "Nearest neighbours",
     "conversion": "Conversion",
     "provenance": "Provenance",
     "rerun": "Run it again",
@@ -49,17 +67,28 @@ def write_report(plan: Plan) -> Path:
 
 
 def page(plan: Plan, report: ExperimentReport) -> str:
-    """The page as HTML."""
+    """The page as HTML.
+
+    Nearest neighbours are computed if no page before has: the only thing here that takes more than a few seconds.
+    """
+    try:
+        sets = evaluated.read(plan, report)
+        pictures = detections.images(report, sets)
+    except (ValueError, OSError) as error:  # a data set that is not here must not keep the report from being written
+        sets, pictures = [], detections.not_shown(error)
     sections: dict[str, Markup | None] = {
         "results": summary.table(report),
         "versus": summary.versus(report),
         "trials": summary.trials(report),
         "learning": summary.learning(report),
-        "classes": details.classes(report),
-        "images": details.images(plan, report),
-        "conversion": details.conversions(report),
-        "provenance": details.provenance(report),
-        "rerun": details.rerun(report),
+        "classes": per_class.classes(report),
+        "gaps": per_class.against_baseline(report),
+        "precision": detections.precision(report, sets),
+        "images": pictures,
+        "neighbours": _neighbours(plan, report),
+        "conversion": conversion.conversions(plan, report),
+        "provenance": provenance.provenance(plan, report),
+        "rerun": rerun.rerun(plan, report),
     }
     contents = {name: _TITLES[name] for name, section in sections.items() if section is not None}
     here = files("transfer.report")
@@ -69,6 +98,15 @@ def page(plan: Plan, report: ExperimentReport) -> str:
         header=summary.header(report, contents),
         main=join([summary.problems(report), *sections.values()], between="\n"),
     )
+
+
+def _neighbours(plan: Plan, report: ExperimentReport) -> Markup | None:
+    try:
+        pool = neighbours.pool(plan)
+    except (ValueError, OSError) as error:
+        logger.warning("no images for nearest neighbours: %s", error)
+        pool = None
+    return alike.alike(report, pool, *neighbours.trunks(plan, pool))
 
 
 def _save(text: str, path: Path) -> None:

@@ -16,7 +16,7 @@ from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
 from transfer.report.collect import ExperimentReport, RowReport, collect, metric_key, metric_label
 from transfer.report.figures import Slope, slopes
-from transfer.report.markup import Markup, join, named, section, tag
+from transfer.report.markup import Markup, join, named, scroll, section, tag
 from transfer.report.tables import signed
 from transfer.trials.reproduce import Plan
 
@@ -158,7 +158,7 @@ def _table(found: Sequence[Change], ends: tuple[str, str]) -> Markup:
         origin = tag("td", "published" if c.published else "ours")
         name = tag("th", named(c.number, c.row.name), scope="row")
         body.append(tag("tr", name, origin, tag("td", metric_label(c.metric)), *cells))
-    element = tag("div", tag("table", head, tag("tbody", *body)), class_="scroll")
+    element = scroll(tag("table", head, tag("tbody", *body)), "Numbers")
     return section("numbers", "Numbers", tag("div", element, class_="card"))
 
 

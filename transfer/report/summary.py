@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from transfer.report.collect import Curve, ExperimentReport, RowReport, metric_label
 from transfer.report.figures import Dots, Line, curves, dots, near_enough, points
-from transfer.report.markup import Markup, join, named, section, tag
+from transfer.report.markup import Markup, join, named, scroll, section, tag
 from transfer.report.tables import GREEN, RULE, Cell, caption, cell, comparisons, signed, verdicts
 
 MINUS = "\N{MINUS SIGN}"
@@ -53,7 +53,7 @@ def table(report: ExperimentReport) -> Markup:
     lead = join([tag("p", line, class_="lead") for line in caption(report)])
     element = tag("table", head, tag("tbody", *body, role="rowgroup"), class_="summary", role="table")
     return section(
-        "results", "Results", lead, tag("div", tag("div", element, class_="scroll"), class_="card"), _judgement(report)
+        "results", "Results", lead, tag("div", scroll(element, "Results"), class_="card"), _judgement(report)
     )
 
 
@@ -81,7 +81,7 @@ def _cell(report: ExperimentReport, row: RowReport, metric: str) -> Markup:
 def _small_print(c: Cell) -> list[Markup]:
     lines = []
     if c.interval is not None:
-        lines.append(tag("small", "95% {:.1f} to {:.1f}".format(*c.interval)))
+        lines.append(tag("small", "95% {:.1f} to {:.1f}".format(*c.interval).replace("-", MINUS)))
     if c.published is not None:
         gap = "" if c.gap is None else f" ({signed(c.gap, MINUS)})"
         lines.append(tag("small", f"published {c.published:.1f}{gap}"))
@@ -111,17 +111,25 @@ def versus(report: ExperimentReport) -> Markup | None:
     for row, m, c in tested:
         p = "–" if c.p is None else "< 0.001" if c.p < 0.001 else f"{c.p:.3f}"
         bounds = f"{signed(c.low, MINUS)} to {signed(c.high, MINUS)}"
-        effect = "–" if c.effect is None else f"{c.effect:.1f}".replace("-", MINUS)
+        effect = "–" if c.effect is None else f"{round(c.effect, 1) + 0.0:.1f}".replace("-", MINUS)
         words = (signed(c.difference, MINUS), bounds, p, effect)
         cells = [tag("td", word, class_="number") for word in words]
         name = named(report.rows.index(row), row.name)
-        body.append(tag("tr", tag("th", name, scope="row"), tag("td", metric_label(m)), *cells, tag("td", c.verdict)))
+        body.append(
+            tag(
+                "tr",
+                tag("th", name, scope="row"),
+                tag("td", metric_label(m)),
+                *cells,
+                tag("td", c.verdict, class_="whole"),
+            )
+        )
     lead = (
         f"Each row's mean minus that of '{report.baseline.name}'. Different: Welch's t-test at 5%, each comparison by "
         "itself. Hedges' g: the difference in standard deviations over trials."
     )
     element = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
-    card = tag("div", tag("div", element, class_="scroll"), class_="card")
+    card = tag("div", scroll(element, "Differences from the baseline"), class_="card")
     return section("versus", "Against the baseline", tag("p", lead, class_="lead"), card)
 
 

@@ -15,11 +15,11 @@ from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
 from transfer.engines.evaluators import predictions_file
 from transfer.engines.preview import TrainingInput
-from transfer.evaluation.coco_ap import coco_average_precision
 from transfer.evaluation.predictions import ImageDetections, load_coco_json
-from transfer.evaluation.voc_ap import voc_average_precision
+from transfer.report import pictures
 from transfer.report.gallery import choose
-from transfer.report.pictures import Objects, draw, precision_recall, sheet
+from transfer.report.pictures import Objects, draw, sheet
+from transfer.report.precision import precision_recall
 
 COLUMNS = 4
 
@@ -61,17 +61,8 @@ def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path:
 
 def curves(spec: DatasetSpec, run: Path, path: Path) -> None:
     """Precision over recall at IoU .5 for every class."""
-    found, names = _load(spec, run), catalog.class_names(spec)
-    if spec.format == "voc":
-        assert spec.year is not None
-        result = voc_average_precision(catalog.load(spec), found, names, spec.year)
-        scores = {name: result.per_class[name]["AP50"] for name in names}
-        precision_recall(result.curves, scores, f"{spec.name}, AP50 {result.AP50:.1f}", path)
-        return
-    assert spec.json_file is not None
-    boxes = coco_average_precision(spec.json_file, found)
-    scores = {name: 100 * float(precision.mean()) for name, (_, precision) in boxes.curves.items()}
-    precision_recall(boxes.curves, scores, f"{spec.name}, box AP50 {boxes.AP50:.1f}", path)
+    found = precision_recall(spec, catalog.load(spec), _load(spec, run))
+    pictures.precision_recall(found.curves, found.scores, f"{spec.name}, box AP50 {found.AP50:.1f}", path)
 
 
 def evaluated_sets(cfg: CfgNode) -> list[DatasetSpec]:

@@ -38,3 +38,16 @@ def test_no_results_folder_is_an_error_with_a_remedy(
     file = trees.experiment_file(tmp_path, generated)
     assert tool.main([str(file), "--output-dir", str(tmp_path / "elsewhere"), "--engine", "torchvision"]) == 2
     assert "tools/reproduce.py" in capsys.readouterr().err
+
+
+def test_fewer_trials_than_the_file_says_make_a_finished_report(
+    tool: ModuleType, tmp_path: Path, generated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = trees.experiment_file(tmp_path, generated, trials=3)
+    trees.fill(trees.plan(file), finished={"supervised-in-1m": 1, "moco-v2": 1})
+    for words, complete in ((["--trials", "1"], 2), ([], 0)):
+        assert tool.main([str(file), "--engine", "torchvision", *words]) == 0
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert ("All rows are complete." if complete else "0 of 2 rows complete.") in page
+    assert tool.main([str(file), "--engine", "torchvision", "--trials", "0"]) == 2
+    assert "trials is 0" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""Hours and GPU-hours: sums of what the results say, and a dash where they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.runtime.result import RunResult
+from tests.transfer.report import trees
+from tests.transfer.report.test_report import Page
+from transfer.report.collect import collect
+from transfer.report.hours import amount, gpu_processes, spent, table
+
+
+def result(seconds: float = 3600.0, notes: list[str] | None = None, **provenance: int) -> RunResult:
+    return RunResult("train", "torchvision", 1, "digest", seconds=seconds, notes=notes or [], provenance=provenance)
+
+
+def test_processes_on_gpus() -> None:
+    assert gpu_processes(result(gpus=0)) == 0 and gpu_processes(result(gpus=1)) == 1
+    assert gpu_processes(result(gpus=8)) is None and gpu_processes(result()) is None
+    assert gpu_processes(result(gpus=8, notes=["processes: 4 on cuda; BN groups: 1 of 64 images"])) == 4
+    assert gpu_processes(result(gpus=8, notes=["processes: 2 on cpu"])) == 0
+    assert gpu_processes(result(notes=["MODEL.DEVICE is 'cuda' but there is no GPU here: running on the CPU"])) == 0
+
+
+def test_sums_per_row_and_in_all(tmp_path: Path, generated: Path) -> None:
+    cost = {"gpu_hours": 40, "source": "5 h on 8 V100, a paper"}
+    config = str(trees.ROOT / "configs" / "pretrain" / "tiny_moco_v2_R_18.yaml")
+    plan = trees.plan(
+        trees.experiment_file(tmp_path, generated, trials=2, pretrain={"moco": {"config": config, "cost": cost}})
+    )
+    for row, gpus in zip(plan.experiment.rows, (1, 8), strict=True):
+        for seed in plan.experiment.seeds:
+            trees.trial(plan, row, seed, 3, seconds=3600.0 * seed, provenance={"gpus": gpus})
+    RunResult("pretrain", "pretrain", 0, "d", seconds=1800.0, notes=["processes: 8 on cuda; x"]).save(
+        plan.pretrain_folder("moco")
+    )
+    report = collect(plan)
+    lines = spent(plan, report)
+    assert [(s.name, s.runs, s.hours, s.gpu_hours, s.estimate) for s in lines] == [
+        ("pre-training 'moco'", 1, 0.5, 4.0, 40.0),
+        ("supervised IN-1M", 2, 3.0, 3.0, None),
+        ("MoCo <v2>", 2, 3.0, None, None),
+    ]
+    said = Page(table(plan, report)).text
+    assert "all 5 6.50 – 40.0" in said and "40 GPU-hours (5 h on 8 V100, a paper) each" in said
+    assert "A dash:" in said and "whose cost the experiment file states" in said
+
+
+def test_of_an_unfinished_experiment(tmp_path: Path, generated: Path) -> None:
+    plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=3))
+    trees.fill(plan, finished={"moco-v2": 1})
+    said = Page(table(plan, collect(plan))).text
+    assert "1 of 3" in said and "states no cost" in said
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(None, "–"), (0, "0"), (0.004, "0.00"), (9.99, "9.99"), (53.04, "53.0"), (1234.5, "1,234")]
+)
+def test_amounts(hours: float | None, words: str) -> None:
+    assert amount(hours) == words

@@ -1,0 +1,75 @@
+"""Differences per class: numbers against a naive loop, the largest ones, and the section on the page."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from tests.transfer.report import trees
+from tests.transfer.report.test_report import Page
+from transfer.report.class_figures import Gap
+from transfer.report.collect import collect
+from transfer.report.per_class import against_baseline, classes, differences, largest, read
+
+
+def test_differences_are_those_of_a_naive_loop() -> None:
+    rng = random.Random(0)
+    names = [f"c{i}" for i in range(80)]
+    row = [{n: rng.uniform(0, 100) for n in names} for _ in range(3)]
+    baseline = [{n: rng.uniform(0, 100) for n in names} for _ in range(2)]
+    row[1]["c7"] = None
+    del baseline[0]["c9"]
+    found = differences(row, baseline)
+    assert {g.name for g in found} == set(names) - {"c7", "c9"}
+    for gap in found:
+        base = (baseline[0][gap.name] + baseline[1][gap.name]) / 2
+        ours = [t[gap.name] for t in row]
+        assert abs(gap.mean - (sum(ours) / 3 - base)) < 1e-9
+        assert all(abs(a - (b - base)) < 1e-9 for a, b in zip(gap.trials, ours, strict=True))
+    assert all(a.mean >= b.mean for a, b in zip(found, found[1:], strict=False))
+    kept = largest(found, 24)
+    assert [g for g in found if g in kept] == kept and len(kept) == 24
+    assert min(abs(g.mean) for g in kept) >= max(abs(g.mean) for g in found if g not in kept)
+
+
+def test_largest_of_few_is_all() -> None:
+    found = [Gap("a", 1.0, (1.0,)), Gap("b", -2.0, (-2.0,))]
+    assert largest(found, 5) == found and largest(found, 1) == found[1:] and largest([], 5) == []
+
+
+def test_the_figure_says_its_numbers(tmp_path: Path, generated: Path) -> None:
+    plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=2))
+    trees.fill(plan)
+    report = collect(plan)
+    (found,) = read(report)
+    assert found.rows[0] is not None and found.rows[1] is not None
+    section = against_baseline(report)
+    assert section is not None
+    page = Page(section)
+    chart, scatter = page.all("svg")
+    above = sum(gap.mean > 0 for gap in differences(found.rows[1], found.rows[0]))
+    assert scatter["aria-label"] == f"MoCo <v2> is above the baseline in {above} of 8 classes."
+    for gap in differences(found.rows[1], found.rows[0]):
+        assert f"{gap.name.replace('_', ' ')} {gap.mean:+.1f}" in (chart["aria-label"] or "")
+        assert f"{gap.mean:+.1f}".replace("-", "−") in page.text
+    assert "MoCo <v2>" in page.text and "Dots: single trials." in page.text
+
+
+def test_eighty_classes_show_the_largest_gaps_and_say_so(tmp_path: Path, generated: Path) -> None:
+    plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=1))
+    for k, row in enumerate(plan.experiment.rows):
+        per_class = {f"class_{i}": {"AP50": 50.0 + k * (i - 40)} for i in range(80)}
+        extra = {"generated_test": {"per_class": per_class, "metric": "COCO"}}
+        trees.trial(plan, row, 1, 3, extra=extra)
+    section = against_baseline(collect(plan))
+    assert section is not None
+    page = Page(section)
+    assert "Of 80 classes the 24 with the largest differences." in page.text
+    assert "class 79" in page.text and "class 0" in page.text and "class 41" not in page.text
+
+
+def test_a_baseline_that_is_not_complete_has_no_differences(tmp_path: Path, generated: Path) -> None:
+    plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=2))
+    trees.fill(plan, finished={"supervised-in-1m": 1})
+    report = collect(plan)
+    assert against_baseline(report) is None and classes(report) is not None

@@ -1,0 +1,117 @@
+"""A test set with what the rows' trials found on it, read once for all sections that show images or curves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pretrain.runtime.log import progress
+from transfer.data import catalog
+from transfer.data.catalog import DatasetSpec, Record
+from transfer.engines.evaluators import predictions_file
+from transfer.evaluation.predictions import EvaluationError, ImageDetections, load_coco_json
+from transfer.report.collect import ExperimentReport, RowReport
+from transfer.report.disagreement import all_found
+from transfer.trials.reproduce import Plan
+from transfer.trials.run import trial_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One row's detections on a test set, by image id.
+
+    Attributes:
+        seed: of the trial that found them, the row's first finished one.
+        objects: (images,) objects found in each image, mean over the row's finished trials; see `disagreement`.
+        trials: how many those are.
+    """
+
+    row: str
+    colour: int
+    seed: int
+    detections: Mapping[str | int, ImageDetections]
+    objects: np.ndarray
+    trials: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """`rows`: those with a trial whose detections were kept, in the experiment's order."""
+
+    spec: DatasetSpec
+    names: tuple[str, ...]
+    records: list[Record]
+    rows: tuple[Found, ...]
+
+    def row(self, colour: int) -> Found | None:
+        return next((found for found in self.rows if found.colour == colour), None)
+
+
+def read(plan: Plan, report: ExperimentReport) -> list[Evaluated]:
+    """The test sets of the first row that has a result; none of a probe.
+
+    One trial is in memory at a time, beside the first of each row.
+
+    Raises:
+        ValueError, OSError: a data set is not here or cannot be read.
+    """
+    number = next((i for i, row in enumerate(report.rows) if row.results), None)
+    if number is None or plan.experiment.probe is not None:
+        return []
+    job = plan.experiment.rows[number].job
+    assert job is not None
+    cfg = plan.config(job.config, job.opts)
+    sets = []
+    for spec in catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS):
+        records, ids = catalog.load(spec), catalog.category_ids(spec)
+        kept = [_trials(row, spec.name) for row in report.rows]
+        with progress(sum(map(len, kept)), f"detections on {spec.name}", "trials", disable=not any(kept)) as bar:
+            rows = [
+                _read(row, i, trials, ids, records, bar)
+                for i, (row, trials) in enumerate(zip(report.rows, kept, strict=True))
+            ]
+        if found := tuple(row for row in rows if row is not None):
+            sets.append(Evaluated(spec, catalog.class_names(spec), records, found))
+    return sets
+
+
+def _trials(row: RowReport, dataset: str) -> list[tuple[int, Path]]:
+    """(seed, file) of the finished trials that kept their detections."""
+    files = [(r.seed, trial_folder(row.folder, r.seed) / predictions_file(dataset)) for r in row.results]
+    for seed, path in files:
+        if not path.is_file():
+            logger.warning(
+                "row '%s', seed %d: no %s, so its detections are not in the report", row.name, seed, path.name
+            )
+    return [(seed, path) for seed, path in files if path.is_file()]
+
+
+def _read(
+    row: RowReport,
+    colour: int,
+    files: Sequence[tuple[int, Path]],
+    ids: Sequence[int],
+    records: Sequence[Record],
+    bar: tqdm,
+) -> Found | None:
+    first, counts = None, []
+    for seed, path in files:
+        try:
+            detections = {d.image_id: d for d in load_coco_json(path, ids)}
+        except EvaluationError as error:
+            logger.warning("row '%s' is not among the test images: %s", row.name, error)
+            continue
+        finally:
+            bar.update()
+        counts.append(all_found(records, detections))
+        first = first or (seed, detections)
+    if first is None:
+        return None
+    return Found(row.name, colour, *first, np.mean(counts, axis=0), len(counts))

@@ -1,0 +1,273 @@
+"""What a trunk holds to be alike: nearest neighbours of a few images by cosine in its pooled features.
+
+The trunk is frozen and has no head. Computed at most once per weights and images, and kept as
+`<output>/neighbours/<name>.json`: some seconds on a CPU for a ResNet-50.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+
+from pretrain.runtime import checkpoint
+from pretrain.runtime.log import progress
+from transfer.convert import keymap
+from transfer.convert.architecture import Architecture
+from transfer.convert.convert import Taken, take
+from transfer.data import catalog
+from transfer.trials.inputs import expanded, pretraining_data
+from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of the files
+IMAGES = 500  # among which neighbours are looked for
+FOLDERS = 25  # of a set in folders: with more, two images of one would be rare
+SIDE = 96  # pixels of the square that the trunk sees
+QUERIES = 6
+NEAREST = 5
+BATCH = 50
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+_FACTS = ("channel_order", "pixel_mean", "pixel_std", "stride_in_1x1")
+_UNSTATED = ("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # torchvision's; for files that do not say
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images among which neighbours are looked for.
+
+    Attributes:
+        paths, labels: of every image; the label is its folder, empty if the set has none.
+        queries: positions of the images whose neighbours are shown, evenly spaced over folders or images.
+        words: what they are, for people.
+    """
+
+    paths: tuple[Path, ...]
+    labels: tuple[str, ...]
+    queries: tuple[int, ...]
+    words: str
+
+    def digest(self) -> str:
+        """Of names and sizes in order, wherever the set lies."""
+        lines = (f"{path.parent.name}/{path.name} {path.stat().st_size}\n" for path in self.paths)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What one trunk says.
+
+    Attributes:
+        nearest: per query its neighbours, nearest first: (position in the pool, cosine).
+        same: percent of the nearest neighbours of all images that are of the image's own folder; None without folders.
+    """
+
+    nearest: tuple[tuple[tuple[int, float], ...], ...]
+    same: float | None
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A pre-trained trunk of the experiment, and the same network as it is initialised.
+
+    Attributes:
+        name: of the pre-training, or the slug of the row that starts from a file.
+    """
+
+    name: str
+    trained: Neighbours
+    random: Neighbours
+
+
+def pool(plan: Plan) -> Pool | None:
+    """Images of a pre-training if they lie in a folder, else the first row's test images; None if neither is here.
+
+    Raises:
+        ValueError, OSError: a data set that cannot be read.
+    """
+    for name, job in plan.experiment.pretrain.items():
+        given = pretraining_data(job.config, job.opts)
+        if given is not None and expanded(given).is_dir() and (files := _in_folders(expanded(given))):
+            return _pool(files, f"images of the pre-training '{name}'")
+    jobs = [row.job for row in plan.experiment.rows if row.job is not None]
+    if plan.experiment.probe is not None or not jobs:
+        return None
+    cfg = plan.config(jobs[0].config, jobs[0].opts)
+    spec = catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS)[0]
+    files = [(Path(record["file_name"]), "") for record in _evenly(catalog.load(spec), IMAGES)]
+    return _pool(files, f"images of {spec.name}") if files else None
+
+
+def _in_folders(root: Path) -> list[tuple[Path, str]]:
+    """(file, folder): evenly spaced folders and evenly spaced images in each; of a flat folder, images without one."""
+    folders = _evenly(sorted(path for path in root.iterdir() if path.is_dir()), FOLDERS)
+    if len(folders) < 2:
+        return [(path, "") for path in _evenly(_files(folders[0] if folders else root), IMAGES)]
+    each = IMAGES // len(folders)
+    return [(path, folder.name) for folder in folders for path in _evenly(_files(folder), each)]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _pool(files: Sequence[tuple[Path, str]], words: str) -> Pool:
+    paths, labels = zip(*files, strict=True)
+    firsts = [i for i, label in enumerate(labels) if label and (not i or labels[i - 1] != label)]
+    queries = _evenly(firsts or range(len(paths)), QUERIES)
+    return Pool(paths, labels, tuple(queries), f"{len(paths)} {words}")
+
+
+def _evenly(values: Sequence[Any], count: int) -> list[Any]:
+    where = np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)
+    return [values[i] for i in where]
+
+
+def view(path: Path) -> Image.Image:
+    """The square of an image that the trunks see: RGB, SIDE x SIDE."""
+    with Image.open(path) as file:
+        file.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a fraction of its size
+        return ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def trunks(plan: Plan, images: Pool | None) -> tuple[list[Trunk], dict[str, str]]:
+    """Every pre-trained trunk that a row starts from; name -> why there are no neighbours of the others."""
+    found: list[Trunk] = []
+    problems: dict[str, str] = {}
+    twins: dict[str, Neighbours] = {}
+    for name, path in dict(_weights(plan)).items():
+        if path is None:
+            problems[name] = "its weights are not here"
+        elif images is None:
+            problems[name] = "there are no images here"
+        else:
+            try:
+                found.append(_trunk(plan.experiment.output / "neighbours", name, path, images, twins))
+            except (checkpoint.CheckpointError, ValueError, OSError) as error:
+                logger.warning("no nearest neighbours of '%s' in the report: %s", name, error)
+                problems[name] = str(error)
+    return found, problems
+
+
+def _weights(plan: Plan) -> Iterable[tuple[str, Path | None]]:
+    """(name, file) of the trunks: what was converted, else what it would be converted from; None if neither is here."""
+    seed = plan.experiment.seeds[0] if plan.experiment.probe is not None else None
+    for row in plan.experiment.rows:
+        if row.pretrain is not None:
+            source: Path | None = plan.pretrain_folder(row.pretrain, seed) / PRETRAINED
+        else:
+            source = row.file
+        if source is not None:
+            name = row.pretrain or row.slug
+            places = (plan.experiment.output / "converted" / name / TRUNK, source)
+            yield name, next((path for path in places if path.is_file()), None)
+
+
+def _trunk(folder: Path, name: str, path: Path, images: Pool, twins: dict[str, Neighbours]) -> Trunk:
+    """Args: twins: what random networks of the trunks before this one have said, by architecture and normalisation."""
+    key = {"version": VERSION, "weights": checkpoint.sha256(path), "images": images.digest(), "side": SIDE}
+    files = folder / f"{name}.json", folder / f"{name}-random.json"
+    trained, random = (_load(file, key) for file in files)
+    if trained is None or random is None:
+        taken = take(path)
+        stride_in_1x1 = bool(taken.facts["stride_in_1x1"])
+        twin = repr((taken.architecture, [taken.facts[k] for k in _FACTS]))
+        if trained is None:
+            trained = _compute(loaded(taken), images, taken.facts, f"features of '{name}'")
+            checkpoint.save_json({"key": key, **asdict(trained)}, files[0])
+        random = random or twins.get(twin)
+        if random is None:
+            net = initialised(taken.architecture, stride_in_1x1)
+            random = _compute(net, images, taken.facts, f"features of '{name}' at random")
+        twins[twin] = random
+        checkpoint.save_json({"key": key, **asdict(random)}, files[1])
+    return Trunk(name, trained, random)
+
+
+def _compute(net: nn.Module, images: Pool, facts: Mapping[str, Any], words: str) -> Neighbours:
+    features = pooled(net, images.paths, facts, words)
+    return Neighbours(nearest(features, images.queries), same_folder(features, images.labels))
+
+
+def _load(path: Path, key: dict[str, Any]) -> Neighbours | None:
+    try:
+        kept = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if kept.get("key") != key:
+        return None
+    return Neighbours(tuple(tuple((i, c) for i, c in row) for row in kept["nearest"]), kept["same"])
+
+
+def loaded(taken: Taken) -> nn.Module:
+    """torchvision's network with the tensors of a file."""
+    net = taken.architecture.build(stride_in_1x1=bool(taken.facts["stride_in_1x1"]))
+    state = {keymap.trunk_to_torchvision(k): v for k, v in taken.tensors.items()}
+    net.load_state_dict({**net.state_dict(), **{k: v for k, v in state.items() if k is not None}})
+    return net
+
+
+def initialised(architecture: Architecture, stride_in_1x1: bool = False) -> nn.Module:
+    """The network with the weights of seed 0; the caller's random numbers are not touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return architecture.build(stride_in_1x1=stride_in_1x1)
+
+
+def pooled(net: nn.Module, paths: Sequence[Path], facts: Mapping[str, Any], words: str) -> np.ndarray:
+    """Globally averaged res5 features of a torchvision ResNet: (N, C) float32.
+
+    Args:
+        facts: channel order, mean and std of the file, 0 to 255; None where it does not say.
+    """
+    order, mean, std = (facts[key] for key in ("channel_order", "pixel_mean", "pixel_std"))
+    if order is None:
+        order, mean, std = _UNSTATED
+    net.fc = nn.Identity()
+    net.eval()
+    rows = []
+    with torch.inference_mode(), progress(len(paths), words, "images") as bar:
+        for first in range(0, len(paths), BATCH):
+            pixels = np.stack([np.asarray(view(path), np.float32) for path in paths[first : first + BATCH]])
+            pixels = pixels[..., ::-1] if order == "BGR" else pixels
+            x = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+            rows.append(net(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))).numpy())
+            bar.update(len(pixels))
+    return np.concatenate(rows)
+
+
+def nearest(
+    features: np.ndarray, queries: Sequence[int], count: int = NEAREST
+) -> tuple[tuple[tuple[int, float], ...], ...]:
+    """Per query the `count` other rows of (N, C) features with the largest cosine, (row, cosine), nearest first."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    cosine = unit[list(queries)] @ unit.T
+    cosine[np.arange(len(queries)), list(queries)] = -np.inf
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, : min(count, len(features) - 1)]
+    return tuple(
+        tuple((int(i), round(float(row[i]), 4)) for i in mine) for row, mine in zip(cosine, order, strict=True)
+    )
+
+
+def same_folder(features: np.ndarray, labels: Sequence[str], count: int = NEAREST) -> float | None:
+    """Percent of every image's `count` nearest neighbours that have its label; None if there is but one label."""
+    if len(set(labels)) < 2:
+        return None
+    found = nearest(features, range(len(labels)), count)
+    return float(np.mean([labels[j] == labels[i] for i, mine in enumerate(found) for j, _ in mine]) * 100)
+
+
+def chance(labels: Sequence[str]) -> float:
+    """What `same_folder` expects of features that say nothing: percent."""
+    return 100 * fmean(labels.count(label) - 1 for label in labels) / (len(labels) - 1)

@@ -1,0 +1,87 @@
+"""Where the numbers come from: configurations and weights, hours, software and hardware, notes of the runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pretrain.runtime.result import RunResult
+from transfer.report import hours
+from transfer.report.collect import ExperimentReport, RowReport
+from transfer.report.markup import Markup, fact, join, named, scroll, section, tag
+from transfer.trials.reproduce import Plan
+
+
+def provenance(plan: Plan, report: ExperimentReport) -> Markup | None:
+    """Per row configuration and weights, hours, software and hardware, then what the runs themselves noted."""
+    results = [r for row in report.rows for r in row.results] + [p.result for p in report.pretrainings if p.result]
+    if not results:
+        return None
+    heads = ("Row", "Seeds", "Config", "Initial weights", "Iterations", "Seconds per trial")
+    head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
+    body = [_origin(i, row) for i, row in enumerate(report.rows) if row.results]
+    rows = tag("div", scroll(tag("table", head, tag("tbody", *body)), "Runs"), class_="card")
+    return section(
+        "provenance",
+        "Provenance",
+        tag("div", rows, hours.table(plan, report), _environment(results), _notes(report), class_="stack"),
+    )
+
+
+def _origin(i: int, row: RowReport) -> Markup:
+    seconds = [r.seconds for r in row.results]
+    spread = f"{min(seconds):,.0f}" if len(seconds) == 1 else f"{min(seconds):,.0f} to {max(seconds):,.0f}"
+    shas = [r.weights_sha256[:12] if r.weights_sha256 else "" for r in row.results]
+    return tag(
+        "tr",
+        tag("th", named(i, row.name), scope="row"),
+        tag("td", _seeds([r.seed for r in row.results]), class_="whole"),
+        tag("td", tag("code", _several(r.config_digest for r in row.results))),
+        tag("td", row.weights, tag("small", "sha256 ", tag("code", _several(shas))) if any(shas) else None),
+        tag("td", _several(f"{r.iterations:,}" for r in row.results)),
+        tag("td", spread, class_="whole"),
+    )
+
+
+def _environment(results: Sequence[RunResult]) -> Markup:
+    """Each fact with its value, or all its values with how many runs had each."""
+    facts: dict[str, Counter[str]] = {"engine": Counter(r.engine for r in results)}
+    for r in results:
+        flat = {**r.provenance, **r.provenance.get("packages", {})}
+        flat.pop("packages", None)
+        for key, value in flat.items():
+            facts.setdefault(str(key), Counter())[fact(value)] += 1
+    pairs = []
+    for key, counted in facts.items():
+        one = len(counted) == 1
+        values = [value if one else f"{value} ({n} of {len(results)} runs)" for value, n in counted.most_common()]
+        pairs += [tag("dt", key), tag("dd", "; ".join(values))]
+    return tag("div", tag("h3", "Software and hardware"), tag("dl", *pairs), class_="card")
+
+
+def _notes(report: ExperimentReport) -> Markup | None:
+    """Each note once, under the runs that made it."""
+    trials: list[tuple[str, Sequence[RunResult]]] = [(row.name, row.results) for row in report.rows if row.results]
+    runs = [*trials, *((f"pre-training '{p.name}'", [p.result]) for p in report.pretrainings if p.result)]
+    notes: dict[str, list[Markup]] = {}
+    for note in dict.fromkeys(note for _, results in runs for r in results for note in r.notes):
+        who = []
+        for name, results in runs:
+            if n := sum(note in r.notes for r in results):
+                who.append(name if n == len(results) else f"{name} ({n} of {len(results)} trials)")
+        everywhere = bool(trials) and who[: len(trials)] == [name for name, _ in trials]
+        notes.setdefault("every trial" if everywhere else ", ".join(who), []).append(tag("li", note))
+    if not notes:
+        return None
+    groups = [join([tag("h4", who), tag("ul", *lines, class_="notes")]) for who, lines in notes.items()]
+    return tag("div", tag("h3", "Notes of the runs"), *groups, class_="card")
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    run = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
+
+
+def _several(values: Any) -> str:
+    return ", ".join(dict.fromkeys(v or "none" for v in values))
