@@ -50,7 +50,8 @@ def costs(plan: Plan) -> list[str]:
 
 def problems(outcomes: Sequence[Outcome]) -> list[str]:
     """What did not get done, one line or more per stage; what waits for the same thing is told together."""
-    lines = [f"{o.stage}: {o.error}" for o in outcomes if o.state in ("failed", "stopped")]
+    ended = [o for o in outcomes if o.state in ("failed", "stopped")]
+    lines = [o.error if o.error.startswith(o.stage) else f"{o.stage}: {o.error}" for o in ended]
     waiting: dict[str, list[str]] = {}
     for outcome in outcomes:
         if outcome.state == "blocked":

@@ -99,8 +99,9 @@ def test_problems_are_told_once(tmp_path):
         [
             Outcome("a", tmp_path, "done"),
             Outcome("b", tmp_path, "failed", "exit code 1"),
+            Outcome("e", tmp_path, "failed", "e ended with exit code 2"),
             Outcome("c", tmp_path, "blocked", "'w' was not made"),
             Outcome("d", tmp_path, "blocked", "'w' was not made"),
         ]
     )
-    assert lines == ["b: exit code 1", "c and 1 more not run: 'w' was not made"]
+    assert lines == ["b: exit code 1", "e ended with exit code 2", "c and 1 more not run: 'w' was not made"]
