@@ -26,6 +26,7 @@ import torch
 from pretrain.decode import BadImageError
 from pretrain.images import Images, find_images
 from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress
 from pretrain.shards import open_shards
@@ -114,4 +115,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

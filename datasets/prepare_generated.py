@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
+from pretrain.runtime.commands import leave
 from pretrain.runtime.log import setup_logging
+from transfer.data.catalog import DatasetError
 from transfer.data.generated import Manifest, Parameters, write
 
 
@@ -44,5 +47,14 @@ def main(argv: list[str] | None = None) -> Manifest:
     return manifest
 
 
+def run(argv: list[str] | None = None) -> int:
+    try:
+        main(argv)
+    except (DatasetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    leave(run)

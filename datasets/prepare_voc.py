@@ -17,6 +17,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+from pretrain.runtime.commands import leave
 from pretrain.runtime.log import progress
 from transfer.data import catalog, doctor
 
@@ -53,12 +54,15 @@ def main(argv: list[str] | None = None) -> int:
     found = {name: args.archives / name for name in ARCHIVES if (args.archives / name).is_file()}
     if not found:
         p.error(f"none of {', '.join(ARCHIVES)} is in '{args.archives}'; download them and name their folder")
-    args.root.mkdir(parents=True, exist_ok=True)
     for path in found.values():
         try:
+            args.root.mkdir(parents=True, exist_ok=True)
             extract(path, args.root)
         except tarfile.TarError as error:
             print(f"error: cannot extract '{path}': {error}; download it again", file=sys.stderr)
+            return 1
+        except OSError as error:
+            print(f"error: cannot extract '{path}' to '{args.root}': {error}", file=sys.stderr)
             return 1
     specs = catalog.builtin_specs(args.root)
     reports = [doctor.check(specs[ARCHIVES[name]]) for name in found]
@@ -67,4 +71,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -133,8 +133,8 @@ def _walk(root: Path) -> ImageFiles:
         if name.lower().endswith(IMG_EXTENSIONS)
     ]
     if not names:
-        hint = f"; for shards, give '{root / '*.tar'}'" if any(root.glob("*.tar")) else ""
-        raise ConfigError(f"DATA.TRAIN '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth{hint or '; check the path'}")
+        hint = f"for shards, give '{root / '*.tar'}'" if any(root.glob("*.tar")) else "check the path"
+        raise ConfigError(f"DATA.TRAIN '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth; {hint}")
     return ImageFiles(str(root), np.array([os.fsencode(name) for name in sorted(names)]))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from pretrain.lincls_config import RUNTIME_KEYS, get_lincls_cfg
 from pretrain.loop import Mean, TrainState
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.config import ConfigError, dotted_keys, to_dict
-from pretrain.snapshot import PREFIX
+from pretrain.runtime.config import to_dict
+from pretrain.snapshot import PREFIX, check_same_run, run_changes
 from pretrain.trunk import FrozenTrunk
 
 
@@ -106,44 +105,16 @@ def restore(
             f"'{path}' does not say where its run was (a checkpoint of the reference implementation?), so it cannot be "
             "continued; choose another OUTPUT_DIR"
         )
-    if changes := list(_changes(saved, identity)):
-        raise ConfigError(
-            f"'{path}' belongs to another run: {'; '.join(changes)}. Restore what changed, or choose another OUTPUT_DIR"
-        )
+    changes = run_changes(saved, identity.cfg, get_lincls_cfg(), RUNTIME_KEYS)
+    for key, before, after in zip(("DATA.TRAIN", "DATA.VAL"), saved["data"], identity.data, strict=True):
+        if before != after:
+            changes.append(f"{key} names other images")
+    if saved["trunk_sha256"] != identity.trunk_sha256:
+        changes.append("MODEL.WEIGHTS holds another trunk")
+    check_same_run(path, changes)
     fc.load_state_dict({name: saved["state_dict"][f"{PREFIX}fc.{name}"] for name in fc.state_dict()})
     optimizer.load_state_dict(saved["optimizer"])
     process = saved["processes"][dist.rank()]
     window, epoch = (Mean(process[name].to(fc.weight.device)) for name in ("window", "epoch"))
     state = TrainState(saved["iteration"], saved["seconds"], process["skipped"], window, epoch)
     return state, Validation(**saved["validation"])
-
-
-def _changes(saved: dict[str, Any], identity: Identity) -> Iterator[str]:
-    """How a checkpoint's run differs from this one, in words."""
-    now = _flat(to_dict(identity.cfg))
-    then = _flat(to_dict(get_lincls_cfg())) | _flat(
-        saved["config"]
-    )  # a key younger than the checkpoint had its default
-    for key in sorted(then.keys() | now.keys()):
-        if key not in RUNTIME_KEYS and then.get(key) != now.get(key):
-            yield f"{key} was {then.get(key)}, is {now.get(key)}"
-    if saved["seed"] != identity.cfg.SEED:
-        yield f"SEED was {saved['seed']}, is {identity.cfg.SEED}"
-    for key, before, after in zip(("DATA.TRAIN", "DATA.VAL"), saved["data"], identity.data, strict=True):
-        if before != after:
-            yield f"{key} names other images"
-    if saved["trunk_sha256"] != identity.trunk_sha256:
-        yield "MODEL.WEIGHTS holds another trunk"
-    if len(saved["processes"]) != dist.world_size():
-        yield f"there were {len(saved['processes'])} processes, are {dist.world_size()}"
-
-
-def _flat(tree: dict[str, Any]) -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    flat = {}
-    for key in dotted_keys(tree):
-        value: Any = tree
-        for part in key.split("."):
-            value = value[part]
-        flat[key] = value
-    return flat

@@ -133,7 +133,7 @@ def _weights_sha256(path: str) -> str | None:
     try:
         return checkpoint.sha256(path)
     except OSError as error:
-        raise ConfigError(f"MODEL.WEIGHTS '{path}' cannot be read: {error}") from error
+        raise ConfigError(f"MODEL.WEIGHTS '{path}' cannot be read ({error.strerror}); check the path") from error
 
 
 def _digest(cfg: CfgNode) -> str:

@@ -101,4 +101,6 @@ def prepare(folder: Path, cfg: CfgNode, iteration: int) -> MetricsWriter:
             f.write(cfg.dump())
         return MetricsWriter(folder, start_iteration=iteration, tensorboard=cfg.TENSORBOARD)
     except OSError as error:
-        raise ConfigError(f"OUTPUT_DIR '{folder}' cannot be written: {error}") from error
+        raise ConfigError(
+            f"OUTPUT_DIR '{folder}' cannot be written ({error.strerror}); choose another folder"
+        ) from error

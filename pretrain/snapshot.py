@@ -9,7 +9,7 @@ dict per process: RNG, running means, skipped images).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pretrain.config import RUNTIME_KEYS, get_cfg
 from pretrain.loop import Mean, TrainState
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.config import ConfigError, to_dict
+from pretrain.runtime.config import ConfigError, dotted_keys, to_dict, value_at
 from pretrain.runtime.seed import capture_rng, restore_rng
 
 LAST = "checkpoint_last.pth.tar"
@@ -102,11 +102,16 @@ def restore(
             f"'{path}' holds weights but neither RNG nor position (a checkpoint of the reference implementation?); "
             "it can start a new run with MODEL.WEIGHTS, in another OUTPUT_DIR"
         )
-    if changes := list(_changes(saved, identity)):
-        raise ConfigError(
-            f"'{path}' belongs to another run: {'; '.join(changes)}. Restore what changed, or choose another OUTPUT_DIR"
-        )
-    model.load_state_dict(_without_prefix(saved["state_dict"]))
+    changes = run_changes(saved, identity.cfg, get_cfg(), RUNTIME_KEYS)
+    if saved["data"] != identity.data:
+        changes.append("DATA.TRAIN names other images")
+    if saved["weights_sha256"] != identity.weights_sha256:
+        changes.append("MODEL.WEIGHTS is another file")
+    check_same_run(path, changes)
+    state = _without_prefix(saved["state_dict"])
+    if problems := checkpoint.misfits(state, model.state_dict(), "the model"):
+        raise CheckpointError(f"'{path}' is not whole: {problems}; restore the file that the run wrote, or start anew")
+    model.load_state_dict(state)
     optimizer.load_state_dict(saved["optimizer"])
     scaler.load_state_dict(saved["scaler"])
     process = saved["processes"][dist.rank()]
@@ -152,26 +157,34 @@ def _without_prefix(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
 
 
-def _changes(saved: dict[str, Any], identity: Identity) -> Iterator[str]:
-    """How a checkpoint's run differs from this one, in words."""
-    defaults, now = dict(_leaves(to_dict(get_cfg()))), dict(_leaves(to_dict(identity.cfg)))
-    then = {**defaults, **dict(_leaves(saved["config"]))}  # a key younger than the checkpoint had its default
-    for key in sorted(then.keys() | now.keys()):
-        if key not in RUNTIME_KEYS and then.get(key) != now.get(key):
-            yield f"{key} was {then.get(key)}, is {now.get(key)}"
-    if saved["seed"] != identity.cfg.SEED:
-        yield f"SEED was {saved['seed']}, is {identity.cfg.SEED}"
-    if saved["data"] != identity.data:
-        yield "DATA.TRAIN names other images"
-    if saved["weights_sha256"] != identity.weights_sha256:
-        yield "MODEL.WEIGHTS is another file"
+def run_changes(saved: dict[str, Any], cfg: CfgNode, defaults: CfgNode, runtime_keys: Collection[str]) -> list[str]:
+    """How a checkpoint's run differs from this one in config, seed and number of processes, in words.
+
+    Args:
+        saved: the checkpoint.
+        cfg, defaults: this run's config, and what a key younger than the checkpoint had.
+        runtime_keys: which may differ.
+    """
+    then, now = {**_leaves(to_dict(defaults)), **_leaves(saved["config"])}, _leaves(to_dict(cfg))
+    changes = [
+        f"{key} was {then.get(key)}, is {now.get(key)}"
+        for key in sorted(then.keys() | now.keys())
+        if key not in runtime_keys and then.get(key) != now.get(key)
+    ]
+    if saved["seed"] != cfg.SEED:
+        changes.append(f"SEED was {saved['seed']}, is {cfg.SEED}")
     if len(saved["processes"]) != dist.world_size():
-        yield f"there were {len(saved['processes'])} processes, are {dist.world_size()}"
+        changes.append(f"there were {len(saved['processes'])} processes, are {dist.world_size()}")
+    return changes
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def check_same_run(path: Path, changes: Sequence[str]) -> None:
+    """Raises ConfigError if anything changed."""
+    if changes:
+        raise ConfigError(
+            f"'{path}' belongs to another run: {'; '.join(changes)}. Restore what changed, or choose another OUTPUT_DIR"
+        )
+
+
+def _leaves(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: value_at(tree, key) for key in dotted_keys(tree)}

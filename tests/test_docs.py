@@ -215,15 +215,18 @@ class _Parsed(BaseException):
 
 def parse_only(path: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
     """What a tool's own parser makes of the words; SystemExit if it refuses them."""
-    parse = argparse.ArgumentParser.parse_args
 
-    def parse_and_stop(parser: argparse.ArgumentParser, args=None, namespace=None):
-        raise _Parsed(parse(parser, args, namespace))
+    def stopping(parse):
+        def parse_and_stop(parser: argparse.ArgumentParser, args=None, namespace=None):
+            raise _Parsed(parse(parser, args, namespace))
+
+        return parse_and_stop
 
     with monkeypatch.context() as patch:
         patch.syspath_prepend(str((ROOT / path).parent))
         module = script(path)
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, name, stopping(getattr(argparse.ArgumentParser, name)))
         patch.setattr(sys, "argv", [path, *words])
         with pytest.raises(_Parsed) as stop:
             call(module, words) if not path.startswith("benchmarks/") else module.main()

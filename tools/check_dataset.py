@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from pretrain.runtime.commands import leave
 from transfer.data import catalog, doctor
 
 
@@ -36,4 +37,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

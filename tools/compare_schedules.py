@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from transfer.engines.base import EngineError
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         path = Path(args.output) if args.output else plans[1].experiment.output / "schedules.html"
         print(write_comparison(*plans, path))
-    except (ConfigError, EngineError) as error:
+    except (ConfigError, EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"\npage: {path}")
@@ -42,4 +43,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave
 from transfer.convert import report
 from transfer.convert.audit import AuditError
 from transfer.convert.convert import Verify, convert
@@ -64,4 +65,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

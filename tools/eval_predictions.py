@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import save_json
+from pretrain.runtime.commands import leave
 from pretrain.runtime.log import setup_logging
 from transfer.data import catalog
 from transfer.data.catalog import DatasetError
@@ -56,4 +57,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave
 from transfer.convert import compare, contents
 from transfer.convert.audit import AuditError
 from transfer.convert.convert import take
@@ -57,4 +58,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -18,6 +18,7 @@ from pathlib import Path
 from pretrain.decode import BadImageError
 from pretrain.knn import main
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
@@ -63,4 +64,4 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    leave(run)

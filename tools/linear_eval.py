@@ -6,7 +6,7 @@
     torchrun --nproc-per-node 8 tools/linear_eval.py --config-file ... --resume auto ...
 
 Exit status: 0 done; 2 something is wrong with the command, the config, the data or a file (one line says what); 75
-(EX_TEMPFAIL) SIGTERM or SIGUSR1 came, a checkpoint was written, and the same command with --resume auto goes on.
+(EX_TEMPFAIL) SIGTERM, SIGUSR1 or Ctrl-C came, a checkpoint was written, and --resume auto goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pretrain.lincls import main
 from pretrain.lincls_config import get_lincls_cfg
 from pretrain.loop import DivergedError
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave, parse_with_resume
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
@@ -34,19 +35,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="configs/pretrain/lincls_*.yaml")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="yes",
-        default="no",
-        metavar="auto",
-        help="continue OUTPUT_DIR's checkpoint; an error if there is none, unless 'auto' is given",
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override, e.g. SEED 1")
-    args = parser.parse_args(argv)
-    if args.resume not in ("no", "yes", "auto"):  # `--resume KEY VALUE`: the word belongs to the options
-        args.opts, args.resume = [args.resume, *args.opts], "yes"
-    return args
+    return parse_with_resume(parser, argv)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -72,4 +61,4 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    leave(run)

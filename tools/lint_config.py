@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
 from transfer.config.facts import inspect, weights_facts
 from transfer.config.lint import ERROR, Finding
@@ -64,4 +65,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.preempt import REQUEUE_STATUS
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcomes = run(plan, launcher)
         print(text_table(plan))
         print(f"\nreport: {write_report(plan)}")
-    except (CheckpointError, ConfigError, DatasetError, EngineError, LockError) as error:
+    except (CheckpointError, ConfigError, DatasetError, EngineError, LockError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for line in problems(outcomes):
@@ -74,4 +75,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

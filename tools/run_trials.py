@@ -22,10 +22,8 @@ from transfer.engines.select import CHOICES, select
 from transfer.trials.aggregate import AggregateError
 from transfer.trials.run import AGGREGATE_FILE, TrialsFailed, run_trial, run_trials
 
-EXPECTED = (
-    AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError, OSError,
-    TrialsFailed,
-)  # fmt: skip
+EXPECTED = (AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError, OSError,
+            TrialsFailed)  # fmt: skip
 
 
 def one(args: argparse.Namespace) -> int:
@@ -71,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch; see tools/train_net.py")
     p.add_argument("opts", nargs="*", metavar="KEY VALUE")
     try:
-        return machines.start(one, p.parse_args(argv))
+        return machines.start(one, p.parse_intermixed_args(argv))
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,7 +5,7 @@
     torchrun --nproc-per-node 8 tools/train_moco.py --config-file ... --resume auto DATA.TRAIN imagenet/train
 
 Exit status: 0 done; 2 something is wrong with the command, the config, the data or a file (one line says what); 75
-(EX_TEMPFAIL) SIGTERM or SIGUSR1 came, a checkpoint was written, and the same command with --resume auto goes on, e.g.
+(EX_TEMPFAIL) SIGTERM, SIGUSR1 or Ctrl-C came, a checkpoint was written, and --resume auto goes on, e.g.
 
     python tools/train_moco.py --resume auto ... || { [ $? -eq 75 ] && scontrol requeue $SLURM_JOB_ID; }
 
@@ -26,6 +26,7 @@ from pretrain.decode import BadImageError
 from pretrain.loop import DivergedError
 from pretrain.run import main
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import leave, parse_with_resume
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
@@ -37,19 +38,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a YAML file of configs/pretrain/")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="yes",
-        default="no",
-        metavar="auto",
-        help="continue OUTPUT_DIR's checkpoint; an error if there is none, unless 'auto' is given",
-    )
     parser.add_argument("--output-dir", metavar="DIR", help="the same as OUTPUT_DIR DIR")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override, e.g. SOLVER.EPOCHS 100")
-    args = parser.parse_args(argv)
-    if args.resume not in ("no", "yes", "auto"):  # `--resume KEY VALUE`: the word belongs to the options
-        args.opts, args.resume = [args.resume, *args.opts], "yes"
+    args = parse_with_resume(parser, argv, example="SOLVER.EPOCHS 100")
     if args.output_dir:
         args.opts += ["OUTPUT_DIR", args.output_dir]
     return args
@@ -77,4 +67,4 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    leave(run)

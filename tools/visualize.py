@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from transfer.config.load import load_config
 from transfer.data import catalog
-from transfer.data.catalog import DatasetError
 from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, preview, select
 from transfer.evaluation.predictions import EvaluationError
@@ -70,11 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging(None)
     try:
         print(*write(parse(argv)), sep="\n")
-    except (ConfigError, DatasetError, EngineError, EvaluationError, OSError) as error:
+    except (ConfigError, catalog.DatasetError, EngineError, EvaluationError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

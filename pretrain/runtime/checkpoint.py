@@ -14,7 +14,6 @@ from typing import IO, Any
 
 import torch
 
-
 # How files of torch.save begin: a zip archive, or before torch 1.6 a pickle of this number.
 _TORCH = (b"PK\x03\x04", (0x1950A86A20F9469CFC6C).to_bytes(10, "little"))
 
@@ -56,6 +55,8 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
         with atomic_write(path) as f:
             torch.save(obj, f)
     except (OSError, RuntimeError) as error:  # torch's writer hides an OSError behind a RuntimeError about positions
+        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while writing, hidden in the same way
+            raise error.__context__ from None
         reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
         reason = (reasons or str(error).splitlines() or ["no reason given"])[0]
         earlier = f"the earlier '{path}' is unchanged; " if os.path.exists(path) else ""
@@ -75,9 +76,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' does not exist; check the path")
     file = f"cannot read checkpoint '{path}' ({path.stat().st_size} bytes): "
-    with open(path, "rb") as f:
-        head = f.read(64)
-    if not any(magic in head for magic in _TORCH):
+    if not is_torch_file(path):
         raise CheckpointError(
             f"{file}it is no torch checkpoint; give what torch.save wrote, e.g. what a .pkl for Detectron2 was "
             "converted from"
@@ -90,6 +89,13 @@ def load(path: str | os.PathLike[str]) -> Any:
             raise CheckpointError(f"{file}it asks for {foreign[1]}, which is not data; {remedy}") from error
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{file}{reason.rstrip('.')}; it is truncated or damaged, copy it again") from error
+
+
+def is_torch_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `torch.save` wrote the file, told by its first bytes."""
+    with open(path, "rb") as f:
+        head = f.read(64)
+    return any(magic in head for magic in _TORCH)
 
 
 def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], owner: str) -> str:

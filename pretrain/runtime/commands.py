@@ -13,7 +13,7 @@ INTERRUPTED = 128 + 2  # what a shell reports of a command that Ctrl-C (SIGINT, 
 def parse_with_resume(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, yes: str = "yes", example: str = "SEED 1"
 ) -> argparse.Namespace:
-    """Parses a command's words after adding `--resume [auto]` and `KEY VALUE ...` to what it takes.
+    """Parses a command's words after adding `--resume [auto]` and `KEY VALUE ...` to what it takes, in any order.
 
     Args:
         yes: what `--resume` without `auto` is called.
@@ -27,14 +27,16 @@ def parse_with_resume(
         nargs="?",
         const=yes,
         default="no",
+        choices=("no", yes, "auto"),
         metavar="auto",
         help="continue OUTPUT_DIR's checkpoint; an error if there is none, unless 'auto' is given",
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=f"config keys to override, e.g. {example}")
-    args = parser.parse_args(argv)
-    if args.resume not in ("no", yes, "auto"):  # `--resume KEY VALUE`: the word belongs to the options
-        args.opts, args.resume = [args.resume, *args.opts], yes
-    return args
+    words = list(sys.argv[1:] if argv is None else argv)
+    for i, word in enumerate(words):
+        if word == "--resume" and words[i + 1 : i + 2] != ["auto"]:
+            words[i] = f"--resume={yes}"  # of `--resume KEY VALUE` both words belong to the options
+    return parser.parse_intermixed_args(words)
 
 
 def leave(main: Callable[[], int]) -> NoReturn:
@@ -42,5 +44,5 @@ def leave(main: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("interrupted; run it again to go on (a training with --resume auto)", file=sys.stderr)
+        sys.stderr.write("interrupted; run it again to go on (a training with --resume auto)\n")
         sys.exit(INTERRUPTED)

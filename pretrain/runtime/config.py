@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -112,7 +113,7 @@ def merge_dict(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
     try:
         cfg.merge_from_other_cfg(CfgNode(_ints_to_floats(values, cfg)))
     except (ValueError, KeyError, AssertionError) as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(f"{source}: {_in_words(error)}") from error
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -126,7 +127,17 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     try:
         cfg.merge_from_list([w if i % 2 == 0 else _float_word(cfg, opts[i - 1], w) for i, w in enumerate(opts)])
     except (ValueError, KeyError, AssertionError) as error:
-        raise ConfigError(f"command line: {error}") from error
+        raise ConfigError(f"command line: {_in_words(error)}") from error
+
+
+def _in_words(error: Exception) -> str:
+    """fvcore's message; of a value whose type does not fit in the order key, value, remedy."""
+    match = re.fullmatch(r"Type mismatch \(<class '(\w+)'> vs\. <class '(\w+)'>\) with values \((.*) vs\. (.*)\) "
+                         r"for config key: (\S+)", str(error), re.DOTALL)  # fmt: skip
+    if match is None:
+        return str(error)
+    wanted, given, default, value, key = match.groups()
+    return f"{key} is {value} ({given}); give a value like '{default}' ({wanted})"
 
 
 def _ints_to_floats(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

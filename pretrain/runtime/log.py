@@ -13,10 +13,15 @@ from typing import Any
 from tqdm import tqdm
 
 from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.config import ConfigError
 
 
 def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> None:
-    """Rank 0 logs to the screen; every rank logs to `output_dir/log.txt` (`log.txt.rank1`, ... for the others)."""
+    """Rank 0 logs to the screen; every rank logs to `output_dir/log.txt` (`log.txt.rank1`, ... for the others).
+
+    Raises:
+        ConfigError: there is no such folder, and none can be made.
+    """
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     for handler in list(root.handlers):
@@ -28,8 +33,13 @@ def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> N
         screen.setFormatter(line)
         root.addHandler(screen)
     if output_dir is not None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(Path(output_dir) / ("log.txt" if rank == 0 else f"log.txt.rank{rank}"))
+        try:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(Path(output_dir) / ("log.txt" if rank == 0 else f"log.txt.rank{rank}"))
+        except OSError as error:
+            raise ConfigError(
+                f"OUTPUT_DIR '{output_dir}' cannot be written ({error.strerror}); choose another folder"
+            ) from error
         file.setFormatter(line)
         root.addHandler(file)
 

@@ -127,6 +127,16 @@ def test_reference_checkpoint_starts_a_run_but_does_not_continue_one(
         assert torch.equal(value, saved["state_dict"]["module." + name])
 
 
+def test_a_checkpoint_without_its_queue_is_not_continued(
+    finished: Finished, images: Path, make_cfg: MakeCfg, tmp_path: Path
+) -> None:
+    saved = checkpoint.load(Path(finished[0].OUTPUT_DIR) / "checkpoint_last.pth.tar")
+    del saved["state_dict"]["module.queue"]
+    checkpoint.save(saved, tmp_path / "checkpoint_last.pth.tar")
+    with pytest.raises(CheckpointError, match="is not whole: queue is missing; restore the file"):
+        main(make_cfg(images, tmp_path), resume="yes")
+
+
 def test_weights_of_the_query_encoder_alone_are_enough(finished: Finished, images: Path, make_cfg: MakeCfg) -> None:
     folder = Path(finished[0].OUTPUT_DIR)
     state = checkpoint.load(folder / "checkpoint_last.pth.tar")["state_dict"]
@@ -164,7 +174,7 @@ def test_weights_that_are_no_moco_checkpoint(images: Path, make_cfg: MakeCfg, tm
         "trunk.pth": "no encoder_q",
         "list.pth": "has no 'state_dict'",
         "text.pth": "cannot read checkpoint",
-        "missing.pth": "cannot be read: .*No such file",
+        "missing.pth": "cannot be read .No such file .*; check the path",
     }.items():
         with pytest.raises((CheckpointError, ConfigError), match=message):
             main(make_cfg(images, tmp_path / "run", "MODEL.WEIGHTS", tmp_path / name))

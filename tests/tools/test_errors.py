@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import os
+import pickle
 import resource
 import shutil
 import tarfile
@@ -53,6 +54,10 @@ def test_conversion(fails, tmp_path):
     fails("convert-pretrain-to-detectron2", [tmp_path / "cut.pth.tar", out], "cannot read checkpoint")
     fails("convert-pretrain-to-detectron2", [tmp_path / "simsiam.pth.tar", out], "module.encoder.conv1.weight")
     fails("convert-pretrain-to-detectron2", [tmp_path / "gone.pth", out], "does not exist")
+    (tmp_path / "c.yaml").write_text("color: red\n")
+    fails("convert-pretrain-to-detectron2", [tmp_path / "c.yaml", out], "it is no checkpoint, or damaged")
+    good, inside = tmp_path / "good.pth.tar", tmp_path / "c.yaml" / "out.pkl"
+    fails("convert-pretrain-to-detectron2", [good, inside], "cannot write '")
     assert not list(tmp_path.glob("out*"))
 
 
@@ -78,6 +83,11 @@ def test_pre_training(fails, tmp_path, generated):
     fails("train_moco", [*tiny, "DATA.TRAIN", tmp_path / "gone"], "gone")
     fails("train_moco", [*tiny, "DATA.TRAIN", images, "MODEL.K", "37"], "37")
     fails("train_moco", ["--resume", *tiny, "DATA.TRAIN", images], "out")
+    (tmp_path / "file").write_text("")
+    fails("train_moco", [*tiny, "DATA.TRAIN", images, "OUTPUT_DIR", tmp_path / "file"], "cannot be written (File ex")
+    fails("train_moco", [*tiny, "DATA.TRAIN", "--output-dir", tmp_path / "x"], "but 'DATA.TRAIN' has no value")
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": {}}))
+    fails("train_moco", [*tiny, "DATA.TRAIN", images, "MODEL.WEIGHTS", tmp_path / "w.pkl"], "it is no torch checkpoint")
     assert not list(tmp_path.glob("out/checkpoint*"))
 
 
@@ -129,6 +139,10 @@ def test_fine_tuning(fails, tmp_path, generated, small_config, small_opts, monke
     fails("train_net", [*words, "--resume", *small_opts], "no checkpoint in")
     fails("train_net", [*words, "--eval-only", *small_opts], "give MODEL.WEIGHTS")
     fails("train_net", [*words, *small_opts, "MODEL.KEYPOINT_ON", "True"], "no keypoint head")
+    fails("train_net", [*words, *small_opts, "--eval-only", "MODEL.WEIGHTS", "gone.pkl"], "'gone.pkl' does not exist")
+    fails("train_net", [*words, *small_opts, "OUTPUT_DIR", generated / "voc.yaml"], "cannot be written (File exists)")
+    trials = ["--output-dir", tmp_path / "trials", *words, *small_opts]
+    fails("run_trials", [*trials, "--trials", "0"], "seeds are []; give one trial or more")
 
     root = tmp_path / "set"
     shutil.copytree(generated / "scenes", root)

@@ -63,15 +63,7 @@ def weights_facts(weights: str) -> Mapping[str, Any] | None:
         architecture = infer_architecture(found.tensors)
     except (AuditError, LayoutError):
         return {}
-    return {
-        **(facts_of(found, architecture) or {}),
-        "arch": architecture.name,
-        "depth": architecture.depth,
-        "groups": architecture.groups,
-        "width_per_group": architecture.width_per_group,
-        "stem_out_channels": architecture.stem_out_channels,
-        "res2_out_channels": architecture.res2_out_channels,
-    }
+    return {**(facts_of(found, architecture) or {}), **architecture.facts()}
 
 
 def _of_the_zoo(address: str) -> Mapping[str, Any]:

@@ -203,10 +203,14 @@ def _weights(cfg: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Findi
         )  # fmt: skip
         return
     if trained != order:
-        yield _error("channel-order", "INPUT.FORMAT", f"{order}, but the weights were trained on {trained}: set it so")
+        yield _error(
+            "channel-order", "INPUT.FORMAT",
+            f"{order}, but the weights were trained on {trained}: set it to {trained}, with mean and std in that order",
+        )  # fmt: skip
     for name, code in (("pixel_mean", "mean"), ("pixel_std", "std")):
         given, fact = list(cfg["MODEL"][name.upper()]), facts.get(name)
-        if fact is not None and not _close(given if order == trained else given[::-1], fact):
+        # In the weights' own order it fits as well: the order alone is wrong then, which is said above.
+        if fact is not None and not _close(given, fact) and (order == trained or not _close(given[::-1], fact)):
             yield _error(
                 code, f"MODEL.{name.upper()}", f"{given}, but the weights were trained with {trained} {list(fact)}"
                 ": set it so"

@@ -55,6 +55,17 @@ class Architecture:
             return f"resnext{self.depth}_{self.groups}x{self.width_per_group}d"
         return f"resnet{self.depth}" + (f"_width{self.width_per_group}" if self.width_per_group != 64 else "")
 
+    def facts(self) -> dict[str, Any]:
+        """What a config must agree with, by the names that travel with converted weights."""
+        return {
+            "arch": self.name,
+            "depth": self.depth,
+            "groups": self.groups,
+            "width_per_group": self.width_per_group,
+            "stem_out_channels": self.stem_out_channels,
+            "res2_out_channels": self.res2_out_channels,
+        }
+
     def build(
         self, norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d, stride_in_1x1: bool = False
     ) -> resnet.ResNet:

@@ -109,14 +109,9 @@ def _without_zero_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def metadata_of(taken: Taken, source_sha256: str, names: str) -> dict[str, Any]:
     """What travels with the weights: what they are, where they came from, how images must be given to them."""
-    architecture, found = taken.architecture, taken.found
+    found = taken.found
     return {
-        "arch": architecture.name,
-        "depth": architecture.depth,
-        "groups": architecture.groups,
-        "width_per_group": architecture.width_per_group,
-        "stem_out_channels": architecture.stem_out_channels,
-        "res2_out_channels": architecture.res2_out_channels,
+        **taken.architecture.facts(),
         "batch_norm": "folded" if taken.batch_norm_folded else "statistics",
         "layout": found.layout.name,
         "trunk": found.trunk,

@@ -48,7 +48,8 @@ def scan(stream: bytes | IO[bytes]) -> Scan:
     except PickleError:
         raise
     except Exception as error:  # pickletools raises whatever decoding raises
-        raise PickleError(f"its pickle is damaged ({error or type(error).__name__})") from error
+        reason = error or type(error).__name__
+        raise PickleError(f"it is no checkpoint, or damaged ({reason}); check the path, or copy it again") from error
 
 
 _PLAIN = frozenset(op.name for op in pickletools.opcodes if not op.stack_before and len(op.stack_after) == 1) - {

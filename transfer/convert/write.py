@@ -50,9 +50,15 @@ def staged(output: Path) -> Iterator[Path]:
     """A path of the same name in a fresh folder beside `output`; moved to `output` if the block ends well.
 
     The file is on disk before it gets its name. If the block raises, nothing is left and an earlier `output` stays.
+
+    Raises:
+        OutputError: there is no such folder, and none can be made.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    except OSError as error:
+        raise OutputError(f"cannot write '{output}' ({error.strerror}); choose another folder") from error
     try:
         yield folder / output.name
         with open(folder / output.name, "rb") as f:

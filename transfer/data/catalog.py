@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ _REQUIRED = {
     "coco": ("name", "root", "splits"),
 }
 
+_REMEDY = {
+    "VOC2007": "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar belong in one VOC2007 folder; "
+    "datasets/prepare_voc.py merges them",
+    "VOC2012": "extract VOCtrainval_11-May-2012.tar with datasets/prepare_voc.py",
+    "coco": "unpack train2017, val2017 and annotations of COCO 2017 there, see datasets/README.md",
+}
+
 
 def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, DatasetSpec]:
     """VOC 2007 and 2012 and COCO 2017 by Detectron2's names, in Detectron2's tree.
@@ -53,7 +61,8 @@ def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, Datas
     for split in ("train", "val"):
         images, annotations = f"{split}2017", f"annotations/instances_{split}2017.json"
         specs.append(_coco_spec("coco_2017", root / "coco", split, coco.CLASS_NAMES, images, annotations))
-    return {spec.name: spec for spec in specs}
+    place = f", or name the folder that holds the data sets in ${ROOT_VARIABLE}"
+    return {spec.name: replace(spec, remedy=_REMEDY[spec.root.name] + place) for spec in specs}
 
 
 def read_spec_file(path: str | os.PathLike[str]) -> list[DatasetSpec]:
@@ -111,8 +120,9 @@ def resolve(names: Sequence[str], spec_files: Sequence[str | os.PathLike[str]] =
     for name in names:
         if name not in known:
             files = ", ".join(f"'{file}'" for file in spec_files)
-            where = f"the built-in sets and those of {files}" if files else "the built-in sets (no spec file was given)"
-            raise DatasetError(f"dataset '{name}' is not among {where}{nearest(name, known)}")
+            where = "the built-in sets" + (f" and those of {files}" if files else "")
+            hint = nearest(name, known) or "; name its spec file in DATASETS.SPECS or --spec" * (not files)
+            raise DatasetError(f"dataset '{name}' is not among {where}{hint}")
     return [known[name] for name in names]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ def read_json(spec: DatasetSpec) -> dict[str, Any]:
     """
     path = _json_file(spec)
     if not path.is_file():
-        raise DatasetError(f"dataset '{spec.name}': annotation file '{path}' does not exist")
+        remedy = spec.remedy or "check `root` and `annotations` of its spec file"
+        raise DatasetError(f"dataset '{spec.name}': annotation file '{path}' does not exist; {remedy}")
     try:
         data = json.loads(path.read_bytes())
     except ValueError as error:
-        raise DatasetError(f"'{path}' is no json: {error}") from None
+        raise DatasetError(f"'{path}' is no json ({error}); copy or export it again") from None
     for key, needed in _NEEDED.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DatasetError(f"'{path}' has no list '{key}'; expected COCO's instances format")
@@ -94,8 +95,9 @@ def load(spec: DatasetSpec) -> list[Record]:
     per_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for raw in data["annotations"]:
         per_image[raw["image_id"]].append(raw)
-    if len({a["id"] for a in data["annotations"]}) < len(data["annotations"]):
-        raise DatasetError(f"'{path}': annotation ids are not unique")
+    times = Counter(raw["id"] for raw in data["annotations"])
+    if twice := [number for number, count in times.items() if count > 1]:
+        raise DatasetError(f"'{path}': annotation ids stand more than once ({few(twice)}); number them anew")
     if strays := [image_id for image_id in per_image if image_id not in images]:
         log.warning("'%s': annotations of %d images that it does not list: %s", path, len(strays), few(strays))
 
@@ -155,7 +157,7 @@ def check_images_exist(spec: DatasetSpec, data: dict[str, Any]) -> None:
     if missing := missing_images(spec, data):
         raise DatasetError(
             f"dataset '{spec.name}': {len(missing)} of {len(data['images'])} images are missing from "
-            f"'{spec.image_root}': {few(missing)}"
+            f"'{spec.image_root}': {few(missing)}; {spec.remedy or 'copy them, or take them out of the json'}"
         )
 
 

@@ -30,16 +30,6 @@ EXPECTED_IMAGES = {
     "coco_2017_val": 5000,
 }
 
-_VOC_2007 = (
-    "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar belong in one VOC2007 folder; "
-    "datasets/prepare_voc.py merges them"
-)
-_REMEDY = {
-    "voc_2007_test": _VOC_2007,
-    "voc_2007_trainval": _VOC_2007,
-    "voc_2012_trainval": "extract VOCtrainval_11-May-2012.tar with datasets/prepare_voc.py",
-}
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -89,7 +79,8 @@ class Report:
         for row in range(rows):
             lines.append("  " + "".join(f"{cell:{cell_width}}" for cell in cells[row::rows]).rstrip())
         lines += [f"  {problem}" for problem in self.problems]
-        remedy = f"; {_REMEDY[spec.name]}" if spec.name in _REMEDY else ""
+        said = any(spec.remedy in problem.what for problem in self.problems)  # by what could not be read at all
+        remedy = f"; {spec.remedy}" if spec.remedy and not said else ""
         lines.append("  ok" if self.ok else f"  not usable as it is{remedy}")
         return "\n".join(lines)
 

@@ -139,7 +139,7 @@ def write(
             old = dataclasses.asdict(present.parameters) | {"version": present.version}
             new = dataclasses.asdict(parameters) | {"version": VERSION}
             changed = ", ".join(f"{key} {old[key]} -> {new[key]}" for key in new if old[key] != new[key])
-            raise DatasetError(f"'{root}' holds a generated set with other parameters ({changed}); force rewrites it")
+            raise DatasetError(f"'{root}' holds a generated set with other parameters ({changed}); --force rewrites it")
         if present is None and root.exists() and any(root.iterdir()):
             raise DatasetError(f"'{root}' exists and holds no generated set; choose another folder")
         staging = root.parent / f".{root.name}.partial"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ class DatasetSpec:
         year: VOC only, which metric evaluates it: 2007 is 11-point AP, 2012 the area under the curve.
         image_root: COCO only, the folder that the json's file names are relative to.
         json_file: COCO only, the instances json.
+        remedy: where to get it, for errors about what is missing; empty if that is not known.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DatasetSpec:
     year: Literal[2007, 2012] | None = None
     image_root: Path | None = None
     json_file: Path | None = None
+    remedy: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.format == "voc":

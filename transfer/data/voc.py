@@ -58,7 +58,8 @@ def read_split(spec: DatasetSpec) -> list[str]:
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.txt")) if path.parent.is_dir() else []
         hint = f"; the folder has {few(there, 6)}" if there else f"; nor does the folder '{path.parent}' hold any split"
-        raise DatasetError(f"dataset '{spec.name}': split file '{path}' does not exist{hint}")
+        remedy = f". {spec.remedy}" if spec.remedy else ""
+        raise DatasetError(f"dataset '{spec.name}': split file '{path}' does not exist{hint}{remedy}")
     lines = path.read_text(encoding="utf-8").splitlines()
     ids = []
     for number, line in enumerate(lines, start=1):
@@ -77,7 +78,8 @@ def image_files(spec: DatasetSpec) -> dict[str, Path]:
     """Image id -> file, for every image in JPEGImages (one listing of the folder). `.jpg` wins over other suffixes."""
     folder = spec.root / "JPEGImages"
     if not folder.is_dir():
-        raise DatasetError(f"dataset '{spec.name}': folder '{folder}' does not exist; is root '{spec.root}' right?")
+        remedy = spec.remedy or f"is root '{spec.root}' right?"
+        raise DatasetError(f"dataset '{spec.name}': folder '{folder}' does not exist; {remedy}")
     found: dict[str, tuple[int, str]] = {}
     for name in os.listdir(folder):
         stem, suffix = os.path.splitext(name)
@@ -130,7 +132,7 @@ def load(spec: DatasetSpec) -> list[Record]:
     if missing := [image_id for image_id in ids if image_id not in files]:
         raise DatasetError(
             f"dataset '{spec.name}': {len(missing)} of {len(ids)} images are missing from "
-            f"'{spec.root / 'JPEGImages'}': {few(missing)}; extract the archive again"
+            f"'{spec.root / 'JPEGImages'}': {few(missing)}; {spec.remedy or 'copy them, or take them out of the split'}"
         )
     index = {name: i for i, name in enumerate(spec.classes or ())}
     records = []

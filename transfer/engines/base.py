@@ -130,7 +130,7 @@ def weights_file(cfg: CfgNode) -> str | None:
     """Local path of `MODEL.WEIGHTS`; None means random initialisation.
 
     Raises:
-        ConfigError: the file does not exist.
+        ConfigError: the file does not exist, or its extension makes Detectron2 take the wrong reader.
     """
     path = cfg.MODEL.WEIGHTS
     if not path:
@@ -145,6 +145,11 @@ def weights_file(cfg: CfgNode) -> str | None:
         raise ConfigError(
             f"MODEL.WEIGHTS '{path}' does not exist; convert a checkpoint with "
             "tools/convert-pretrain-to-detectron2.py, or leave it empty for random initialisation"
+        )
+    if path.endswith(".pkl") and checkpoint.is_torch_file(path):
+        raise ConfigError(
+            f"MODEL.WEIGHTS '{path}' was written by torch.save, and Detectron2 unpickles what ends in .pkl: rename it "
+            "to .pth"
         )
     return path
 

@@ -74,7 +74,7 @@ def coco_average_precision(
             range, or masks that are asked for and absent.
     """
     if not Path(json_file).is_file():
-        raise EvaluationError(f"ground truth '{json_file}' does not exist")
+        raise EvaluationError(f"ground truth '{json_file}' does not exist; check the data set's paths")
     make_truth, make_evaluation = BACKENDS[backend]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = make_truth(str(json_file))

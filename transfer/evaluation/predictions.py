@@ -138,7 +138,7 @@ def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int]) ->
                 )
             )
     except FileNotFoundError:
-        raise EvaluationError(f"predictions '{path}' do not exist") from None
+        raise EvaluationError(f"predictions '{path}' do not exist; a run leaves them in its OUTPUT_DIR") from None
     except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
         raise EvaluationError(f"'{path}' is no COCO results json: {type(error).__name__} {error}") from None
     return detections

@@ -31,12 +31,15 @@ class Statistic:
         return f"{self.mean:.1f}" if self.std is None else f"{self.mean:.1f} ± {self.std:.1f}"
 
 
-def statistic(values: Sequence[float]) -> Statistic:
+def statistic(values: Sequence[float], name: str = "a metric") -> Statistic:
     """Raises AggregateError for no values, or a value that is not a number (a failed trial is never averaged away)."""
     if not values:
         raise AggregateError("no trial to aggregate")
     if any(not math.isfinite(v) for v in values):
-        raise AggregateError(f"a trial's metric is not a number: {', '.join(f'{v:.4g}' for v in values)}")
+        shown = ", ".join(f"{v:.4g}" for v in values)
+        raise AggregateError(
+            f"{name} is not a number in every trial ({shown}); delete the folders of those and run again"
+        )
     std = statistics.stdev(values) if len(values) > 1 else None
     return Statistic(statistics.fmean(values), std, len(values), min(values), max(values), tuple(values))
 
@@ -82,5 +85,5 @@ def aggregate(results: Sequence[RunResult]) -> Aggregate:
         raise AggregateError(f"a seed comes twice among {seeds}; trials must be independent")
     names = [name for name in first.metrics if all(name in r.metrics for r in results)]
     finite = [name for name in names if any(math.isfinite(r.metrics[name]) for r in results)]
-    metrics = {name: statistic([r.metrics[name] for r in results]) for name in finite}
+    metrics = {name: statistic([r.metrics[name] for r in results], name) for name in finite}
     return Aggregate(first.engine, first.config_digest, first.weights_sha256, tuple(seeds), metrics)

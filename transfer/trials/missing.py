@@ -39,7 +39,7 @@ def missing(plan: Plan) -> list[Missing]:
         cfg = load_config(row.job.config, row.job.opts, plan.engine.defaults())
         for spec in catalog.resolve((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.DATASETS.SPECS):
             if not is_present(spec):
-                remedy = "see datasets/README.md; $DETECTRON2_DATASETS names the folder that holds the data sets"
+                remedy = spec.remedy or "check the paths of its spec file, see datasets/README.md"
                 found.setdefault(spec.name, Missing(f"data set '{spec.name}' ({spec.json_file or spec.root})", remedy))
     if e.generated is not None:
         return list(found.values())

@@ -107,8 +107,8 @@ def run_trials(
         AggregateError: a folder holds the trial of another config, engine or weights.
     """
     output_dir = Path(output_dir)
-    if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise AggregateError(f"seeds must be different and not negative, not {list(seeds)}")
+    if not seeds or any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise AggregateError(f"seeds are {list(seeds)}; give one trial or more, seeds different and not negative")
     results, failed = [], {}
     for n, seed in enumerate(seeds, 1):
         logger.info("trial %d of %d", n, len(seeds))
@@ -120,7 +120,8 @@ def run_trials(
             failed[seed] = str(error) or type(error).__name__
             logger.error("seed %d failed: %s", seed, failed[seed], exc_info=not isinstance(error, EXPLAINED))
     if failed:
-        reasons = "; ".join(f"seed {seed}: {reason}" for seed, reason in failed.items())
+        alike = {reason: [str(s) for s in failed if failed[s] == reason] for reason in failed.values()}
+        reasons = "; ".join(f"seed{'s' * (len(s) > 1)} {', '.join(s)}: {reason}" for reason, s in alike.items())
         raise TrialsFailed(
             f"{len(results)} of {len(seeds)} trials finished, {len(failed)} failed, so there is no row ({reasons}); "
             "run again to retry them"

@@ -24,6 +24,17 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number):
     assert signal.getsignal(number) is before
 
 
+def test_a_second_ctrl_c_interrupts():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == "SIGINT"
+        os.kill(os.getpid(), signal.SIGINT)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == "SIGTERM"
+
+
 def one_is_asked() -> tuple[str, str]:
     with StopRequest() as stop:
         if dist.rank() == 1:

@@ -90,7 +90,7 @@ def test_resolve_keeps_order_and_explains_unknown_names(tmp_path: Path) -> None:
     assert [spec.name for spec in catalog.resolve(names, [file])] == names
     with pytest.raises(DatasetError, match="'pets_trian' is not among .*pets.yaml'; did you mean pets_train"):
         catalog.resolve(["pets_trian"], [file])
-    with pytest.raises(DatasetError, match="no spec file was given"):
+    with pytest.raises(DatasetError, match="built-in sets; name its spec file in DATASETS.SPECS or --spec"):
         catalog.resolve(["pets_train"])
 
 

@@ -33,7 +33,10 @@ def test_records_are_contiguous_and_xyxy(tmp_path: Path) -> None:
     [
         ({"annotations": [box(1, 9, 5, [0, 0, 1, 1])]}, "annotation 1 of image 9 has category_id 5"),
         ({"annotations": [box(1, 9, 3, [0, 0, 1, 1], bbox=[])]}, r"has bbox \[\]; expected"),
-        ({"annotations": [box(1, 9, 3, [0, 0, 1, 1])] * 2}, "annotation ids are not unique"),
+        (
+            {"annotations": [box(1, 9, 3, [0, 0, 1, 1])] * 2},
+            "annotation ids stand more than once .1.; number them anew",
+        ),
         ({"annotations": [box(1, 9, 3, [0, 0, 1, 1], ignore=1)]}, "sets 'ignore'"),
         ({"annotations": [{"id": 1}]}, "one of annotations lacks bbox, category_id, image_id"),
         (

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 
 from tests.transfer.data.sets import CAT, DOG, box, coco_set, picture, voc_image, voc_object, voc_set, voc_split
-from transfer.data import doctor
+from transfer.data import catalog, doctor
 from transfer.data.catalog import builtin_specs
-from transfer.data.spec import DatasetSpec
+from transfer.data.spec import DatasetError, DatasetSpec
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -101,11 +101,20 @@ def test_coco_faults(tmp_path: Path) -> None:
 def test_a_set_that_is_not_there_names_the_remedy(tmp_path: Path) -> None:
     specs = builtin_specs(tmp_path)
     report = doctor.check(specs["voc_2007_test"])
-    assert "does not exist" in str(report) and "prepare_voc.py merges them" in str(report)
+    assert "does not exist" in str(report) and str(report).count("prepare_voc.py merges them") == 1
     root = tmp_path / "VOC2007"
     voc_image(root, "000001", voc_object("dog", (1, 1, 40, 30)))
     voc_split(root, "test", "000001")
-    assert "1 images; the official set has 4952" in str(doctor.check(specs["voc_2007_test"]))
+    report = doctor.check(specs["voc_2007_test"])
+    assert "1 images; the official set has 4952" in str(report) and "prepare_voc.py merges them" in str(report)
+    merged = "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar belong in one VOC2007 folder"
+    with pytest.raises(DatasetError, match=f"trainval.txt' does not exist; the folder has test. {merged}"):
+        catalog.load(specs["voc_2007_trainval"])
+    voc_split(root, "test", "000001", "000002")
+    with pytest.raises(DatasetError, match=f"1 of 2 images are missing from .*: 000002; {merged}"):
+        catalog.load(specs["voc_2007_test"])
+    with pytest.raises(DatasetError, match="does not exist; unpack train2017, .* in .DETECTRON2_DATASETS"):
+        catalog.load(specs["coco_2017_val"])
     assert not doctor.check(specs["coco_2017_val"]).ok
 
 
@@ -158,8 +167,12 @@ def test_prepare_voc_refuses_to_leave_its_folder(tmp_path: Path, capsys: pytest.
     assert "cannot extract" in capsys.readouterr().err
 
 
-def test_prepare_generated(tmp_path: Path) -> None:
-    main = script("datasets/prepare_generated.py").main
+def test_prepare_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("datasets/prepare_generated.py")
+    main = module.main
     counts = ["--iconic-train", "8", "--iconic-val", "0", "--scenes-trainval", "1", "--scenes-test", "1"]
     manifest = main(["--root", str(tmp_path / "set"), *counts, "--iconic-size", "48", "40"])
     assert manifest.parameters.iconic_size == (48, 40) and (tmp_path / "set" / "manifest.json").is_file()
+    assert module.run(["--root", str(tmp_path / "set"), *counts, "--iconic-size", "48", "40"]) == 0
+    assert module.run(["--root", str(tmp_path / "set"), *counts]) == 2
+    assert "with other parameters (iconic_size" in capsys.readouterr().err.splitlines()[-1]

@@ -53,6 +53,17 @@ def test_absent_weights_are_an_error(small_config, tmp_path):
         base.weights_file(load_config(small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")]))
 
 
+def test_a_torch_file_that_detectron2_would_unpickle_is_an_error(small_config, tmp_path):
+    """Detectron2 chooses its reader by the extension."""
+    for legacy in (False, True):
+        torch.save({"model": {}}, tmp_path / "w.pkl", _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(ConfigError, match="written by torch.save, and Detectron2 unpickles .* rename it to .pth"):
+            base.weights_file(load_config(small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")]))
+    (tmp_path / "w.pkl").rename(tmp_path / "w.pth")
+    path = str(tmp_path / "w.pth")
+    assert base.weights_file(load_config(small_config, ["MODEL.WEIGHTS", path])) == path
+
+
 def test_selection(monkeypatch):
     assert select.select("torchvision").name == "torchvision"
     with pytest.raises(EngineError, match="choose one of auto, detectron2, torchvision"):

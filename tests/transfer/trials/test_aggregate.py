@@ -59,5 +59,5 @@ def test_a_metric_that_is_nowhere_defined_is_left_out_and_one_that_is_partly_und
     a.metrics["bbox/APl"] = b.metrics["bbox/APl"] = math.nan
     assert set(aggregate([a, b]).metrics) == {"bbox/AP50"}
     b.metrics["bbox/APl"] = 3.0
-    with pytest.raises(AggregateError, match="not a number"):
+    with pytest.raises(AggregateError, match="bbox/APl is not a number in every trial .nan, 3.; delete the folders"):
         aggregate([a, b])

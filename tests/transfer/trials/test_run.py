@@ -73,7 +73,14 @@ def test_a_folder_of_another_config_is_refused(tmp_path, small_config):
         run_trials(engine, small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")], tmp_path, [1])
 
 
-@pytest.mark.parametrize("seeds", [[1, 1], [-1]])
-def test_seeds_are_different_and_not_negative(tmp_path, small_config, seeds):
-    with pytest.raises(AggregateError, match="seeds must be different"):
+def test_what_fails_alike_is_said_once(tmp_path, small_config):
+    engine = CountingEngine()
+    engine.train = lambda cfg, **_: (_ for _ in ()).throw(base.EngineError("full" if cfg.SEED == 2 else "no GPU"))
+    with pytest.raises(TrialsFailed, match=r"no row \(seeds 1, 3: no GPU; seed 2: full\); run again"):
+        run_trials(engine, small_config, [], tmp_path, [1, 2, 3])
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
+def test_seeds_are_some_different_and_not_negative(tmp_path, small_config, seeds):
+    with pytest.raises(AggregateError, match="give one trial or more, seeds different"):
         run_trials(CountingEngine(), small_config, [], tmp_path, seeds)

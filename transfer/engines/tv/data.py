@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from pretrain.runtime.preempt import ignore_stop_signals
 from pretrain.runtime.seed import derive
 from transfer.data.catalog import DatasetError
 from transfer.engines.tv import masks
