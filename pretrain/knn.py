@@ -248,7 +248,7 @@ def main(
                 f"central {crop_size} pixels of images resized to {resize}",
             ],
             artifacts={"features": "features"},
-            provenance=environment(),
+            provenance=environment(device.type),
             extra={"arch": arch, "trunk_sha256": trunk.sha256, "data_digests": [images.digest() for images in sets]},
         )
         if dist.is_main():

@@ -202,7 +202,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
         if writer is not None:
             writer.close()
     trunk.verify()
-    return _finish(result, folder, state, validation, plan, trunk, lines)
+    return _finish(result, folder, state, validation, plan, trunk, device, lines)
 
 
 def _finished(folder: Path, result: RunResult) -> RunResult | None:
@@ -250,6 +250,7 @@ def _finish(
     validation: Validation,
     plan: Plan,
     trunk: FrozenTrunk,
+    device: torch.device,
     lines: list[str],
 ) -> RunResult:
     loss, acc1 = state.epoch.over_processes()
@@ -265,7 +266,7 @@ def _finish(
         f"trunk and BN statistics unchanged: SHA-256 {trunk.sha256} before and after",
     ]
     result.artifacts = {"checkpoint": LAST, "config": "config.yaml", "metrics": "metrics.jsonl", "features": FEATURES}
-    result.provenance = environment()
+    result.provenance = environment(device.type)
     result.extra["trunk_sha256"] = trunk.sha256
     if dist.is_main():
         result.save(folder)

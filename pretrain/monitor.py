@@ -29,21 +29,6 @@ def spread(embeddings: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def positive_similarity(q: Tensor, k: Tensor) -> Tensor:
-    """Mean cosine similarity of rows that belong together: N x C, N x C -> scalar in [-1, 1]."""
-    return F.cosine_similarity(q.float(), k.float(), dim=1).mean()
-
-
-@torch.no_grad()
-def negative_similarity(q: Tensor, queue: Tensor) -> Tensor:
-    """Mean cosine similarity of every query with every key: N x C, C x K -> scalar in [-1, 1].
-
-    The mean of N x K products of unit vectors is the product of their means, so no N x K matrix is needed.
-    """
-    return F.normalize(q.float(), dim=1).mean(0) @ F.normalize(queue.float(), dim=0).mean(1)
-
-
-@torch.no_grad()
 def similarities(logits: Tensor, labels: Tensor, T: float) -> tuple[Tensor, Tensor]:
     """Mean similarity of positives and of negatives, out of a mechanism's logits: two scalars.
 

@@ -167,7 +167,7 @@ def _result(
             *files.notes,
         ],
         artifacts={"checkpoint": snapshot.LAST, "config": "config.yaml", "metrics": "metrics.jsonl"},
-        provenance=environment(),
+        provenance=environment(device.type),
         extra={
             "arch": cfg.MODEL.ARCH,
             "mechanism": cfg.MODEL.MECHANISM,

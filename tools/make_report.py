@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from transfer.engines.base import EngineError
@@ -39,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = Plan(experiment, select(args.engine), Path(__file__).parent)
         print(text_table(plan))
         print(f"\nreport: {write_report(plan)}")
-    except (ConfigError, EngineError) as error:
+    except (ConfigError, EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

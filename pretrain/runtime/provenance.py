@@ -12,18 +12,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pretrain.runtime import dist
+
 PACKAGES = ("torch", "torchvision", "detectron2", "fvcore", "pycocotools", "numpy", "moco-transfer")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and commit, as plain JSON values."""
+def environment(computed_on: str) -> dict[str, Any]:
+    """Versions, machine, processes and commit, as plain JSON values.
+
+    Args:
+        computed_on: type of the device of each process, "cpu" or "cuda".
+    """
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if computed_on == "cuda" else platform.processor() or platform.machine()
     return {
         "python": sys.version.split()[0],
         "packages": {name: version for name in PACKAGES if (version := package_version(name)) is not None},
         "platform": platform.platform(),
+        "computed_on": computed_on,
+        "processes": dist.world_size(),
         "device": device,
         "gpus": torch.cuda.device_count(),
         "threads": torch.get_num_threads(),

@@ -246,7 +246,7 @@ def finish(
         seconds=time.time() - started,
         notes=list(notes),
         artifacts=dict(artifacts),
-        provenance=provenance.environment(),
+        provenance=provenance.environment(resolve_device(cfg.MODEL.DEVICE, RunNotes()).partition(":")[0]),
         extra=dict(extra),
     )
     result.save(cfg.OUTPUT_DIR)

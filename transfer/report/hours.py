@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,18 +40,10 @@ class Spent:
 
 
 def gpu_processes(result: RunResult) -> int | None:
-    """Processes on GPUs of a run; None if its result does not say.
-
-    Pre-training notes processes and device. A fine-tuning records how many GPUs its machine shows: none or one answers
-    the question (a training takes one process per GPU), several do not.
-    """
-    for note in result.notes:
-        if said := re.match(r"processes: (\d+) on (\w+)", note):
-            return int(said[1]) if said[2] == "cuda" else 0
-        if "running on the CPU" in note:
-            return 0
-    gpus = result.provenance.get("gpus")
-    return gpus if gpus in (0, 1) else None
+    """Processes on GPUs of a run; None if its result does not say."""
+    if result.provenance.get("computed_on") == "cpu":
+        return 0
+    return result.provenance.get("processes")
 
 
 def spent(plan: Plan, report: ExperimentReport) -> list[Spent]:

@@ -52,6 +52,8 @@ def test_config_digest_leaves_out_what_is_excluded_and_nothing_else() -> None:
 
 
 def test_environment_names_versions_and_machine() -> None:
-    found = environment()
-    assert {"python", "packages", "platform", "device", "gpus", "threads", "commit"} == found.keys()
+    found = environment("cpu")
+    machine = {"computed_on", "processes", "device", "gpus", "threads"}
+    assert {"python", "packages", "platform", "commit", *machine} == found.keys()
+    assert (found["computed_on"], found["processes"]) == ("cpu", 1)
     assert {"torch", "torchvision"} <= found["packages"].keys()

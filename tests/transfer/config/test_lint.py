@@ -84,8 +84,11 @@ def test_what_the_config_alone_tells(path, opts, expected):
         (C4_MOCO, [], []),
         (C4, [], ["stride", "channel-order", "std"]),  # MoCo weights in the supervised config
         (C4_MOCO, ["INPUT.FORMAT", "BGR"], ["channel-order"]),  # mean and std are the weights' own
-        (C4, ["MODEL.RESNETS.STRIDE_IN_1X1", "False", "MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0]"],
-         ["channel-order", "mean", "std"]),
+        (
+            C4,
+            ["MODEL.RESNETS.STRIDE_IN_1X1", "False", "MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0]"],
+            ["channel-order", "mean", "std"],
+        ),
         (C4_MOCO, ["MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]"], ["std"]),
         (C4_MOCO, ["MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]"], ["mean"]),
         (C4_MOCO, ["MODEL.RESNETS.STRIDE_IN_1X1", "True"], ["stride"]),

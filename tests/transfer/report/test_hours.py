@@ -13,16 +13,14 @@ from transfer.report.collect import collect
 from transfer.report.hours import amount, gpu_processes, spent, table
 
 
-def result(seconds: float = 3600.0, notes: list[str] | None = None, **provenance: int) -> RunResult:
-    return RunResult("train", "torchvision", 1, "digest", seconds=seconds, notes=notes or [], provenance=provenance)
+def result(seconds: float = 3600.0, **provenance: int | str) -> RunResult:
+    return RunResult("train", "torchvision", 1, "digest", seconds=seconds, provenance=provenance)
 
 
 def test_processes_on_gpus() -> None:
-    assert gpu_processes(result(gpus=0)) == 0 and gpu_processes(result(gpus=1)) == 1
-    assert gpu_processes(result(gpus=8)) is None and gpu_processes(result()) is None
-    assert gpu_processes(result(gpus=8, notes=["processes: 4 on cuda; BN groups: 1 of 64 images"])) == 4
-    assert gpu_processes(result(gpus=8, notes=["processes: 2 on cpu"])) == 0
-    assert gpu_processes(result(notes=["MODEL.DEVICE is 'cuda' but there is no GPU here: running on the CPU"])) == 0
+    assert gpu_processes(result(computed_on="cuda", processes=4)) == 4
+    assert gpu_processes(result(computed_on="cpu", processes=4)) == 0
+    assert gpu_processes(result()) is None
 
 
 def test_sums_per_row_and_in_all(tmp_path: Path, generated: Path) -> None:
@@ -31,10 +29,12 @@ def test_sums_per_row_and_in_all(tmp_path: Path, generated: Path) -> None:
     plan = trees.plan(
         trees.experiment_file(tmp_path, generated, trials=2, pretrain={"moco": {"config": config, "cost": cost}})
     )
-    for row, gpus in zip(plan.experiment.rows, (1, 8), strict=True):
+    for row, processes in zip(plan.experiment.rows, (1, None), strict=True):
         for seed in plan.experiment.seeds:
-            trees.trial(plan, row, seed, 3, seconds=3600.0 * seed, provenance={"gpus": gpus})
-    RunResult("pretrain", "pretrain", 0, "d", seconds=1800.0, notes=["processes: 8 on cuda; x"]).save(
+            trees.trial(
+                plan, row, seed, 3, seconds=3600.0 * seed, provenance={"computed_on": "cuda", "processes": processes}
+            )
+    RunResult("pretrain", "pretrain", 0, "d", seconds=1800.0, provenance={"computed_on": "cuda", "processes": 8}).save(
         plan.pretrain_folder("moco")
     )
     report = collect(plan)

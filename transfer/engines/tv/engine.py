@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress, setup_logging
+from pretrain.runtime.preempt import ignore_stop_signals
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import derive, seed_everything
 from transfer.config import defaults, support
@@ -115,7 +116,12 @@ def detect(model: nn.Module, records: Sequence[data.Record], cfg: CfgNode, what:
         max_size=cfg.INPUT.MAX_SIZE_TEST,
     )
     loader = DataLoader(
-        samples, batch_size=1, num_workers=cfg.DATALOADER.NUM_WORKERS, collate_fn=list, generator=torch.Generator()
+        samples,
+        batch_size=1,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=list,
+        generator=torch.Generator(),
+        worker_init_fn=ignore_stop_signals,
     )
     training = model.training
     model.eval()
@@ -206,7 +212,10 @@ def _evaluate(cfg: CfgNode) -> None:
     model = session.model()
     fresh = load_weights(model, read_weights(path), path)
     if any(not name.endswith("num_batches_tracked") for name in fresh):
-        raise ConfigError(f"'{path}' holds a trunk, not a detector: its heads would be random ({fresh[0]}, ...)")
+        raise ConfigError(
+            f"'{path}' holds a trunk, not a detector: its heads would be random ({fresh[0]}, "
+            "...); give the model_final.pth of a run"
+        )
     metrics, details = session.test(model, specs)
     if dist.is_main():
         base.finish(
