@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--trials", type=int, metavar="N", help="per row, as reproduce.py ran it; default: what the file says"
     )
+    p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="as reproduce.py had it")
+    p.add_argument("--auto-scale", type=int, metavar="BATCH", help="as reproduce.py had it")
     args = p.parse_args(argv)
     setup_logging(None)
     try:
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir"
             )
-        plan = Plan(experiment, select(args.engine), Path(__file__).parent)
+        plan = Plan(experiment, select(args.engine), Path(__file__).parent, args.num_gpus, args.auto_scale)
         print(text_table(plan))
         print(f"\nreport: {write_report(plan)}")
     except (ConfigError, EngineError, OSError) as error:

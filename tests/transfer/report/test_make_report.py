@@ -40,6 +40,17 @@ def test_no_results_folder_is_an_error_with_a_remedy(
     assert "tools/reproduce.py" in capsys.readouterr().err
 
 
+def test_trials_of_another_batch_are_found_by_the_option_that_made_them(
+    tool: ModuleType, tmp_path: Path, generated: Path
+) -> None:
+    file = trees.experiment_file(tmp_path, generated, trials=2)
+    trees.fill(trees.plan(file, auto_scale=4))
+    for words, differs in ((["--auto-scale", "4"], False), ([], True)):
+        assert tool.main([str(file), "--engine", "torchvision", *words]) == 0
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert ("while the experiment file now gives" in page) == differs
+
+
 def test_fewer_trials_than_the_file_says_make_a_finished_report(
     tool: ModuleType, tmp_path: Path, generated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from pretrain.runtime.log import MetricsWriter
 from pretrain.runtime.result import RunResult
 from tests.conftest import ROOT
 from transfer.config.defaults import get_cfg
-from transfer.config.load import digest, load_config
+from transfer.config.load import digest
 from transfer.data import catalog
 from transfer.data.generated import CLASS_NAMES
 from transfer.engines.base import Engine
@@ -94,7 +94,7 @@ def trial(plan: Plan, row: Row, seed: int, curve_length: int, **changes: Any) ->
     """One finished trial of `row`; `changes` replace fields of its result."""
     folder = trial_folder(plan.row_folder(row), seed)
     rng = np.random.default_rng([seed, len(row.slug)])
-    cfg = load_config(row.job.config, row.job.opts, plan.engine.defaults())
+    cfg = plan.config(row.job.config, row.job.opts)
     metrics = {}
     for name, mean, std in zip(("AP50", "AP", "AP75"), MEANS.get(row.slug, (60.0, 30.0, 30.0)), (0.2, 0.2, 0.4)):  # noqa: B905
         metrics[f"bbox/{name}"] = float(rng.normal(mean, std))
