@@ -10,8 +10,10 @@ import importlib.util
 import json
 import logging
 import os
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,10 +147,29 @@ def _side_by_side(plan: Plan, chains: Sequence[Chain], slots: Sequence[tuple[int
         gpus = slots[slot]
         executor = submitit.LocalExecutor(folder)
         executor.update_parameters(timeout_min=60 * 24 * 365, gpus_per_node=len(gpus), visible_gpus=gpus)
-        return executor.submit(work)
+        with _as_a_job(len(slots)):
+            return executor.submit(work)
 
     done, works = _not_done(chains)
     return done + _pool(works, submit, len(slots))
+
+
+@contextmanager
+def _as_a_job(jobs: int) -> Iterator[None]:
+    """What a process started here inherits: its share of the cores, and SIGINT, by which submitit cancels it.
+
+    Jobs that take all cores each are far slower; OMP_NUM_THREADS, where it is set, stays. A shell script starts what it
+    puts into the background with SIGINT ignored.
+    """
+    given, handler = os.environ.get("OMP_NUM_THREADS"), signal.getsignal(signal.SIGINT)
+    os.environ["OMP_NUM_THREADS"] = given or str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if given is None:
+            del os.environ["OMP_NUM_THREADS"]
 
 
 def _pool(works: Sequence[Work], submit: Callable[[Work, int], Any], slots: int) -> list[Outcome]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +68,23 @@ time.sleep(0.1)
     assert {int((tmp_path / f"seen_{name}").read_text()) for name in "abc"} <= {1, 2}
     gpus = {name: (tmp_path / name / "out").read_text() for name in "abc"}
     assert {gpus["a"], gpus["b"]} == {"3", "5"} and gpus["c"] in ("3", "5")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, str(max(1, len(os.sched_getaffinity(0)) // 2))), ("7", "7")])
+def test_jobs_share_the_cores_and_can_be_cancelled(tmp_path, monkeypatch, request, given, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    code = """
+(here.parent / 'threads').write_text(os.environ['OMP_NUM_THREADS'])
+(here.parent / 'ignored').write_text(str(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))
+"""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    assert side_by_side(tmp_path, [stage(tmp_path / "a", code)]) == {"a": "done"}
+    assert (tmp_path / "threads").read_text() == expected
+    assert (tmp_path / "ignored").read_text() == "False"
+    assert os.environ.get("OMP_NUM_THREADS") == given and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
 def test_what_is_preempted_killed_or_stops_itself_runs_again_and_a_failure_stops_nothing(tmp_path):
