@@ -352,7 +352,7 @@ def test_features_of_validation_are_reused(
     (Path(cfg.OUTPUT_DIR) / "result.json").rename(Path(cfg.OUTPUT_DIR) / "kept.json")
     try:
         before = os.stat(Path(cfg.OUTPUT_DIR) / "features" / "val.features.npy").st_mtime_ns
-        monkeypatch.setattr(lincls, "environment", dict)
+        monkeypatch.setattr(lincls, "environment", lambda computed_on: {})
         again = main(cfg, resume="yes")  # killed after the last checkpoint, before the result
         assert os.stat(Path(cfg.OUTPUT_DIR) / "features" / "val.features.npy").st_mtime_ns == before
         assert again.metrics == finished[1].metrics

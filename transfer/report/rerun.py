@@ -42,8 +42,7 @@ def commands(plan: Plan, row: Row) -> list[tuple[str, str]]:
 
 
 def _words(stage: Stage, root: Path) -> str:
-    at_home = [word.removeprefix(f"{root}/") for word in stage.command]
-    return shlex.join(["python" if word == sys.executable else word for word in at_home])
+    return shlex.join(["python" if word == sys.executable else word.removeprefix(f"{root}/") for word in stage.command])
 
 
 def _row(plan: Plan, report: ExperimentReport, i: int, row: Row) -> Markup:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -15,7 +16,11 @@ from transfer.report.collect import collect
 from transfer.report.rerun import commands, rerun
 
 
-def test_a_row_s_stages_and_its_own_call(tmp_path: Path, generated: Path) -> None:
+@pytest.mark.parametrize("interpreter", [sys.executable, str(ROOT / ".venv" / "bin" / "python")])
+def test_a_row_s_stages_and_its_own_call(
+    tmp_path: Path, generated: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", interpreter)  # an environment inside the checkout is no part of the words
     plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=3))
     random, moco = plan.experiment.rows
     stages = {stage.name: stage for stage in plan.stages()}
@@ -25,7 +30,8 @@ def test_a_row_s_stages_and_its_own_call(tmp_path: Path, generated: Path) -> Non
     for name, command in found:
         words = shlex.split(command)
         assert words[0] == "python" and words[1].startswith("tools/") and (ROOT / words[1]).is_file()
-        assert [sys.executable, *words[1:]] == [w.removeprefix(f"{ROOT}/") for w in stages[name].command]
+        interpreter, *rest = stages[name].command
+        assert interpreter == sys.executable and words[1:] == [w.removeprefix(f"{ROOT}/") for w in rest]
     page = Page(rerun(plan, collect(plan)))
     assert len(page.all("details")) == 2 and "--rows moco-v2" in page.text
     assert "The other trials: the same command with --only-seed 2 to 3." in page.text
