@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,14 +94,32 @@ def write_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], pa
         else:
             content: dict[str, Any] = {"__author__": "MOCO", "matching_heuristics": True, "metadata": dict(metadata)}
             with open(path, "wb") as f:
-                if path.suffix == ".pkl":  # numpy 1 does not read what numpy 2 writes with protocol 5
-                    pickle.dump(content | {"model": {k: v.numpy() for k, v in named.items()}}, f, protocol=4)
+                if path.suffix == ".pkl":
+                    _ArrayPickler(f, protocol=5).dump(content | {"model": {k: v.numpy() for k, v in named.items()}})
                 else:
                     torch.save(content | {"model": _separate(named)}, f)
     except (OSError, RuntimeError) as error:
         reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
         reason = (reasons or str(error).splitlines() or [type(error).__name__])[0]
         raise OutputError(f"cannot write '{path.name}' ({reason}); free space or choose another folder") from error
+
+
+class _ArrayPickler(pickle.Pickler):
+    """Writes arrays as numpy 1 and 2 both read them, without numpy's copy of each.
+
+    Of protocol 5 only a read-only buffer is used, which becomes the `bytes` that protocol 4 would hold; numpy 1 does
+    not read what numpy 2 itself makes of protocol 5.
+    """
+
+    _reconstruct = np.empty(0).__reduce__()[0]
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is not np.ndarray:
+            return NotImplemented
+        data = np.ascontiguousarray(value).view()
+        data.flags.writeable = False
+        state = (1, value.shape, value.dtype, False, pickle.PickleBuffer(data))  # type: ignore[arg-type]
+        return self._reconstruct, (np.ndarray, (0,), b"b"), state
 
 
 def _save_safetensors(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:
