@@ -19,20 +19,11 @@ from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.commands import leave
 from transfer.convert import report
 from transfer.convert.audit import AuditError
-from transfer.convert.convert import Verify, convert
+from transfer.convert.convert import convert
 from transfer.convert.layouts import LayoutError
 from transfer.convert.read import runs
 from transfer.convert.write import NAMES, OutputError
-from transfer.engines.select import detectron2_problem
-
-
-def detectron2_verify() -> Verify | None:
-    """Detectron2's own check, where it imports."""
-    if detectron2_problem() is not None:
-        return None
-    from transfer.engines.d2.verify import verify
-
-    return verify
+from transfer.engines.select import detectron2_verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:

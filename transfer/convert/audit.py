@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.models.resnet import ResNet
 
 from transfer.convert import keymap
 from transfer.convert.architecture import Architecture, AuditError
@@ -106,9 +107,7 @@ def forward_parity(
     One is torchvision's ResNet with the tensors under their source names, the other runs straight off the
     Detectron2-named tensors.
     """
-    model = architecture.build(stride_in_1x1=stride_in_1x1).eval()
-    state = {keymap.trunk_to_torchvision(k): v for k, v in tensors.items()}
-    model.load_state_dict({**model.state_dict(), **{k: v for k, v in state.items() if k is not None}})
+    model = torchvision_trunk(tensors, architecture, stride_in_1x1)
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         theirs = detectron2_forward(tensors, x, stride_in_1x1)
@@ -118,6 +117,14 @@ def forward_parity(
             y = getattr(model, f"layer{int(stage[3]) - 1}")(y)
             differences[stage] = float((y - theirs[stage]).abs().max())
     return differences
+
+
+def torchvision_trunk(tensors: Mapping[str, Tensor], architecture: Architecture, stride_in_1x1: bool) -> ResNet:
+    """torchvision's network with the tensors of a Detectron2-named trunk, in evaluation mode; its `fc` is random."""
+    model = architecture.build(stride_in_1x1=stride_in_1x1).eval()
+    state = {keymap.trunk_to_torchvision(k): v for k, v in tensors.items()}
+    model.load_state_dict({**model.state_dict(), **{k: v for k, v in state.items() if k is not None}})
+    return model
 
 
 def detectron2_forward(tensors: Mapping[str, Tensor], x: Tensor, stride_in_1x1: bool) -> dict[str, Tensor]:

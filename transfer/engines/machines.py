@@ -94,10 +94,15 @@ def _enter(
 def spawning(processes: int) -> Iterator[None]:
     """Around a call that starts processes and waits for them: they get the stop signals that come here.
 
+    One process is the caller itself, and what stops it is its own affair.
+
     Raises:
         Preempted: they stopped because of one.
         EngineError: one failed.
     """
+    if processes == 1:
+        yield
+        return
     with PassedOn() as stop:
         try:
             yield

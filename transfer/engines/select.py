@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from fvcore.common.config import CfgNode
 
+from transfer.convert.convert import Verify
 from transfer.engines.base import Engine, EngineError
 from transfer.engines.preview import TrainingInput
 
@@ -55,6 +56,15 @@ def detectron2_problem() -> str | None:
     except ImportError:
         return "this installation has no transfer.engines.d2"
     return d2.problem()
+
+
+def detectron2_verify() -> Verify | None:
+    """Detectron2's own check of a converted file; None where it does not import."""
+    if detectron2_problem() is not None:
+        return None
+    from transfer.engines.d2.verify import verify
+
+    return verify
 
 
 def _torchvision() -> Engine:

@@ -15,7 +15,7 @@ from typing import Any
 from pretrain.runtime.checkpoint import CheckpointError, sha256
 from transfer.convert.audit import Coverage
 from transfer.convert.convert import PARITY_LIMIT, prove, take
-from transfer.engines.select import detectron2_problem
+from transfer.engines.select import detectron2_problem, detectron2_verify
 from transfer.report.collect import ExperimentReport
 from transfer.report.markup import Markup, fact, scroll, section, tag
 from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan
@@ -78,10 +78,9 @@ def proof(trunk: Path, source: Path | None, facts: Mapping[str, Any]) -> Proof:
 
 
 def _detectron2(trunk: Path, facts: Mapping[str, Any]) -> str:
-    if (problem := detectron2_problem()) is not None:
-        return f"not asked: {problem}"
-    from transfer.engines.d2.verify import verify
-
+    verify = detectron2_verify()
+    if verify is None:
+        return f"not asked: {detectron2_problem()}"
     said = verify(trunk, facts)
     return f"yes: {'; '.join(f'{key} {fact(value)}' for key, value in said.items())}"
 

@@ -22,9 +22,9 @@ from torch import nn
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.log import progress
-from transfer.convert import keymap
 from transfer.convert.architecture import Architecture
-from transfer.convert.convert import Taken, take
+from transfer.convert.audit import torchvision_trunk
+from transfer.convert.convert import take
 from transfer.data import catalog
 from transfer.trials.inputs import expanded, pretraining_data
 from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan
@@ -184,7 +184,8 @@ def _trunk(folder: Path, name: str, path: Path, images: Pool, twins: dict[str, N
         stride_in_1x1 = bool(taken.facts["stride_in_1x1"])
         twin = repr((taken.architecture, [taken.facts[k] for k in _FACTS]))
         if trained is None:
-            trained = _compute(loaded(taken), images, taken.facts, f"features of '{name}'")
+            net = torchvision_trunk(taken.tensors, taken.architecture, stride_in_1x1)
+            trained = _compute(net, images, taken.facts, f"features of '{name}'")
             checkpoint.save_json({"key": key, **asdict(trained)}, files[0])
         random = random or twins.get(twin)
         if random is None:
@@ -208,14 +209,6 @@ def _load(path: Path, key: dict[str, Any]) -> Neighbours | None:
     if kept.get("key") != key:
         return None
     return Neighbours(tuple(tuple((i, c) for i, c in row) for row in kept["nearest"]), kept["same"])
-
-
-def loaded(taken: Taken) -> nn.Module:
-    """torchvision's network with the tensors of a file."""
-    net = taken.architecture.build(stride_in_1x1=bool(taken.facts["stride_in_1x1"]))
-    state = {keymap.trunk_to_torchvision(k): v for k, v in taken.tensors.items()}
-    net.load_state_dict({**net.state_dict(), **{k: v for k, v in state.items() if k is not None}})
-    return net
 
 
 def initialised(architecture: Architecture, stride_in_1x1: bool = False) -> nn.Module:

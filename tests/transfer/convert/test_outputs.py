@@ -57,15 +57,16 @@ def test_every_form_keeps_tensors_and_facts(tmp_path, r18, suffix, names):
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
-@pytest.mark.parametrize("arch", [*(f"resnet{d}" for d in DEPTHS), "resnext50_32x4d"])
+@pytest.mark.parametrize("arch", [*(f"resnet{d}" for d in DEPTHS), "resnext50_32x4d", "resnext50_32x8d"])
 def test_to_detectron2_and_back_is_bit_equal(tmp_path, arch):
-    state = lively(getattr(resnet, arch)())
+    build = Architecture(50, 32, 8).build if arch == "resnext50_32x8d" else getattr(resnet, arch)  # MoCo's, theirs
+    state = lively(build())
     torch.save(state, tmp_path / "a.pth")
     convert(tmp_path / "a.pth", tmp_path / "b.pkl")
     convert(tmp_path / "b.pkl", tmp_path / "c.pth", names="torchvision")
     back = torch.load(tmp_path / "c.pth", weights_only=True)
     assert list(back) == list(state) and all(torch.equal(back[k], v) for k, v in state.items())
-    lost = getattr(resnet, arch)().load_state_dict(back, strict=False)
+    lost = build().load_state_dict(back, strict=False)
     assert lost.missing_keys == ["fc.weight", "fc.bias"] and not lost.unexpected_keys
 
 

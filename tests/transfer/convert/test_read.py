@@ -37,8 +37,12 @@ class Runs:
 
 @pytest.fixture
 def foreign():
-    """Makes classes as if they came from packages that are installed where a file is written, but not here."""
-    before = set(sys.modules)
+    """Makes classes as if they came from packages that are installed where a file is written, but not here.
+
+    Where they are installed here, they are put aside meanwhile.
+    """
+    packages = ("omegaconf", "pytorch_lightning")
+    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(packages)}
 
     def make(module: str, name: str, base: type = object) -> type:
         cls = type(name, (base,), {"__module__": module})
@@ -49,9 +53,9 @@ def foreign():
         return cls
 
     def gone() -> None:
-        for name in set(sys.modules) - before:
-            if name.startswith(("omegaconf", "pytorch_lightning")):
-                del sys.modules[name]
+        for name in [name for name in sys.modules if name.startswith(packages)]:
+            del sys.modules[name]
+        sys.modules.update(aside)
 
     make.gone = gone
     yield make

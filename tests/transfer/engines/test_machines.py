@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -111,3 +112,11 @@ def test_machines_must_share_the_output_folder(tmp_path):
 
 def exit_with(args: argparse.Namespace) -> None:
     raise SystemExit(machines.start(see_folder, args))
+
+
+@pytest.mark.parametrize(("processes", "passed_on"), [(1, False), (2, True)])
+def test_stop_signals_are_taken_only_for_other_processes(processes, passed_on):
+    before = signal.getsignal(signal.SIGTERM)
+    with machines.spawning(processes):
+        assert (signal.getsignal(signal.SIGTERM) != before) == passed_on
+    assert signal.getsignal(signal.SIGTERM) == before
