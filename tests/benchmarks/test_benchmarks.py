@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
@@ -10,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+
+from transfer.convert.read import read_weights
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -29,6 +33,22 @@ def test_made_up_jpegs_are_of_real_size(monkeypatch: pytest.MonkeyPatch) -> None
     files = read("", 3)
     assert all(90_000 < len(data) < 130_000 for data in files) and len(set(files)) == 3
     assert all(Image.open(io.BytesIO(data)).size == (500, 375) for data in files)
+
+
+def test_both_conversions_write_the_same(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("convert_benchmark", FOLDER / "convert.py")
+    assert spec is not None and spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    benchmark.generate(str(tmp_path / "moco.pth.tar"), 18)
+    for side, convert in benchmark.SIDES.items():
+        convert(str(tmp_path / "moco.pth.tar"), str(tmp_path / f"{side}.pkl"))
+    written = {side: read_weights(tmp_path / f"{side}.pkl") for side in benchmark.SIDES}
+    expected = {k: v for k, v in written.pop("reference").items() if not k.startswith("stem.fc")}
+    assert len(expected) == 120 and written
+    for side, tensors in written.items():
+        assert tensors.keys() == expected.keys(), side
+        assert all(torch.equal(tensors[k], expected[k]) for k in expected), side
 
 
 @pytest.mark.slow

@@ -138,6 +138,7 @@ def prove(taken: Taken) -> tuple[dict[str, float], list[str]]:
     return parity, notes
 
 
+@without_collection()
 def convert(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
