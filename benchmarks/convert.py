@@ -69,8 +69,9 @@ def reference(source: str, output: str) -> None:
 
 
 def ours(source: str, output: str) -> None:
+    from pretrain.runtime.collector import without_collection
     from transfer.convert.layouts import recognise
-    from transfer.convert.read import read_file, without_collection
+    from transfer.convert.read import read_file
     from transfer.convert.values import as_float32
     from transfer.convert.write import write_weights
 
@@ -80,8 +81,8 @@ def ours(source: str, output: str) -> None:
 
 
 def checked(source: str, output: str) -> None:
+    from pretrain.runtime.collector import without_collection
     from transfer.convert.convert import metadata_of, take
-    from transfer.convert.read import without_collection
     from transfer.convert.write import staged, write_weights
 
     with without_collection(), staged(Path(output)) as path:

@@ -18,8 +18,8 @@ from pretrain.decode import BadImageError, decode
 from pretrain.images import Images
 from pretrain.order import GlobalShuffle, Order
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.preempt import ignore_stop_signals
 from pretrain.runtime.seed import derive
+from pretrain.runtime.workers import start_worker
 
 MAX_REPLACEMENTS = 100  # unreadable images in a row after which skipping gives up
 
@@ -175,5 +175,5 @@ def build_loader(dataset: ViewDataset, batches: TrainingBatches, num_workers: in
         collate_fn=collate,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(derive(batches.seed, batches.rank)),
-        worker_init_fn=ignore_stop_signals,
+        worker_init_fn=start_worker,
     )

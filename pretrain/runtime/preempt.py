@@ -64,9 +64,3 @@ class PassedOn(StopRequest):
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM if number == signal.SIGINT else number)  # the terminal sent SIGINT
-
-
-def ignore_stop_signals(worker: int) -> None:
-    """For loader processes, which get the signals too: the training process still needs their batches."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from pretrain.runtime.checkpoint import CheckpointError, save_json, sha256
+from pretrain.runtime.collector import without_collection
 from transfer.convert import audit, layouts
 from transfer.convert.architecture import Architecture, AuditError, infer_architecture
 from transfer.convert.fragment import fragment
-from transfer.convert.read import open_file, with_identity_statistics, without_collection
+from transfer.convert.read import open_file, with_identity_statistics
 from transfer.convert.values import as_float32, checksum
 from transfer.convert.write import check_output, staged, write_weights
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.collector import without_collection
 from transfer.convert import keymap
 from transfer.convert.archive import ArchiveError, check_intact, open_archive
 from transfer.convert.pickles import PickleError, scan
@@ -131,18 +130,6 @@ def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise _refusal(path, f"{reason.rstrip('.')}; it is damaged, copy or export it again") from error
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """The cyclic garbage collector off: it walks all of torch's modules (0.4 s) when many objects are made."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def runs(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pycocotools.mask as mask_util
 
+from pretrain.runtime.collector import without_collection
 from transfer.data.spec import DatasetError, DatasetSpec, Record, few, nearest
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ _NEEDED = {
 }
 
 
+@without_collection()
 def read_json(spec: DatasetSpec) -> dict[str, Any]:
     """The json with its three lists: images, annotations, categories.
 
@@ -77,6 +79,7 @@ def categories(spec: DatasetSpec, data: dict[str, Any]) -> dict[int, str]:
     return by_id
 
 
+@without_collection()
 def load(spec: DatasetSpec) -> list[Record]:
     """The split as standard records, ordered by image id; crowd regions included with iscrowd=1.
 

@@ -1,1 +1,7 @@
 """Two engines, one contract: `base` states it, `select` chooses, `d2` and `tv` fulfil it without knowing each other."""
+
+import warnings
+
+# What fvcore and Detectron2 ask of a torch newer than they are; nobody who trains can do anything about it.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+warnings.filterwarnings("ignore", r"torch\.meshgrid: in an upcoming release", UserWarning)

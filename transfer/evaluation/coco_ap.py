@@ -22,6 +22,7 @@ import pycocotools.coco
 import pycocotools.cocoeval
 from faster_coco_eval import COCO, COCOeval_faster
 
+from pretrain.runtime.collector import without_collection
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, check, to_coco_results
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class COCOResult:
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, compare=False)
 
 
+@without_collection()
 def coco_average_precision(
     json_file: str | os.PathLike[str],
     detections: Sequence[ImageDetections],

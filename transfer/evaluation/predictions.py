@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.collector import without_collection
 
 
 class EvaluationError(ValueError):
@@ -100,6 +101,7 @@ def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequenc
     return results
 
 
+@without_collection()
 def save_coco_json(
     path: str | os.PathLike[str], detections: Sequence[ImageDetections], category_ids: Sequence[int]
 ) -> None:
@@ -109,6 +111,7 @@ def save_coco_json(
         json.dump(to_coco_results(exact, category_ids), f)
 
 
+@without_collection()
 def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int]) -> list[ImageDetections]:
     """The inverse of `save_coco_json`, as float32; images without detections are not in such a file.
 

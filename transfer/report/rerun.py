@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shlex
 import sys
@@ -22,6 +23,7 @@ def rerun(plan: Plan, report: ExperimentReport) -> Markup:
     """The command of the whole, and per row the call that runs it alone and the commands of its stages."""
     lead = "From the root of a checkout. What is finished is skipped, what was interrupted continues."
     whole = tag("div", _code(report.command), class_="card")
+    plan = replace(plan, listing=functools.cache(plan.listing))
     rows = [_row(plan, report, i, row) for i, row in enumerate(plan.experiment.rows)]
     cells = tag("div", tag("h3", "One row"), *rows, class_="card")
     return section("rerun", "Run it again", tag("p", lead, class_="lead"), tag("div", whole, cells, class_="stack"))

@@ -5,9 +5,10 @@ Each stage is one command that also works by itself. Pre-training and transfer m
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class Plan:
         auto_scale: images per batch of the fine-tunings, whose rate and schedule follow (see `config.scale`).
         rows: names or slugs of the rows to run; empty means all.
         only: kinds of stages to run (`KINDS`); empty means all.
+        listing: the digest of a data set. A large one takes many seconds: it is asked for once per wave, and by
+            whoever passes one that remembers (`functools.cache`) once altogether.
 
     Raises:
         ConfigError: a row or a kind that is not there.
@@ -55,6 +58,7 @@ class Plan:
     auto_scale: int | None = None
     rows: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    listing: Callable[[catalog.DatasetSpec], str] = catalog.listing_digest
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.only) - set(KINDS)):
@@ -100,7 +104,8 @@ class Plan:
         trunks = [(self._pretrain(name), self._convert(name, self._checkpoint(name))) for name in self.pretrainings]
         files = [row for row in self.chosen if row.file is not None and _needs_conversion(row.file)]
         yield [*trunks, *((self._convert(row.slug, row.file),) for row in files if row.file is not None)]
-        yield [(self.trial(row, seed),) for row in self.chosen for seed in e.seeds]
+        once = replace(self, listing=functools.cache(self.listing))
+        yield [(once.trial(row, seed),) for row in self.chosen for seed in e.seeds]
 
     def _probed(self, row: Row, seed: int) -> Chain:
         probe = self.probe(row, seed)
@@ -127,7 +132,7 @@ class Plan:
                 "engine": self.engine.name,
                 "config": digest(cfg),
                 "weights": weights,
-                "data": [catalog.listing_digest(s) for s in specs if is_present(s)],
+                "data": [self.listing(s) for s in specs if is_present(s)],
                 "seed": seed,
             },
             outputs=(RESULT,),

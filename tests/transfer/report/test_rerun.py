@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.transfer.report import trees
 from tests.transfer.report.test_report import Page
+from transfer.data import catalog
 from transfer.report.collect import collect
 from transfer.report.rerun import commands, rerun
 
@@ -36,6 +38,20 @@ def test_a_row_s_stages_and_its_own_call(
     assert len(page.all("details")) == 2 and "--rows moco-v2" in page.text
     assert "The other trials: the same command with --only-seed 2 to 3." in page.text
     assert all(" ".join(command.split()) in page.text for _, command in found)
+
+
+def test_each_data_set_is_listed_once(tmp_path: Path, generated: Path) -> None:
+    """However many rows and trials there are: COCO takes many seconds, and a wave's stages are made together."""
+    listed: list[str] = []
+    plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=3))
+    plan = replace(plan, listing=lambda spec: listed.append(spec.name) or catalog.listing_digest(spec))
+    trials = [stage for stage in plan.stages() if stage.kind == "trials"]
+    assert len(trials) == 6 and len(listed) == len(set(listed)) == len(trials[0].inputs["data"]) == 2
+    listed.clear()
+    rerun(plan, collect(plan))
+    assert len(listed) == 2
+    list(plan.stages())  # a new wave looks again
+    assert len(listed) == 4
 
 
 def test_of_a_probe_every_seed_is_listed(tmp_path: Path, generated: Path) -> None:

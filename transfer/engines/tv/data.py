@@ -15,12 +15,12 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from pretrain.runtime.preempt import ignore_stop_signals
 from pretrain.runtime.seed import derive
+from pretrain.runtime.workers import start_worker
 from transfer.data.catalog import DatasetError
+from transfer.data.spec import Record
 from transfer.engines.tv import masks
-
-Record = dict[str, Any]
+from transfer.engines.tv.records import PackedRecords
 
 
 def read_image(path: str, channel_order: str) -> np.ndarray:
@@ -104,7 +104,8 @@ class TrainSamples(Dataset):
                 integer between the two.
             mask_format: "polygon", "bitmask", or None for boxes alone.
         """
-        self.records = records
+        self.records = PackedRecords(records)
+        self.wide = [r["width"] > r["height"] for r in records]
         self.channel_order, self.short_edges, self.sampling = channel_order, tuple(short_edges), sampling
         self.max_size, self.flip, self.seed, self.mask_format = max_size, flip, seed, mask_format
 
@@ -153,7 +154,7 @@ class TestSamples(Dataset):
     """index -> {"image", "height", "width", "image_id"} at the test scale."""
 
     def __init__(self, records: Sequence[Record], *, channel_order: str, short_edge: int, max_size: int):
-        self.records, self.channel_order = records, channel_order
+        self.records, self.channel_order = PackedRecords(records), channel_order
         self.short_edge, self.max_size = short_edge, max_size
 
     def __len__(self) -> int:
@@ -205,15 +206,14 @@ def train_loader(
         batch_size: images per process.
         start: batches that an earlier process has already consumed; they are skipped without reading an image.
     """
-    wide = [r["width"] > r["height"] for r in samples.records]
     stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size)
-    chosen = itertools.islice(batches(stream, wide, batch_size, grouping), start, None)
+    chosen = itertools.islice(batches(stream, samples.wide, batch_size, grouping), start, None)
     loader = DataLoader(
         samples,
         batch_sampler=chosen,
         num_workers=workers,
         collate_fn=list,
-        worker_init_fn=ignore_stop_signals,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # its own, so that starting a loader leaves the model's random numbers alone
     )
     return iter(loader)

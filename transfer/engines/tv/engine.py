@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress, setup_logging
-from pretrain.runtime.preempt import ignore_stop_signals
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import derive, seed_everything
+from pretrain.runtime.workers import start_worker
 from transfer.config import defaults, support
 from transfer.convert.read import read_weights
 from transfer.data import catalog
@@ -121,7 +121,7 @@ def detect(model: nn.Module, records: Sequence[data.Record], cfg: CfgNode, what:
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=list,
         generator=torch.Generator(),
-        worker_init_fn=ignore_stop_signals,
+        worker_init_fn=start_worker,
     )
     training = model.training
     model.eval()
