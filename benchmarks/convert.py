@@ -85,7 +85,7 @@ def checked(source: str, output: str) -> None:
     from transfer.convert.convert import metadata_of, take
     from transfer.convert.write import staged, write_weights
 
-    with without_collection(), staged(Path(output)) as path:
+    with without_collection(), staged(Path(output)) as (path,):
         taken = take(source)
         write_weights(taken.tensors, metadata_of(taken, "", "detectron2"), path, "detectron2")
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("--emit-config", metavar="FILE", help="also write the YAML fragment that fits these weights")
     p.add_argument("--trust", action="store_true", help="unpickle a file that asks for more than data: it can run code")
-    p.add_argument("--json", action="store_true", help="print the report as JSON")
+    p.add_argument("--json", action="store_true", help="print the report, or the refusal, as JSON")
     p.add_argument("--verbose", action="store_true", help="print every renamed tensor, to stderr")
     args = p.parse_args(argv)
     try:
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except (CheckpointError, LayoutError, AuditError, OutputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        if args.json:
+            print(json.dumps({"proven": False, "error": str(error)}, indent=1))
         return 2
     if args.verbose:
         for old, new in done.renamed.items():

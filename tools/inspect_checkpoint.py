@@ -4,8 +4,8 @@
     python tools/inspect_checkpoint.py moco_v2_800ep.pth.tar
     python tools/inspect_checkpoint.py --diff imagenet.pkl moco_v2.pkl --picture gap.png
 
-Nothing is unpickled that is not data. The exit code is 0 if the file has a trunk that can be converted, 1 if it has
-none, 2 if it cannot be read.
+Nothing is unpickled that is not data. The exit code is 0 if the file has a trunk that can be converted (names, shapes
+and values are checked; the features, only a conversion compares), 1 if it has none, 2 if it cannot be read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from transfer.convert.audit import AuditError
 from transfer.convert.convert import take
 from transfer.convert.layouts import LayoutError
 from transfer.convert.read import runs
+from transfer.convert.write import OutputError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", nargs="?", help="checkpoint to look into")
     p.add_argument("--diff", nargs=2, metavar=("A", "B"), help="compare two trunks, stage by stage")
@@ -34,27 +35,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--trust", action="store_true", help="unpickle a file that asks for more than data: it can run code")
     p.add_argument("--json", action="store_true", help="print JSON")
     args = p.parse_args(argv)
+    args.trunk = args.trunk or [None]
     if (args.file is None) == (args.diff is None):
         p.error("give one file, or --diff A B")
+    if args.picture is not None and not args.diff:
+        p.error("--picture draws a comparison; give --diff A B")
+    if len(args.trunk) > (2 if args.diff else 1):
+        p.error(f"--trunk was given {len(args.trunk)} times; give it once for each file at most")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
     try:
+        if args.picture is not None:
+            compare.check_picture(args.picture)
         if args.trust:
             for file in args.diff or [args.file]:
                 print(f"--trust: {file} calls", ", ".join(runs(file)) or "nothing beyond data", file=sys.stderr)
         if args.diff:
-            trunks = (args.trunk or [None]) * 2
-            a, b = (take(file, trunk, args.trust) for file, trunk in zip(args.diff, trunks, strict=False))
+            a, b = (take(file, trunk, args.trust) for file, trunk in zip(args.diff, args.trunk * 2, strict=False))
             gaps = compare.compare(a, b)
             if args.picture:
-                compare.draw(gaps, *args.diff, args.picture)
-            rows = [dataclasses.asdict(g) for g in gaps]
-            print(json.dumps(rows, indent=1) if args.json else compare.as_text(gaps, *args.diff))
-            return 0
-        inside = contents.contents(args.file, args.trust)
-    except (CheckpointError, LayoutError, AuditError, OSError) as error:
+                compare.draw(gaps, args.picture)
+            found, text, status = dataclasses.asdict(gaps), compare.as_text(gaps), 0
+        else:
+            found = contents.contents(args.file, args.trunk[0], args.trust)
+            text, status = contents.as_text(found), int(found["why_not"] is not None)
+    except (CheckpointError, LayoutError, AuditError, OutputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(inside, indent=1) if args.json else contents.as_text(inside))
-    return int(inside["layout"] is None)
+    print(json.dumps(found, indent=1, allow_nan=False) if args.json else text)
+    return status
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from pretrain.runtime.commands import leave
 from transfer.trials.status import runs, screen
 
 
@@ -49,4 +50,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -164,6 +166,20 @@ def test_every_architecture_in_detectron2s_own_backbone(tmp_path, arch):
     done = convert(tmp_path / "x.pth", tmp_path / "x.pkl", verify=verify)
     n = done.metadata["tensors"]
     assert done.detectron2["backbone keys matched"] == f"{n} of {n}"
+
+
+def test_features_that_overflow_are_no_agreement(tmp_path):
+    """NaN is neither within the limit nor beyond it; the stages before it are not its proof."""
+    from transfer.engines.d2.verify import verify
+
+    torch.save(moco(trunk(18)), tmp_path / "x.pth")
+    metadata = convert(tmp_path / "x.pth", tmp_path / "x.pth.pkl").metadata
+    content = pickle.loads((tmp_path / "x.pth.pkl").read_bytes())
+    for name in ("res4.0.conv1.weight", "res4.0.conv1.norm.weight"):
+        content["model"][name] = content["model"][name] * np.float32(1e30)
+    (tmp_path / "x.pth.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(AuditError, match="features of res4 differ by nan"):
+        verify(tmp_path / "x.pth.pkl", metadata)
 
 
 def test_a_file_that_detectron2_would_load_in_part_is_refused(tmp_path, r50):

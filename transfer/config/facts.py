@@ -13,7 +13,7 @@ from pretrain.runtime.config import ConfigError
 from transfer.config.lint import NAMES, WARNING, Finding, lint
 from transfer.convert.architecture import AuditError, infer_architecture
 from transfer.convert.layouts import BGR_FAIR, BGR_MSRA, RGB_IMAGENET, LayoutError, facts_of, recognise
-from transfer.convert.read import read_file
+from transfer.convert.read import check_written_for_detectron2, read_file
 from transfer.data import catalog
 from transfer.data.catalog import DatasetError
 
@@ -52,14 +52,16 @@ def weights_facts(weights: str) -> Mapping[str, Any] | None:
             ImageNet trunks are known by their names, others give no facts. Nor does a file that holds no plain trunk.
 
     Raises:
-        CheckpointError: the file does not exist or cannot be read.
+        CheckpointError: the file does not exist, cannot be read, or is of a form that no engine loads.
     """
     if not weights:
         return None
     if "://" in weights:
         return _of_the_zoo(weights)
+    content = read_file(Path(weights))
+    check_written_for_detectron2(content, weights)
     try:
-        found = recognise(read_file(Path(weights)))
+        found = recognise(content)
         architecture = infer_architecture(found.tensors)
     except (AuditError, LayoutError):
         return {}

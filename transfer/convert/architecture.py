@@ -131,7 +131,7 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     """Depth, groups and width from Detectron2-named tensors.
 
     Raises:
-        AuditError: the blocks of some stage are not those of any ResNet.
+        AuditError: the blocks of some stage are not those of any ResNet, or basic blocks of another width.
     """
     blocks: dict[int, set[int]] = {stage: set() for stage in (2, 3, 4, 5)}
     for key in tensors:
@@ -146,6 +146,11 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     if depth is None:
         raise AuditError(f"stages res2..res5 hold {counts} {kind} blocks, which is no ResNet-18, 34, 50, 101 or 152")
     first, stem = tensors.get("res2.0.conv2.weight"), tensors.get("stem.conv1.weight")
+    if kind == "basic" and first is not None and first.ndim == 4 and first.shape[0] == first.shape[1] != 64:
+        raise AuditError(
+            f"res2 is {first.shape[0]} channels wide, not 64: a wide ResNet-{depth}, and Detectron2's ResNet-18 and 34 "
+            "come in one width"
+        )
     if kind == "basic" or first is None or first.ndim != 4 or not first.shape[1]:
         return Architecture(depth, 1, 64)
     width, per_group = int(first.shape[0]), int(first.shape[1])

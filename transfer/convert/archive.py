@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -37,17 +37,15 @@ def open_archive(path: Path) -> Archive:
 
     Raises:
         ArchiveError: truncated, compressed (torch never does; an archive bomb has to), overlapping records, written
-            on a big-endian machine, or a TorchScript program.
+            on a big-endian machine, a TorchScript program, numpy's `.npz`, or some other zip archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
-            _check(records, path.stat().st_size)
             names = {r.filename.split("/", 1)[-1]: r for r in records}
-            if "data.pkl" not in names:
-                raise ArchiveError("it is a zip archive without data.pkl, so torch.save did not write it")
-            if "constants.pkl" in names:
-                raise ArchiveError("it is a TorchScript program; save its state_dict() with torch.save")
+            if other := _other_archive(names, path.name):
+                raise ArchiveError(other)
+            _check(records, path.stat().st_size)
             unchecked = all(r.CRC == 0 for r in records)  # torch.serialization.set_crc32_options(False)
             read = partial(_stored, path) if unchecked else archive.read
             if "byteorder" in names and read(names["byteorder"]) == b"big":
@@ -57,6 +55,20 @@ def open_archive(path: Path) -> Archive:
         raise ArchiveError(f"its zip archive is truncated or damaged ({error})") from error
     storages = [r for name, r in names.items() if name.startswith("data/")]
     return Archive(pickle, frozenset() if unchecked else frozenset((r.file_size, r.CRC) for r in storages))
+
+
+def _other_archive(names: Collection[str], file: str) -> str | None:
+    """What an archive with these records is and what to do with it; None for one of torch.save."""
+    if "constants.pkl" in names:
+        return f"it is a TorchScript program; save its weights: torch.save(torch.jit.load('{file}').state_dict(), ...)"
+    if "data.pkl" in names:
+        return None
+    if names and all(name.endswith(".npy") for name in names):
+        arrays = f"{{k: torch.as_tensor(v) for k, v in numpy.load('{file}').items()}}"
+        return f"it is an archive of numpy arrays (.npz); save them as tensors: torch.save({arrays}, ...)"
+    return (
+        "it is a zip archive without data.pkl, so torch.save did not write it; unzip it first if a checkpoint is in it"
+    )
 
 
 def _check(records: list[zipfile.ZipInfo], size: int) -> None:

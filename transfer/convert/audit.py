@@ -1,20 +1,17 @@
-"""The proof that a conversion is right: every tensor arrived, and the trunk still computes the same.
-
-Shape shorthand: N images; H, W pixels.
-"""
+"""The proof that a conversion is right: every tensor arrived, and the trunk still computes the same."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.resnet import ResNet
 
 from transfer.convert import keymap
 from transfer.convert.architecture import Architecture, AuditError
+from transfer.convert.forward import detectron2_forward, source_forward
 
 
 @dataclass(frozen=True)
@@ -100,63 +97,28 @@ def _untrained(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def forward_parity(
-    tensors: Mapping[str, Tensor], architecture: Architecture, stride_in_1x1: bool, size: int = 64
+    tensors: Mapping[str, Tensor],
+    architecture: Architecture,
+    stride_in_1x1: bool,
+    source: Mapping[str, Tensor],
+    naming: str,
+    size: int = 64,
 ) -> dict[str, float]:
-    """Largest absolute difference per stage between two independent computations of res2..res5 on one random input.
+    """Largest absolute difference per stage between two computations of res2..res5 on one random input.
 
-    One is torchvision's ResNet with the tensors under their source names, the other runs straight off the
-    Detectron2-named tensors.
+    One goes by the names that the source has, the other by Detectron2's (see `forward`), so that a rule which confuses
+    two tensors shows.
+
+    Args:
+        source: the same tensors by their names within the source's trunk, in its `naming` (key of `trunks.NAMINGS`).
+
+    Raises:
+        AuditError: a feature is no finite number, or the source's names are no network's.
     """
-    model = torchvision_trunk(tensors, architecture, stride_in_1x1)
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        theirs = detectron2_forward(tensors, x, stride_in_1x1)
-        y = model.maxpool(model.relu(model.bn1(model.conv1(x))))
-        differences = {}
-        for stage in ("res2", "res3", "res4", "res5"):
-            y = getattr(model, f"layer{int(stage[3]) - 1}")(y)
-            differences[stage] = float((y - theirs[stage]).abs().max())
+    theirs = source_forward(source, naming, architecture, x, stride_in_1x1)
+    ours = detectron2_forward(tensors, x, stride_in_1x1)
+    differences = {stage: float((theirs[stage] - ours[stage]).abs().max()) for stage in ours}
+    if bad := [stage for stage, difference in differences.items() if not math.isfinite(difference)]:
+        raise AuditError(f"the features of {', '.join(bad)} are not finite: its weights are too large to compute with")
     return differences
-
-
-def torchvision_trunk(tensors: Mapping[str, Tensor], architecture: Architecture, stride_in_1x1: bool) -> ResNet:
-    """torchvision's network with the tensors of a Detectron2-named trunk, in evaluation mode; its `fc` is random."""
-    model = architecture.build(stride_in_1x1=stride_in_1x1).eval()
-    state = {keymap.trunk_to_torchvision(k): v for k, v in tensors.items()}
-    model.load_state_dict({**model.state_dict(), **{k: v for k, v in state.items() if k is not None}})
-    return model
-
-
-def detectron2_forward(tensors: Mapping[str, Tensor], x: Tensor, stride_in_1x1: bool) -> dict[str, Tensor]:
-    """Features of a Detectron2-named trunk in evaluation mode. (N, 3, H, W) -> {"res2": ..., ..., "res5": ...}."""
-
-    def conv(name: str, y: Tensor, stride: int = 1) -> Tensor:
-        weight = tensors[f"{name}.weight"]
-        groups = y.shape[1] // weight.shape[1]
-        y = F.conv2d(y, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
-        norm = f"{name}.norm."
-        return F.batch_norm(
-            y,
-            tensors[norm + "running_mean"],
-            tensors[norm + "running_var"],
-            tensors[norm + "weight"],
-            tensors[norm + "bias"],
-        )
-
-    y = F.max_pool2d(F.relu(conv("stem.conv1", x, stride=2)), 3, stride=2, padding=1)
-    features = {}
-    for stage in (2, 3, 4, 5):
-        block = 0
-        while f"res{stage}.{block}.conv1.weight" in tensors:
-            name, stride = f"res{stage}.{block}", 2 if stage > 2 and block == 0 else 1
-            bottleneck = f"{name}.conv3.weight" in tensors
-            first = stride if stride_in_1x1 or not bottleneck else 1
-            z = F.relu(conv(f"{name}.conv1", y, first))
-            z = conv(f"{name}.conv2", z, stride // first)
-            if bottleneck:
-                z = conv(f"{name}.conv3", F.relu(z))
-            shortcut = conv(f"{name}.shortcut", y, stride) if f"{name}.shortcut.weight" in tensors else y
-            y = F.relu(z + shortcut)
-            block += 1
-        features[f"res{stage}"] = y
-    return features

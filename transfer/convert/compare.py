@@ -15,11 +15,15 @@ from pretrain.runtime.checkpoint import atomic_write
 from transfer.convert import keymap
 from transfer.convert.architecture import AuditError
 from transfer.convert.convert import Taken
+from transfer.convert.write import OutputError
+
+PICTURES = (".png", ".pdf", ".svg")
+_STEM = "stem.conv1.weight"
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Of one stage, B against A.
+    """Of one stage, B against A. None where there is no such number; the comparison's notes say why.
 
     Attributes:
         distance: |B - A| / |A| over all convolution weights, Euclidean.
@@ -30,15 +34,33 @@ class Gap:
     """
 
     stage: str
-    distance: float
-    cosine: float
-    mean_drift: float
-    variance_ratio: float
-    scale: float
+    distance: float | None
+    cosine: float | None
+    mean_drift: float | None
+    variance_ratio: float | None
+    scale: float | None
 
 
-def compare(a: Taken, b: Taken) -> list[Gap]:
-    """One row per stage.
+@dataclass(frozen=True)
+class Comparison:
+    """B against A.
+
+    Attributes:
+        a, b: the files.
+        stages: one row per stage.
+        notes: what a reader of the numbers must know.
+    """
+
+    a: str
+    b: str
+    stages: tuple[Gap, ...]
+    notes: tuple[str, ...]
+
+
+def compare(a: Taken, b: Taken) -> Comparison:
+    """Stage by stage.
+
+    Where both files say their channel order and the orders differ, B's stem is compared in A's order.
 
     Raises:
         AuditError: the trunks are of different architectures.
@@ -47,55 +69,144 @@ def compare(a: Taken, b: Taken) -> list[Gap]:
         raise AuditError(
             f"'{a.source}' is a {a.architecture.name}, '{b.source}' a {b.architecture.name}: not comparable"
         )
-    return [_gap(stage, _stage(a.tensors, stage), _stage(b.tensors, stage)) for stage in keymap.STAGES]
+    stem, notes = _stem_for(a, b)
+    folded = [letter for letter, taken in (("A", a), ("B", b)) if taken.batch_norm_folded]
+    if folded:
+        notes.append(f"the batch-norm statistics of {' and '.join(folded)} are folded into scale and shift, so there "
+                     "is nothing to compare them with")  # fmt: skip
+    notes += [f"every batch norm of {letter} has mean 0 and variance 1: it is untrained, or its statistics are folded "
+              "and it does not say so" for letter, taken in (("A", a), ("B", b))
+              if letter not in folded and _identity(taken.tensors)]  # fmt: skip
+    ours, theirs = a.tensors, {**b.tensors, _STEM: stem}
+    gaps = tuple(_gap(stage, _stage(ours, stage), _stage(theirs, stage), len(folded)) for stage in keymap.STAGES)
+    for letter, tensors in (("A", ours), ("B", theirs)):
+        notes += [f"{letter} has {fault}, so some numbers are missing" for fault in _faults(tensors)]
+    return Comparison(str(a.source), str(b.source), gaps, tuple(notes))
+
+
+def _stem_for(a: Taken, b: Taken) -> tuple[Tensor, list[str]]:
+    """B's first convolution with its input channels in A's order, and what to know about the two."""
+    stem, notes = b.tensors[_STEM], []
+    orders, stds = ([t.facts[key] for t in (a, b)] for key in ("channel_order", "pixel_std"))
+    if None in orders:
+        unsaid = " and ".join(letter for letter, order in zip("AB", orders, strict=True) if order is None)
+        return stem, [f"{unsaid} does not say its channel order: the stems are compared as they are"]
+    if orders[0] != orders[1]:
+        stem = stem.flip(1)
+        notes.append(f"B's stem takes {orders[1]}, A's {orders[0]}: its input channels were flipped to compare them")
+    if None not in stds and sorted(stds[0]) != sorted(stds[1]):
+        notes.append(f"A's stem takes pixels divided by {_list(stds[0])}, B's by {_list(stds[1])}: its distance is of "
+                     "weights of two scales, so look at its cosine")  # fmt: skip
+    return stem, notes
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{v:g}" for v in values)
+
+
+def _identity(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether every batch norm passes its input on, but for scale and shift (some write 1 - eps as the variance)."""
+    means = torch.cat([v for k, v in tensors.items() if k.endswith("running_mean")])
+    variances = torch.cat([v for k, v in tensors.items() if k.endswith("running_var")])
+    return bool((means == 0).all() and ((variances - 1).abs() < 1e-4).all())
+
+
+def _faults(tensors: Mapping[str, Tensor]) -> list[str]:
+    """What keeps a trunk from being measured."""
+    broken = [k for k, v in tensors.items() if not torch.isfinite(v).all()]
+    faults = [f"NaN or infinity in {_few(broken)}"] if broken else []
+    empty = [s for s in keymap.STAGES if not any(v.any() for k, v in _stage(tensors, s).items() if _is_convolution(k))]
+    faults += [f"convolutions of {', '.join(empty)} that are all zero"] if empty else []
+    negative = [k for k, v in tensors.items() if k.endswith("running_var") and (v < 0).any()]
+    return faults + ([f"negative variances in {_few(negative)}"] if negative else [])
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _is_convolution(name: str) -> bool:
+    return name.endswith(".weight") and not name.endswith(".norm.weight")
 
 
 def _stage(tensors: Mapping[str, Tensor], stage: str) -> dict[str, Tensor]:
     return {k: v.double() for k, v in tensors.items() if keymap.stage_of(k) == stage}
 
 
-def _gap(stage: str, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Gap:
-    def both(*endings: str) -> tuple[Tensor, Tensor]:
-        names = [k for k in a if k.endswith(endings)]
+def _gap(stage: str, a: Mapping[str, Tensor], b: Mapping[str, Tensor], folded: int) -> Gap:
+    """Args:
+    folded: how many of the two have no statistics. Scales of both or of neither mean the same, of one they do not.
+    """
+
+    def both(names: list[str]) -> tuple[Tensor, Tensor]:
         return torch.cat([a[k].flatten() for k in names]), torch.cat([b[k].flatten() for k in names])
 
-    convolutions = tuple(k for k in a if k.endswith(".weight") and not k.endswith(".norm.weight"))
-    wa, wb = both(*convolutions)
-    (ma, mb), (va, vb), (ga, gb) = both("running_mean"), both("running_var"), both("norm.weight")
+    wa, wb = both([k for k in a if _is_convolution(k)])
+    (ma, mb), (va, vb), (ga, gb) = (
+        both([k for k in a if k.endswith(ending)]) for ending in ("running_mean", "running_var", "norm.weight")
+    )
     eps = 1e-5  # batch norm's own
+    ratio = ((vb + eps) / (va + eps)).log().abs().mean().exp()
     return Gap(
         stage,
-        distance=float((wb - wa).norm() / wa.norm()),
-        cosine=float(torch.dot(wa, wb) / (wa.norm() * wb.norm())),
-        mean_drift=float(((mb - ma).abs() / (va + eps).sqrt()).mean()),
-        variance_ratio=math.exp(float(((vb + eps) / (va + eps)).log().abs().mean())),
-        scale=float((gb - ga).abs().mean()),
+        distance=_number((wb - wa).norm() / wa.norm()),
+        cosine=_number(torch.dot(wa, wb) / (wa.norm() * wb.norm())),
+        mean_drift=None if folded else _number(((mb - ma).abs() / (va + eps).sqrt()).mean()),
+        variance_ratio=None if folded else _number(ratio),
+        scale=None if folded == 1 else _number((gb - ga).abs().mean()),
     )
 
 
-def as_text(gaps: Sequence[Gap], a: str, b: str) -> str:
-    lines = [f"A: {a}", f"B: {b}", ""]
+def _number(value: Tensor) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def as_text(comparison: Comparison) -> str:
+    lines = [f"A: {comparison.a}", f"B: {comparison.b}", ""]
     lines.append(f"{'stage':<8}{'|B-A|/|A|':>11}{'cosine':>9}{'BN mean drift':>15}{'BN var ratio':>14}{'BN scale':>10}")
-    for g in gaps:
-        lines.append(
-            f"{g.stage:<8}{g.distance:>11.4f}{g.cosine:>9.4f}{g.mean_drift:>15.4f}{g.variance_ratio:>14.4f}"
-            f"{g.scale:>10.4f}"
-        )
-    return "\n".join(lines)
+    for g in comparison.stages:
+        numbers = zip((g.distance, g.cosine, g.mean_drift, g.variance_ratio, g.scale), (11, 9, 15, 14, 10), strict=True)
+        row = "".join(f"{'-' if number is None else f'{number:.4f}':>{width}}" for number, width in numbers)
+        lines.append(f"{g.stage:<8}{row}")
+    return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
 
 
-def draw(gaps: Sequence[Gap], a: str, b: str, path: str | os.PathLike[str]) -> None:
-    """The same as bars: three panels over the stages, as PNG, PDF or SVG by the extension."""
+def check_picture(path: str | os.PathLike[str]) -> str:
+    """The format of a picture by the extension of its file.
+
+    Raises:
+        OutputError: it is none of `PICTURES`.
+    """
+    extension = Path(path).suffix.lower()
+    if extension not in PICTURES:
+        raise OutputError(f"picture '{path}' must end in one of {', '.join(PICTURES)}")
+    return extension[1:]
+
+
+def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """The same as bars: three panels over the stages, as PNG, PDF or SVG by the extension.
+
+    Raises:
+        OutputError: see `check_picture`.
+    """
     from matplotlib.figure import Figure
 
-    panels = (("|B - A| / |A|", [g.distance for g in gaps]), ("1 - cosine", [1 - g.cosine for g in gaps]),
+    kind = check_picture(path)
+    gaps = comparison.stages
+    panels = (("|B - A| / |A|", [g.distance for g in gaps]),
+              ("1 - cosine", [None if g.cosine is None else 1 - g.cosine for g in gaps]),
               ("BN mean drift (standard deviations)", [g.mean_drift for g in gaps]))  # fmt: skip
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     for axes, (title, heights) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        axes.bar([g.stage for g in gaps], heights, color="#4477aa")
+        axes.bar([g.stage for g in gaps], [h or 0 for h in heights], color="#4477aa")
+        for i, height in enumerate(heights):
+            if height is None:
+                axes.text(i, 0, "-", ha="center", va="bottom")
+        top = max(h or 0 for h in heights)
+        axes.set_ylim(0, 1.05 * top if top > 1e-6 else 1)  # differences of nothing but rounding are none
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"A: {a}\nB: {b}", fontsize=9)
-    kind = Path(path).suffix.lstrip(".") or "png"
+    figure.suptitle(f"A: {comparison.a}\nB: {comparison.b}", fontsize=9, parse_math=False)
+    figure.supxlabel("\n".join(comparison.notes), fontsize=7, parse_math=False)
     with atomic_write(path) as f:
         figure.savefig(f, format=kind, dpi=120)

@@ -1,50 +1,82 @@
-"""What is in a checkpoint, without converting it."""
+"""What is in a checkpoint, and whether it converts, without converting it."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
-from transfer.convert import variants
+from pretrain.runtime.checkpoint import CheckpointError
+from transfer.convert import audit, variants
 from transfer.convert.architecture import AuditError, infer_architecture
-from transfer.convert.layouts import LayoutError, recognise, stated_facts
-from transfer.convert.read import open_file, runs
+from transfer.convert.convert import take
+from transfer.convert.layouts import Found, LayoutError, facts_of, recognise
+from transfer.convert.read import File, open_file, runs
 from transfer.convert.trunks import Trunk, find_trunks, is_tensor
 
 _SHOWN = 12
 
 
-def contents(path: str | os.PathLike[str], trust: bool = False) -> dict[str, Any]:
+def contents(path: str | os.PathLike[str], trunk: str | None = None, trust: bool = False) -> dict[str, Any]:
     """What a file holds, as JSON values: container, top-level keys, trunks, and which trunk a conversion would take.
+
+    `why_not` is None if that trunk passes all that a conversion checks before it computes features.
+
+    Args:
+        trunk: see `layouts.recognise`.
 
     Raises:
         CheckpointError: it cannot be read; see `read.open_file`.
     """
-    path = Path(path)
     file = open_file(path, trust)
-    content = file.content
-    trunks = find_trunks(content)
-    try:
-        found = recognise(content, detectors=True)
-        taken, layout, why_not = found.trunk, found.layout.name, None
-        facts = found.facts
-    except LayoutError as error:
-        taken, layout, why_not, facts = None, None, str(error), stated_facts(content)
+    why_not, notes = _verdict(file, trunk)
+    return _described(file, trunk) | {"why_not": why_not, "notes": notes}
+
+
+def _described(file: File, trunk: str | None) -> dict[str, Any]:
+    found: Found | None = None
+    with suppress(LayoutError):  # the verdict repeats it
+        found = recognise(file.content, trunk, detectors=True)
+    facts = _facts(found) if found else None
     return {
-        "file": str(path),
-        "bytes": path.stat().st_size,
+        "file": str(file.path),
+        "bytes": file.path.stat().st_size,
         "container": file.kind,
-        "runs_code": list(runs(path)),
-        "top": _top(content),
-        "trunks": [_trunk(t) for t in trunks],
-        "layout": layout,
-        "takes": taken,
-        "why_not": why_not,
-        "facts": None if facts is None else dict(facts),
+        "trust_calls": list(runs(file.path)),
+        "top": _top(file.content),
+        "trunks": [_trunk(t) for t in find_trunks(file.content)],
+        "layout": found.layout.name if found else None,
+        "takes": found.trunk if found else None,
+        "facts": None if facts is None else {str(k): v for k, v in facts.items() if _plain(v)},
     }
+
+
+def _verdict(file: File, trunk: str | None) -> tuple[str | None, list[str]]:
+    """(why a conversion would refuse the file, what it would note)."""
+    try:
+        taken = take(file, trunk)
+        return None, [*taken.notes, *audit.check_values(taken.tensors, taken.batch_norm_folded)]
+    except (CheckpointError, LayoutError, AuditError) as error:
+        return str(error).replace("; nothing was written", ""), []
+
+
+def _facts(found: Found) -> Mapping[str, Any] | None:
+    try:
+        return facts_of(found, infer_architecture(found.tensors))
+    except AuditError:
+        return found.facts
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON has such a value."""
+    if isinstance(value, (list, tuple)):
+        return all(_plain(v) for v in value)
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _plain(v) for k, v in value.items())
+    return value is None or isinstance(value, (str, int)) or isinstance(value, float) and math.isfinite(value)
 
 
 def _top(content: Any) -> dict[str, str]:
@@ -83,8 +115,8 @@ def _trunk(trunk: Trunk) -> dict[str, Any]:
 def as_text(inside: Mapping[str, Any]) -> str:
     """The same for people."""
     lines = [f"{inside['file']}: {inside['container']}, {inside['bytes'] / 1e6:.1f} MB"]
-    if inside["runs_code"]:
-        lines.append(f"runs code when unpickled: {', '.join(inside['runs_code'])}")
+    if inside["trust_calls"]:
+        lines.append(f"with --trust it may call: {', '.join(inside['trust_calls'])}")
     width = max(map(len, inside["top"]), default=0)
     lines += [f"  {key:<{width}}  {value}" for key, value in inside["top"].items()]
     for trunk in inside["trunks"]:
@@ -93,10 +125,17 @@ def as_text(inside: Mapping[str, Any]) -> str:
         unfit = f"; {trunk['unfit']}" if trunk["unfit"] else ""
         lines.append(f"{mark} trunk at '{trunk['at']}': {trunk['arch']}, {trunk['names']} names, {dtypes}{unfit}")
     if inside["layout"]:
-        lines.append(f"layout: {inside['layout']}; a conversion takes '{inside['takes'] or 'the top'}'")
-    else:
-        lines.append(f"no conversion: {inside['why_not']}")
+        lines.append(f"layout: {inside['layout']}")
     if inside["facts"]:
-        facts = ", ".join(f"{k} {inside['facts'][k]}" for k in ("channel_order", "pixel_mean", "pixel_std"))
-        lines.append(f"images: {facts}, stride in {'1x1' if inside['facts']['stride_in_1x1'] else '3x3'}")
+        lines.append("images: " + _images(inside["facts"]))
+    if inside["why_not"]:
+        return "\n".join([*lines, f"no conversion: {inside['why_not']}"])
+    notes = [f"\n  {note}" for note in inside["notes"]]
+    lines.append(f"a conversion takes '{inside['takes'] or 'the top'}'{' and notes:' if notes else ''}{''.join(notes)}")
     return "\n".join(lines)
+
+
+def _images(facts: Mapping[str, Any]) -> str:
+    words = [f"{k} {facts.get(k) or 'not stated'}" for k in ("channel_order", "pixel_mean", "pixel_std")]
+    in_1x1 = facts.get("stride_in_1x1")
+    return ", ".join([*words, f"stride {'not stated' if in_1x1 is None else 'in 1x1' if in_1x1 else 'in 3x3'}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.runtime.checkpoint import CheckpointError, save_json, sha256
+from pretrain.runtime.checkpoint import CheckpointError, sha256
 from pretrain.runtime.collector import without_collection
 from transfer.convert import audit, layouts
 from transfer.convert.architecture import Architecture, AuditError, infer_architecture
 from transfer.convert.fragment import fragment
-from transfer.convert.read import open_file, with_identity_statistics
+from transfer.convert.read import File, open_file, with_identity_statistics
+from transfer.convert.trunks import NAMINGS, without_wrappers
 from transfer.convert.values import as_float32, checksum
-from transfer.convert.write import check_output, staged, write_weights
+from transfer.convert.write import OutputError, check_output, check_places, staged, write_text, write_weights
 
 PARITY_LIMIT = 1e-4  # absolute; both sides run the same convolutions, so anything above float noise is a mix-up
-_UNSTATED = {"channel_order": None, "pixel_mean": None, "pixel_std": None, "stride_in_1x1": False}
+_UNSTATED = {"channel_order": None, "pixel_mean": None, "pixel_std": None, "stride_in_1x1": None}
+_ORIGIN = ("layout", "trunk", "source", "source_sha256")
 Verify = Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -72,45 +75,58 @@ class Conversion:
 
 
 @without_collection()
-def take(source: str | os.PathLike[str], trunk: str | None = None, trust: bool = False) -> Taken:
-    """Reads a file and takes its trunk.
+def take(source: str | os.PathLike[str] | File, trunk: str | None = None, trust: bool = False) -> Taken:
+    """Reads a file, unless that was done, and takes its trunk.
 
     Raises:
         CheckpointError: the source cannot be read safely, or its bytes are not those that were written.
         LayoutError: its layout is unknown or ambiguous.
         AuditError: a tensor is missing, misshapen, or not made of numbers.
     """
-    source = Path(source)
-    file = open_file(source, trust)
+    file = source if isinstance(source, File) else open_file(source, trust)
     found = layouts.recognise(file.content, trunk, detectors=True)
     known = file.check_intact(found.tensors.items())
     tensors, notes = as_float32(found.tensors)
+    tensors = _without_zero_bias(tensors)
     if found.layout.batch_norm_folded:
-        tensors = with_identity_statistics(_without_zero_bias(tensors))
-        notes.append("batch-norm statistics are folded into scale and shift: running mean 0 and variance 1 were added")
+        count, tensors = len(tensors), with_identity_statistics(tensors)
+        added = ": running mean 0 and variance 1 were added" if len(tensors) > count else ""
+        notes.append(f"batch-norm statistics are folded into scale and shift{added}")
     architecture = infer_architecture(tensors)
     table = audit.coverage(tensors, architecture)
     audit.check_coverage(table, architecture)
     facts = layouts.facts_of(found, architecture)
-    if (facts or _UNSTATED)["channel_order"] is None:
+    facts = {**_UNSTATED, **(facts or {})}
+    if facts["channel_order"] is None:
         notes.append(
             "the file does not say its channel order, mean and std; check INPUT.FORMAT and PIXEL_MEAN/STD yourself"
         )
+    if facts["stride_in_1x1"] is None and architecture.depth >= 50:
+        notes.append(
+            "the file does not say whether its stride is in the 1x1 convolution (MSRA) or in the 3x3; the proof takes "
+            "the 3x3 and cannot tell. Check MODEL.RESNETS.STRIDE_IN_1X1 yourself"
+        )
     crc, written = checksum(tensors, known), (found.facts or {}).get("tensors_crc32")
     if written is not None and written != crc:
-        raise CheckpointError(f"cannot read checkpoint '{source}': its tensors are not those that were written; copy "
-                              "it again, or convert its source again")  # fmt: skip
-    return Taken(source, found, tensors, architecture, table, {**_UNSTATED, **(facts or {})}, tuple(notes), crc)
+        raise CheckpointError(
+            f"cannot read checkpoint '{file.path}': its tensors are not those that were written; copy it again, or "
+            "convert its source again"
+        )
+    return Taken(file.path, found, tensors, architecture, table, facts, tuple(notes), crc)
 
 
 def _without_zero_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Caffe2's stem has a bias of zeros, since its norm has one already."""
+    """Caffe2's stem, and what was converted from it elsewhere, has a bias of zeros, since its norm has one already."""
     return {k: v for k, v in tensors.items() if k != "stem.conv1.bias" or bool((v != 0).any())}
 
 
 def metadata_of(taken: Taken, source_sha256: str, names: str) -> dict[str, Any]:
-    """What travels with the weights: what they are, where they came from, how images must be given to them."""
+    """What travels with the weights: what they are, where they came from, how images must be given to them.
+
+    `origin` is there for a file that this converter wrote itself: what that one was made from.
+    """
     found = taken.found
+    first = taken.facts.get("origin") or {k: taken.facts[k] for k in _ORIGIN if k in taken.facts}
     return {
         **taken.architecture.facts(),
         "batch_norm": "folded" if taken.batch_norm_folded else "statistics",
@@ -121,7 +137,8 @@ def metadata_of(taken: Taken, source_sha256: str, names: str) -> dict[str, Any]:
         "source_sha256": source_sha256,
         "tensors": len(taken.tensors),
         "tensors_crc32": taken.crc,
-        **{k: taken.facts[k] for k in ("channel_order", "pixel_mean", "pixel_std", "stride_in_1x1")},
+        **{k: taken.facts[k] for k in _UNSTATED},
+        **({"origin": first} if first else {}),
     }
 
 
@@ -132,11 +149,27 @@ def prove(taken: Taken) -> tuple[dict[str, float], list[str]]:
         AuditError: values are not finite, a variance is negative, or the features differ.
     """
     notes = audit.check_values(taken.tensors, taken.batch_norm_folded)
-    parity = audit.forward_parity(taken.tensors, taken.architecture, bool(taken.facts["stride_in_1x1"]))
-    worst = max(parity, key=lambda stage: parity[stage])
-    if not parity[worst] <= PARITY_LIMIT:
-        raise AuditError(f"features of {worst} differ by {parity[worst]:.3g} after conversion; nothing was written")
+    naming = taken.found.layout.naming
+    parity = audit.forward_parity(
+        taken.tensors, taken.architecture, bool(taken.facts["stride_in_1x1"]), _by_source_names(taken), naming
+    )
+    for stage, difference in parity.items():
+        if not difference <= PARITY_LIMIT:
+            raise AuditError(f"features of {stage} differ by {difference:.3g} after conversion; nothing was written")
     return parity, notes
+
+
+def _by_source_names(taken: Taken) -> dict[str, Tensor]:
+    """The tensors by their names within the source's trunk, without the place of the trunk and without wrappers."""
+    names = {without_wrappers(old): new for old, new in taken.found.renamed.items() if new in taken.tensors}
+    stem = NAMINGS[taken.found.layout.naming].stem
+    prefix = min((old for old in names if old.endswith(stem)), key=len, default="").removesuffix(stem)
+    places = (prefix, "roi_heads.") if taken.found.layout.naming == "detectron2" else (prefix,)
+    out = {}
+    for old, new in names.items():
+        place = next((p for p in places if old.startswith(p)), "")
+        out[old.removeprefix(place)] = taken.tensors[new]
+    return out
 
 
 @without_collection()
@@ -164,26 +197,43 @@ def convert(
         CheckpointError: the source cannot be read safely.
         LayoutError: its layout is unknown or ambiguous.
         AuditError: a tensor is missing or misshapen, values are not finite, or the features differ.
-        OutputError: the output cannot be written, or nobody would read it.
+        OutputError: the output cannot be written, would overwrite the source, or nobody would read it.
     """
     output = Path(output)
     names = check_output(output, names)
+    sidecar = output.with_name(output.name + ".json")
+    beside = [sidecar] if emit_config is None else [sidecar, Path(emit_config)]
+    check_places(Path(source), [output, *beside])
+    loadable = names == "detectron2" and output.suffix != ".safetensors"
+    if emit_config is not None and not loadable:
+        raise OutputError(f"--emit-config: no detector loads '{output.name}' with {names}'s names; write .pkl or .pth "
+                          "with Detectron2's")  # fmt: skip
     taken = take(source, trunk, trust)
+    if names == "torchvision":
+        _check_torchvision(taken)
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(sha256, taken.source)
         parity, notes = prove(taken)
         metadata = metadata_of(taken, digest.result(), names)
-    with staged(output) as path:
+    with staged(output, *beside) as (path, *others):
         write_weights(taken.tensors, metadata, path, names)
+        texts = [json.dumps(metadata, indent=1, sort_keys=True) + "\n", fragment(metadata, str(output))]
+        for text, other in zip(texts, others, strict=False):
+            write_text(text, other)
         _read_back(path, taken, names)
-        loadable = names == "detectron2" and path.suffix != ".safetensors"
         said = verify(path, metadata) if verify is not None and loadable else None
-    save_json(metadata, output.with_name(output.name + ".json"))
-    if emit_config is not None:
-        Path(emit_config).write_text(fragment(metadata, str(output)), encoding="utf-8")
     found = taken.found
     return Conversion(taken.source, output, found.layout.name, found.trunk, found.others, found.renamed, found.dropped,
                       taken.coverage, parity, (*taken.notes, *notes), metadata, said)  # fmt: skip
+
+
+def _check_torchvision(taken: Taken) -> None:
+    """Raises OutputError if torchvision's own network would load the weights and compute something else."""
+    if taken.facts["stride_in_1x1"] and taken.architecture.depth >= 50:
+        raise OutputError(
+            f"torchvision's {taken.architecture.name} has its stride in the 3x3 convolution, these weights in the 1x1: "
+            "it would load them and compute other features; write Detectron2's names, to .pkl or .pth"
+        )
 
 
 def _read_back(path: Path, taken: Taken, names: str) -> None:

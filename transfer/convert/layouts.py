@@ -5,33 +5,30 @@ A layout is recognised by structure, never by file name. To add one, add an entr
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transfer.convert import variants
 from transfer.convert.architecture import Architecture
-from transfer.convert.trunks import NAMINGS, Trunk, find_trunks, is_tensor
-
-RGB_IMAGENET = {
-    "channel_order": "RGB",
-    "pixel_mean": [123.675, 116.280, 103.530],
-    "pixel_std": [58.395, 57.120, 57.375],
-    "stride_in_1x1": False,
-}
-BGR_MSRA = {
-    "channel_order": "BGR",
-    "pixel_mean": [103.530, 116.280, 123.675],
-    "pixel_std": [1.0, 1.0, 1.0],
-    "stride_in_1x1": True,
-}
-BGR_FAIR = {**BGR_MSRA, "pixel_std": [57.375, 57.120, 58.395], "stride_in_1x1": False}
+from transfer.convert.facts import (
+    BGR_FAIR,
+    BGR_MSRA,
+    RGB_IMAGENET,
+    by_author,
+    configured_facts,
+    stated_facts,
+    statistics_folded,
+)
+from transfer.convert.trunks import Trunk, find_trunks, tensor_names
 
 
 class LayoutError(ValueError):
     """A checkpoint whose layout is not in the table, that holds several trunks alike, or a ResNet of another kind."""
+
+
+Names = tuple[str | tuple[str, ...], ...]  # all of them; of a tuple within, one
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,9 @@ class Layout:
         over: places of other trunks in the same file that it is preferred to.
         has: names that must begin some tensor of the same state dict, wrappers left out.
         top: keys that the file must have at its top.
-        inside: what else stands under the trunk's prefix and may be dropped.
         naming: key of `trunks.NAMINGS`.
-        facts: channel order, mean, std and stride rule of weights in this layout; None where the file has to say.
+        facts: channel order, mean, std and stride rule of weights in this layout. None where its marks do not tell the
+            project that trained them: then the file has to say, or nobody does.
         batch_norm_folded: whether running statistics are folded into scale and shift (Caffe2 files).
         refused: why such a file cannot be converted.
     """
@@ -54,40 +51,54 @@ class Layout:
     name: str
     at: tuple[str, ...]
     over: tuple[str, ...] = ()
-    has: tuple[str, ...] = ()
-    top: tuple[str, ...] = ()
-    inside: tuple[str, ...] = ("fc.",)
+    has: Names = ()
+    top: Names = ()
     naming: str = "torchvision"
     facts: Mapping[str, Any] | None = None
     batch_norm_folded: bool = False
     refused: str | None = None
 
-    def fits(self, trunk: Trunk, content: Mapping[str, Any]) -> bool:
+    def fits(self, trunk: Trunk, content: Mapping[str, Any], lesser: bool = False) -> bool:
+        """Whether a trunk is the one that this layout means; with `lesser`, one that it leaves."""
         return (
-            trunk.where in self.at
+            trunk.where in (self.over if lesser else self.at)
             and trunk.naming == self.naming
-            and all(key in content for key in self.top)
-            and all(any(k.removeprefix(trunk.wrapper).startswith(name) for k in trunk.state) for name in self.has)
+            and all(any(key in content for key in _either(keys)) for keys in self.top)
+            and all(any(k.startswith(name) for k in trunk.names) for name in self.has)
         )
+
+
+def _either(keys: str | tuple[str, ...]) -> tuple[str, ...]:
+    return keys if isinstance(keys, tuple) else (keys,)
 
 
 def _rgb(name: str, *at: str, **kwargs: Any) -> Layout:
     return Layout(name, at, facts=RGB_IMAGENET, **kwargs)
 
 
+def _places(roots: Sequence[str], *prefixes: str) -> tuple[str, ...]:
+    return tuple(root + prefix for root in roots for prefix in prefixes)
+
+
 _SD = "state_dict > "
+_ROOTS = (_SD, "", "model > ")
 _VISSL = "classy_state_dict > base_model > model > trunk > "
-_CLASSIFIERS = ("fc.", "head.", "classifier.", "linear.")
+_AVERAGES = ("ema_state_dict > backbone.", _SD + "momentum_backbone.", _SD + "backbone_momentum.", "backbone_momentum.")
 
 LAYOUTS = (  # the first that fits counts, so what has more marks stands first
-    _rgb("MoCo v1/v2", _SD + "encoder_q.", over=(_SD + "encoder_k.",)),
+    _rgb("MoCo v1/v2", *_places((*_ROOTS, "module > "), "encoder_q."),
+         over=_places((*_ROOTS, "module > "), "encoder_k.")),
     _rgb("MoCo v3", _SD + "base_encoder.", over=(_SD + "momentum_encoder.",)),
+    _rgb("solo-learn, older", _SD + "encoder.", over=(_SD + "momentum_encoder.",), has=("classifier.",),
+         top=("hyper_parameters",)),
     _rgb("SimSiam", _SD + "encoder.", has=("predictor.",)),
-    _rgb("PyContrast", "model > encoder.", over=("model_ema > encoder.",)),
-    _rgb("CMC (PyContrast)", "model > encoder1.", over=("model > encoder2.",) + tuple(
-        f"model_ema > encoder{i}." for i in (1, 2)), refused="its two trunks see the L and the ab channels of "
-        "Lab images, so neither fits a detector's RGB or BGR"),
-    _rgb("SwAV", "", "state_dict", has=("prototypes",), inside=("fc.", "projection_head.", "prototypes")),
+    _rgb("PixPro / SoCo", "model > encoder.", over=("model > encoder_k.",), has=("encoder_k.",)),
+    _rgb("PyContrast", "model > encoder.", over=("model_ema > encoder.",), top=(("contrast", "model_ema"),)),
+    Layout("CMC (PyContrast)", ("model > encoder1.",),
+           over=("model > encoder2.", "model_ema > encoder1.", "model_ema > encoder2."),
+           refused="its two trunks see the L and the ab channels of Lab images, so neither fits a detector's RGB or "
+           "BGR"),
+    _rgb("SwAV", "", "state_dict", has=("prototypes",)),
     _rgb("DINO", "teacher > backbone.", over=("student > backbone.",)),
     _rgb("Barlow Twins", "model > backbone.", has=("projector.", "bn.")),
     _rgb("VICReg", "model > backbone.", has=("projector.",)),
@@ -95,34 +106,41 @@ LAYOUTS = (  # the first that fits counts, so what has more marks stands first
          has=("online_net.0.",)),
     _rgb("OpenSelfSup / DenseCL", _SD + "backbone.", _SD + "encoder_q.0.", over=(_SD + "encoder_k.0.",),
          has=("encoder_q.0.",)),
-    _rgb("DenseCL, extracted", "state_dict", top=("author",)),
+    Layout("extracted, author named", ("state_dict",), top=("author",)),
+    Layout("OpenMMLab detector", (_SD + "backbone.",), over=("ema_state_dict > backbone.",), top=("meta",),
+           has=(("rpn_head.", "roi_head.", "bbox_head.", "mask_head.", "panoptic_head.", "decode_head."),)),
     _rgb("mmselfsup / mmpretrain", _SD + "backbone.", top=("meta",),
-         over=(_SD + "encoder_k.0.", _SD + "encoder_k.module.0.", _SD + "target_net.0.", _SD + "target_net.module.0.")),
-    _rgb("VISSL", *(f"{root}{prefix}_feature_blocks." for root in (_VISSL, "model_state_dict > ", "")
-                    for prefix in ("", "base_model."))),
-    _rgb("lightly benchmark", _SD + "backbone.", has=("online_classifier.",), over=tuple(
-        f"{_SD}{name}." for name in ("key_backbone", "backbone_momentum", "teacher_backbone", "momentum_backbone"))),
-    _rgb("lightly example", _SD + "backbone.", "backbone.", naming="sequential",
-         over=(_SD + "backbone_momentum.", "backbone_momentum.")),
-    _rgb("solo-learn", _SD + "backbone.", over=(_SD + "momentum_backbone.",), inside=_CLASSIFIERS,
-         top=("state_dict", "hyper_parameters")),
-    _rgb("solo-learn, older", _SD + "encoder.", over=(_SD + "momentum_encoder.",), top=("hyper_parameters",)),
-    _rgb("BYOL (bolts)", _SD + "online_network.encoder.", over=(_SD + "target_network.encoder.",)),
+         has=(("neck.", "head.", "encoder_k.", "target_net."),),
+         over=("ema_state_dict > backbone.", *_places((_SD,), "encoder_k.0.", "target_net.0.", "momentum_encoder.0."))),
+    _rgb("VISSL", *_places((_VISSL, "model_state_dict > ", ""), "_feature_blocks.", "base_model._feature_blocks."),
+         over=("classy_state_dict > ema_model > model > trunk > _feature_blocks.",
+               *_places(("loss > ", "classy_state_dict > loss > "), *(f"{name}.trunk._feature_blocks." for name in
+                        ("moco_encoder", "momentum_encoder", "momentum_teacher"))))),
+    _rgb("lightly benchmark", _SD + "backbone.", has=("online_classifier.",),  # its DINO calls the teacher `backbone`
+         over=_places((_SD,), "key_backbone.", "backbone_momentum.", "teacher_backbone.", "student_backbone.")),
+    _rgb("lightly example", *_places((_SD, ""), "backbone."), naming="sequential", has=("projection_head",),
+         over=_places((_SD, ""), "backbone_momentum.")),
+    _rgb("lightly example of DINO", *_places((_SD, ""), "teacher_backbone."), naming="sequential",
+         has=("student_backbone.",), over=_places((_SD, ""), "student_backbone.")),
+    Layout("a teacher and a student", _places((_SD, ""), "teacher_backbone."), has=("student_backbone.",),
+           over=_places((_SD, ""), "student_backbone.")),
+    _rgb("solo-learn", _SD + "backbone.", over=(_SD + "momentum_backbone.",), has=("classifier.",),
+         top=("hyper_parameters",)),
+    Layout("BYOL (bolts)", (_SD + "online_network.encoder.",), over=(_SD + "target_network.encoder.",)),
+    Layout("BYOL (lucidrains)", _places(("", _SD), "online_encoder.net.", "learner.online_encoder.net."),
+           over=_places(("", _SD), "target_encoder.net.", "learner.target_encoder.net.")),
     _rgb("MoCo linear probe", "state_dict", top=("best_acc1",)),
-    _rgb("timm", "state_dict", over=("state_dict_ema",), top=("arch", "state_dict_ema")),
-    _rgb("torchvision", "", "state_dict", "model", over=("model_ema",), inside=_CLASSIFIERS),
-    _rgb("a trunk named backbone", _SD + "backbone.", "backbone.", "model > backbone."),
-    Layout("Detectron2 trunk", ("model", ""), naming="detectron2", inside=("fc.", "stem.fc.", "linear.")),
-    Layout("Caffe2 (MSRA)", ("", "blobs"), naming="caffe2", facts=BGR_MSRA, batch_norm_folded=True,
-           inside=("fc1000_", "pred_", "lr", "weight_order")),
+    _rgb("timm", "state_dict", over=("state_dict_ema",), top=("arch",)),
+    _rgb("torchvision", ""),
+    _rgb("torchvision training", "model", over=("model_ema",), top=(("args", "lr_scheduler", "model_ema"),)),
+    Layout("a bare trunk", ("state_dict", "model"), over=("model_ema", "state_dict_ema")),
+    Layout("a trunk named backbone", _places(_ROOTS, "backbone."), over=_AVERAGES),
+    Layout("a Sequential named backbone", _places(_ROOTS, "backbone."), naming="sequential", over=_AVERAGES),
+    Layout("a trunk named encoder", ("model > encoder.", "encoder.")),
+    Layout("Detectron2 trunk", ("model", ""), naming="detectron2"),
+    Layout("Caffe2 (MSRA)", ("", "blobs"), naming="caffe2", facts=BGR_MSRA, batch_norm_folded=True),
 )  # fmt: skip
-DETECTORS = (
-    Layout("Detectron2 detector", ("model > backbone.", "model > backbone.bottom_up."), naming="detectron2",
-           inside=("reduce.", "fpn_", "top_block.")),
-)  # fmt: skip
-_UNLISTED_INSIDE = (*_CLASSIFIERS, "projector.", "projection_head.", "prototypes", "predictor.", "neck.", "queue",
-                    "online_classifier.", "reduce.", "fpn_", "top_block.", "stem.fc.")  # fmt: skip
-_RGB_AUTHORS = ("torchvision", "MOCO")
+DETECTORS = (Layout("Detectron2 detector", ("model > backbone.", "model > backbone.bottom_up."), naming="detectron2"),)
 
 
 @dataclass(frozen=True)
@@ -131,7 +149,7 @@ class Found:
 
     Attributes:
         renamed: name in the file's state dict -> Detectron2's name.
-        dropped: names of that state dict that are not the trunk's.
+        dropped: names of that state dict that are not the trunk's: heads, queues, other encoders.
         trunk: where it is in the file.
         others: where other trunks are, and why they were not taken.
     """
@@ -162,6 +180,8 @@ def recognise(content: Any, trunk: str | None = None, detectors: bool = False) -
             is no plain ResNet.
     """
     trunks = find_trunks(content)
+    if not trunks and variants.flattened(tensor_names(content)):
+        raise LayoutError(f"no known layout fits this checkpoint: {variants.FLATTENED}")
     table = (*LAYOUTS, *DETECTORS) if detectors else LAYOUTS
     if trunk is not None:
         taken = _named(trunks, trunk)
@@ -177,7 +197,7 @@ def recognise(content: Any, trunk: str | None = None, detectors: bool = False) -
             return _take(content, taken, layout, [(t, why[t.where in layout.over]) for t in trunks if t is not taken])
     raise LayoutError(
         f"this checkpoint holds {len(trunks)} trunks, and no rule says which: "
-        + "; ".join(f"--trunk '{t.raw or NAMINGS[t.naming].stem}' ({len(t.renamed)} tensors)" for t in trunks[:8])
+        + "; ".join(f"--trunk '{t.choice}' ({len(t.renamed)} tensors)" for t in trunks[:8])
         + ". Choose one with --trunk"
     )
 
@@ -190,24 +210,24 @@ def _layout_of(trunk: Trunk, content: Any, table: Sequence[Layout]) -> Layout:
     """The layout of a trunk that was asked for; one that is the lesser trunk of a layout shares its facts."""
     if (layout := _layout(trunk, content, table)) is not None:
         return layout
-    lesser = next((entry for entry in table if trunk.where in entry.over and entry.naming == trunk.naming), None)
+    lesser = next((entry for entry in table if entry.fits(trunk, content, lesser=True)), None)
     name = f"{lesser.name}, its other trunk" if lesser else "unlisted layout"
     facts = lesser.facts if lesser else None
-    return Layout(name, (trunk.where,), inside=_UNLISTED_INSIDE, naming=trunk.naming, facts=facts,
-                  batch_norm_folded=trunk.naming == "caffe2", refused=lesser.refused if lesser else None)  # fmt: skip
+    return Layout(name, (trunk.where,), naming=trunk.naming, facts=facts, batch_norm_folded=trunk.naming == "caffe2",
+                  refused=lesser.refused if lesser else None)  # fmt: skip
 
 
 def _named(trunks: Sequence[Trunk], wanted: str) -> Trunk:
     """The one trunk that the words of --trunk mean."""
     wanted = wanted.strip()
     for matches in (
-        [t for t in trunks if wanted in (t.raw, t.where, NAMINGS[t.naming].stem if not t.raw else t.raw)],
+        [t for t in trunks if wanted in (t.raw, t.where, t.choice)],
         [t for t in trunks if wanted.rstrip(".") in (t.raw.rstrip("."), t.where.rstrip("."))],
         [t for t in trunks if _ends(t.raw, wanted) or _ends(t.where, wanted)],
     ):
         if len(matches) == 1:
             return matches[0]
-    listed = "; ".join(f"'{t.raw or NAMINGS[t.naming].stem}'" for t in trunks[:8]) or "none"
+    listed = "; ".join(f"'{t.choice}'" for t in trunks[:8]) or "none"
     raise LayoutError(f"--trunk '{wanted}' names no single trunk of this checkpoint; it holds: {listed}")
 
 
@@ -218,45 +238,29 @@ def _ends(place: str, wanted: str) -> bool:
 def _take(content: Mapping[str, Any], trunk: Trunk, layout: Layout, others: list[tuple[Trunk, str]]) -> Found:
     if layout.refused:
         raise LayoutError(f"recognised as {layout.name}, which cannot be converted: {layout.refused}")
-    beside = tuple(t.prefix for t, _ in others if t.state is trunk.state and len(t.prefix) > len(trunk.prefix))
-    inside = [k for k in trunk.state if k.startswith(trunk.prefix) and is_tensor(trunk.state[k])]
-    strangers = [
-        k[len(trunk.prefix) :]
-        for k in inside
-        if k not in trunk.renamed and not k[len(trunk.prefix) :].startswith(layout.inside) and not k.startswith(beside)
-    ]
-    if reason := variants.by_stem(trunk.tensors) or variants.by_name(strangers):
+    within, beside = trunk.strangers
+    reason = variants.by_name(within, beside) or variants.by_stem(trunk.tensors)
+    reason = reason or (None if layout.batch_norm_folded else variants.by_norm(trunk.tensors))
+    if reason:
         raise LayoutError(f"recognised as {layout.name}, but {reason}: not convertible")
-    if strangers:
+    if within:
+        named = ", ".join(within[:4]) + (", ..." if len(within) > 4 else "")
         raise LayoutError(
-            f"recognised as {layout.name}, but {len(strangers)} tensors under '{trunk.prefix}' are no part of a "
-            f"standard ResNet ({', '.join(strangers[:4])}, ...): deep stems, SE blocks and other variants are not "
-            "convertible"
+            f"recognised as {layout.name}, but {len(within)} tensors within the modules of the trunk at "
+            f"'{trunk.choice}' are no part of a standard ResNet ({named}): not convertible"
         )
     names = list(trunk.renamed.values())
     if len(set(names)) != len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise LayoutError(f"recognised as {layout.name}, but two of its tensors would become {twice}")
-    facts = stated_facts(content) or layout.facts
-    if facts is None and content.get("__author__") in _RGB_AUTHORS:
-        facts = RGB_IMAGENET
+    facts = stated_facts(content)
+    if facts is None:
+        if not layout.batch_norm_folded and statistics_folded(trunk.tensors):
+            layout = replace(layout, name=f"{layout.name}, statistics folded", facts=None, batch_norm_folded=True)
+        facts = configured_facts(content) or layout.facts or (None if layout.batch_norm_folded else by_author(content))
     dropped = tuple(k for k in trunk.state if k not in trunk.renamed)
     return Found(layout, trunk.tensors, trunk.renamed, dropped, facts, trunk.raw,
                  tuple(f"{t.raw or 'the top'} ({why})" for t, why in others))  # fmt: skip
-
-
-def stated_facts(content: Any) -> Mapping[str, Any] | None:
-    """Facts that this converter wrote into a file, in any of its forms; None without, or if they are not facts."""
-    facts = content.get("metadata") if isinstance(content, Mapping) else None
-    if facts is None:
-        carried = getattr(content, "_metadata", None)
-        facts = carried.get("moco-transfer") if isinstance(carried, Mapping) else None
-    if isinstance(facts, str):
-        try:
-            facts = json.loads(facts)
-        except (ValueError, RecursionError):
-            return None
-    return facts if _are_facts(facts) else None
 
 
 def facts_of(found: Found, architecture: Architecture) -> Mapping[str, Any] | None:
@@ -267,26 +271,13 @@ def facts_of(found: Found, architecture: Architecture) -> Mapping[str, Any] | No
     return BGR_FAIR if found.layout.naming == "caffe2" and architecture.groups > 1 else found.facts
 
 
-def _are_facts(facts: Any) -> bool:
-    def three(values: Any) -> bool:
-        return values is None or (
-            isinstance(values, (list, tuple)) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
-        )
-
-    return (
-        isinstance(facts, Mapping)
-        and facts.get("channel_order") in ("RGB", "BGR", None)
-        and isinstance(facts.get("stride_in_1x1"), bool)
-        and three(facts.get("pixel_mean"))
-        and three(facts.get("pixel_std"))
-    )
-
-
 def _candidates(content: Any, trunks: Sequence[Trunk]) -> str:
     if trunks:
+        whole = [t for t in trunks if "stem.conv1.weight" in t.renamed.values()]
+        seen = "First convolutions" if whole else "Blocks of ResNets, but no first convolution,"
         return (
-            f"First convolutions were seen at: {', '.join(t.first for t in trunks[:6])}. "
-            f"If one is the trunk, name it: --trunk '{trunks[0].raw}'"
+            f"{seen} were seen at: {', '.join(t.first for t in (whole or trunks)[:6])}. "
+            f"If one is the trunk, name it: --trunk '{(whole or trunks)[0].choice}'"
         )
     top = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
     return f"No trunk was found; the file holds: {top[:300] or 'nothing'}"

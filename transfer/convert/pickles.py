@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickletools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from typing import IO
 
@@ -15,15 +14,6 @@ SPARSEST = 1000  # memo places left out; picklers count on, and a reader allocat
 
 class PickleError(ValueError):
     """A byte stream that is no pickle, or one whose structure only an attack has."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """Attributes:
-    names: every class and function that the pickle asks for, as "module.name", in order of first appearance.
-    """
-
-    names: tuple[str, ...]
 
 
 @cache
@@ -36,15 +26,17 @@ def _effect(name: str) -> tuple[bool, int, int, bool]:
     return marked, pops, len(opcode.stack_after), name.startswith(("TUPLE", "REDUCE", "FROZENSET", "NEWOBJ"))
 
 
-def scan(stream: bytes | IO[bytes]) -> Scan:
-    """Walks one pickle on a stack of (text, nesting) instead of objects.
+def scan(stream: bytes | IO[bytes]) -> tuple[str, ...]:
+    """Every class and function that one pickle asks for, as "module.name", in order of first appearance.
+
+    It is walked on a stack of (text, nesting) instead of objects.
 
     Raises:
         PickleError: it is damaged, or built to exhaust memory or stack.
     """
     try:
         names = (re.sub(r"^__builtin__\.", "builtins.", n) for n in _walk(pickletools.genops(stream)))
-        return Scan(tuple(dict.fromkeys(names)))
+        return tuple(dict.fromkeys(names))
     except PickleError:
         raise
     except Exception as error:  # pickletools raises whatever decoding raises

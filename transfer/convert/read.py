@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
 import re
@@ -12,34 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.collector import without_collection
-from transfer.convert import keymap
+from transfer.convert import keymap, safety
 from transfer.convert.archive import ArchiveError, check_intact, open_archive
 from transfer.convert.pickles import PickleError, scan
 
-# All that a file of numpy arrays in plain containers needs.
-_ARRAYS = {
-    "collections.OrderedDict",
-    "_codecs.encode",
-    "numpy.ndarray",
-    "numpy.dtype",
-    *(f"numpy.{core}.{name}" for core in ("core", "_core")
-      for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")),
-}  # fmt: skip
-# Configurations that projects save beside their weights. They are read as inert records, and nothing of theirs runs.
-_SETTINGS = re.compile(
-    r"^(argparse\.Namespace|pathlib\.|omegaconf\.|hydra\.|(pytorch_)?lightning(_fabric)?\.|mmcv\.|mmengine\.|addict\.|"
-    r"easydict\.|yacs\.|ml_collections\.|typing\.|enum\.|numpy\.dtypes\.|builtins\.(dict|list|set|tuple|int|float|"
-    r"str|bool|type)$|collections\.(defaultdict|Counter)$|torch\.(device|Size|dtype)$|torch\.torch_version\.)"
-)
-_TORCH = re.compile(r"^(torch\.\w+Storage|torch\._utils\._rebuild_\w+|torch\.storage\.\w+|torch\.(bfloat16|float\d+|"
-                    r"u?int\d+|bool)|torch\.nn\.parameter\.Parameter|torch\.Tensor)$")  # fmt: skip
-_SHARDED = ("torch.distributed.", "torch._utils._rebuild_wrapper_subclass")
 _LEGACY = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # first object of torch files from before 1.6
 _OTHER_FILES = (
     (b"version https://git-lfs", "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
@@ -51,20 +31,8 @@ _OTHER_FILES = (
 )
 
 
-class Settings(dict):
-    """What stands for a configuration object: takes any state, does nothing with it."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Settings:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return id(self)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_PROTOCOL = 3  # the highest that torch unpickles without running anything
 
 
 @dataclass(frozen=True)
@@ -116,6 +84,8 @@ def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
     if path.is_dir():
         raise _refusal(path, "it is a folder (of a sharded checkpoint?); write one file with "
                        "torch.distributed.checkpoint.format_utils.dcp_to_torch_save")  # fmt: skip
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' is no regular file; write it to one first")
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' does not exist; check the path")
     try:
@@ -127,20 +97,30 @@ def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
         raise _refusal(path, str(error)) from error
     except MemoryError as error:
         raise _refusal(path, "it asks for more memory than there is") from error
+    except (ImportError, AttributeError) as error:
+        if not trust:
+            raise _refusal(path, _damaged(error)) from error
+        raise _refusal(path, f"{error}; unpickle it where its project is installed, and export its tensors there with "
+                       "torch.save(state_dict)") from error  # fmt: skip
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise _refusal(path, f"{reason.rstrip('.')}; it is damaged, copy or export it again") from error
+        raise _refusal(path, _damaged(error)) from error
+
+
+def _damaged(error: Exception) -> str:
+    """The first sentence of what a reader says, without torch's advice to read it unsafely."""
+    text = _COLOURS.sub("", str(error)).partition("WeightsUnpickler error: ")
+    lines = (text[2] or text[0]).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0][:200].rstrip('.')}; it is damaged, copy or export it again"
 
 
 def runs(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Classes and functions, as "module.name", that only unpickling with `trust` would call; empty for safe files."""
+    """Classes and functions, as "module.name", that unpickling with `trust` imports and may call, beyond mere data."""
     path = Path(path)
     try:
         names = _names(path)
     except (ArchiveError, PickleError, OSError):
         return ()  # reading it says what is wrong
-    torch_file = _head(path)[:4] == b"PK\x03\x04" or _LEGACY in _head(path)
-    return tuple(_foreign(names, torch_file))
+    return safety.beyond_data(names)
 
 
 def _open(path: Path, trust: bool) -> File:
@@ -148,13 +128,19 @@ def _open(path: Path, trust: bool) -> File:
     for magic, reason in _OTHER_FILES:
         if head.startswith(magic):
             raise _refusal(path, reason)
+    if head[257:262] == b"ustar":
+        raise _refusal(path, "it is a tar archive; unpack it with `tar -xf` and give the file that is in it")
     if head[:4] == b"PK\x03\x04":
         archive = open_archive(path)
-        names = scan(archive.pickle).names
+        names = scan(archive.pickle)
+        if not trust and archive.pickle[:1] == b"\x80" and archive.pickle[1] > _PROTOCOL:
+            raise _refusal(path, f"it was written with pickle_protocol={archive.pickle[1]}, which torch does not read "
+                           "safely; write it again with torch.save's own protocol, or, if you know who wrote it, add "
+                           "--trust")  # fmt: skip
         return File(path, _load_torch(path, names, trust, mmap=True), "torch zip", names, archive.checksums)
     if head[8:9] == b"{":
         return _open_safetensors(path)
-    if _LEGACY in head:
+    if _LEGACY in head[:64]:
         names = _names(path)
         return File(path, _load_torch(path, names, trust, mmap=False), "torch before 1.6", names)
     if not head.startswith((b"\x80", b"(", b"}", b"c")):
@@ -162,63 +148,47 @@ def _open(path: Path, trust: bool) -> File:
     names = _names(path)
     with open(path, "rb") as f:
         if trust:
-            return File(path, pickle.load(f, encoding="latin1"), "pickle", names)  # the user has seen runs()
-        if foreign := _foreign(names, torch_file=False):
-            raise _refusal(path, _asks(foreign))
+            content = pickle.load(f, encoding="latin1")  # the user has seen runs()
+            return File(path, _without_modules(content), "pickle", names)
+        if foreign := safety.foreign(names, torch_file=False):
+            raise _refusal(path, safety.asks(foreign))
         return File(path, _ArrayUnpickler(f, encoding="latin1").load(), "pickle", names)
 
 
 def _head(path: Path) -> bytes:
     with open(path, "rb") as f:
-        return f.read(64)
+        return f.read(512)
 
 
 def _names(path: Path) -> tuple[str, ...]:
     """What every pickle of the file asks for; torch files from before 1.6 hold several in a row."""
     head = _head(path)
     if head[:4] == b"PK\x03\x04":
-        return scan(open_archive(path).pickle).names
+        return scan(open_archive(path).pickle)
     with open(path, "rb") as f:
-        return tuple(dict.fromkeys(n for _ in range(5 if _LEGACY in head else 1) for n in scan(f).names))
-
-
-def _foreign(names: Iterable[str], torch_file: bool) -> list[str]:
-    """The names that make a file unsafe to read."""
-    known = _ARRAYS | {"builtins.set", "builtins.bytearray"} if torch_file else _ARRAYS
-    return [n for n in names if n not in known and not _SETTINGS.match(n) and not (torch_file and _TORCH.match(n))]
+        return tuple(dict.fromkeys(n for _ in range(5 if _LEGACY in head[:64] else 1) for n in scan(f)))
 
 
 def _load_torch(path: Path, names: tuple[str, ...], trust: bool, mmap: bool) -> Any:
     if trust:
-        return torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
-    if sharded := [n for n in names if n.startswith(_SHARDED)]:
-        raise _refusal(path, f"it holds shards of a distributed model ({sharded[0]}); save the full state dict, "
+        return _without_modules(torch.load(path, map_location="cpu", weights_only=False, mmap=mmap))
+    if shard := safety.sharded(names):
+        raise _refusal(path, f"it holds shards of a distributed model ({shard}); save the full state dict, "
                        "gathered on one process")  # fmt: skip
-    if foreign := _foreign(names, torch_file=True):
-        raise _refusal(path, _asks(foreign))
-    inert = [(_inert(n), n) for n in names if _SETTINGS.match(n) and not n.startswith("torch.")]
-    with torch.serialization.safe_globals([*_numpy_names(), *inert]):
+    if foreign := safety.foreign(names, torch_file=True):
+        raise _refusal(path, safety.asks(foreign))
+    inert = [(safety.inert(n), n) for n in names if safety.SETTINGS.match(n) and not n.startswith("torch.")]
+    with torch.serialization.safe_globals([*safety.numpy_names(), *inert]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def _inert(name: str) -> Any:
-    """What stands for a class of a configuration; torch fills only exact dicts item by item."""
-    if name == "builtins.set":
-        return set
-    if name == "collections.defaultdict":
-        return _new_dict
-    return OrderedDict if re.search(r"(AttributeDict|ConfigDict|\bDict|EasyDict|CfgNode)$", name) else Settings
-
-
-def _new_dict(*_: Any) -> OrderedDict:
-    return OrderedDict()
-
-
-def _numpy_names() -> list[Any]:
-    multiarray = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
-    cores = ("numpy.core.multiarray", "numpy._core.multiarray")
-    functions = [(getattr(multiarray, f), f"{core}.{f}") for core in cores for f in ("_reconstruct", "scalar")]
-    return [*functions, np.ndarray, np.dtype, *(getattr(np.dtypes, n) for n in np.dtypes.__all__ if n != "ObjectDType")]
+def _without_modules(content: Any, depth: int = 3) -> Any:
+    """A module that was saved whole, at the top or in a dict, as its state dict."""
+    if isinstance(content, torch.nn.Module):
+        return content.state_dict()
+    if type(content) is dict and depth:
+        return {key: _without_modules(value, depth - 1) for key, value in content.items()}
+    return content
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -226,11 +196,11 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        if full in _ARRAYS:
+        if full in safety.ARRAYS:
             return super().find_class(module, name)
-        if _SETTINGS.match(full):
-            return _inert(full)
-        raise pickle.UnpicklingError(_asks([full]))
+        if safety.SETTINGS.match(full):
+            return safety.inert(full)
+        raise pickle.UnpicklingError(safety.asks([full]))
 
 
 def _open_safetensors(path: Path) -> File:
@@ -250,13 +220,6 @@ class TensorsAndFacts(OrderedDict):
         self._metadata = OrderedDict({"moco-transfer": facts} if facts else {})
 
 
-def _asks(names: list[str]) -> str:
-    return (
-        f"it asks for {', '.join(names[:4])}, which is not data; export its tensors with torch.save(state_dict), or, "
-        "if you know who wrote it, add --trust"
-    )
-
-
 def _refusal(path: Path, reason: str) -> CheckpointError:
     size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
     return CheckpointError(f"cannot read checkpoint '{path}'{size}: {reason}")
@@ -271,12 +234,20 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         CheckpointError: unreadable, or not a file for Detectron2.
     """
     content = read_file(path)
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+    check_written_for_detectron2(content, path)
+    if isinstance(content.get("model"), Mapping):
         return {k: torch.as_tensor(v) for k, v in content["model"].items() if hasattr(v, "shape")}
-    blobs = content.get("blobs", content) if isinstance(content, Mapping) else {}
-    if isinstance(blobs, Mapping) and "conv1_w" in blobs:
-        renamed = keymap.rename(list(blobs), keymap.caffe2_to_detectron2)
-        return with_identity_statistics({new: torch.as_tensor(blobs[old]) for old, new in renamed.items()})
+    blobs = content.get("blobs", content)
+    renamed = keymap.rename(list(blobs), keymap.caffe2_to_detectron2)
+    return with_identity_statistics({new: torch.as_tensor(blobs[old]) for old, new in renamed.items()})
+
+
+def check_written_for_detectron2(content: Any, path: str | os.PathLike[str]) -> None:
+    """Raises CheckpointError unless the engines load such a content: `{"model": ...}`, or Caffe2's."""
+    if isinstance(content, Mapping):
+        blobs = content.get("blobs", content)
+        if isinstance(content.get("model"), Mapping) or (isinstance(blobs, Mapping) and "conv1_w" in blobs):
+            return
     raise CheckpointError(
         f"'{path}' is not written for Detectron2 (no 'model' in it); convert it with "
         "tools/convert-pretrain-to-detectron2.py"

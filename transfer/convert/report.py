@@ -27,7 +27,7 @@ def table(done: Conversion) -> str:
 
 
 def as_json(done: Conversion) -> dict[str, Any]:
-    """The same for machines. `proven` is there for readers of logs: an unproven conversion has no report."""
+    """The same for machines. `proven` tells it from what the tool prints of a refusal: `{"proven": false, "error"}`."""
     return {
         "proven": True,
         "source": str(done.source),

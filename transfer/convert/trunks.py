@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ from torch import Tensor
 from transfer.convert import keymap
 
 DEEPEST = 8  # mappings within mappings; the deepest known layout has four
-_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)+")
-_PARTS = r"(?:conv[1-3]|bn[1-3]|downsample\.\d)\."
+# what parallel, compiled and checkpointed modules put into names, wherever they stand
+_WRAPPER = r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+_ANY = re.compile(rf"(?:^|(?<=\.)){_WRAPPER}")
+_INNER = re.compile(rf"(?<=\.){_WRAPPER}")
+_W = rf"\.(?:{_WRAPPER})*"  # a dot and the wrappers after it
+_PARTS = rf"(?:conv[1-3]|bn[1-3]|downsample{_W}\d)\."
 
 
 def _detectron2_name(key: str) -> str | None:
@@ -31,24 +36,40 @@ class Naming:
         block: finds the prefix (group 1) before a name of one of its blocks.
         rule: name after the prefix -> Detectron2's name; None for what is no part of a trunk.
         stem: name of the first convolution's weight.
+        own: finds, after the prefix, the names within the trunk's own modules; the rest are heads and the like.
     """
 
     block: re.Pattern[str]
     rule: Callable[[str], str | None]
     stem: str
+    own: re.Pattern[str]
 
 
 NAMINGS: Mapping[str, Naming] = {
     "torchvision": Naming(
-        re.compile(rf"^((?:.*?\.)?)layer[1-4]\.\d+\.{_PARTS}"), keymap.trunk_to_detectron2, "conv1.weight"
+        re.compile(rf"^((?:.*?\.)?)layer[1-4]{_W}\d+{_W}{_PARTS}"),
+        keymap.trunk_to_detectron2,
+        "conv1.weight",
+        re.compile(r"^(conv1|bn1|layer[1-4])\."),
     ),
     "sequential": Naming(  # nn.Sequential(*children): 0 conv1, 1 bn1, 2 relu, 3 maxpool, 4 to 7 the layers
-        re.compile(rf"^((?:.*?\.)?)[4-7]\.\d+\.{_PARTS}"), keymap.sequential_to_detectron2, "0.weight"
+        re.compile(rf"^((?:.*?\.)?)[4-7]{_W}\d+{_W}{_PARTS}"),
+        keymap.sequential_to_detectron2,
+        "0.weight",
+        re.compile(r"^[0-7]\."),
     ),
     "detectron2": Naming(
-        re.compile(r"^((?:.*?\.)?)res[2-5]\.\d+\.(?:conv[1-3]|shortcut)\."), _detectron2_name, "stem.conv1.weight"
+        re.compile(rf"^((?:.*?\.)?)res[2-5]{_W}\d+{_W}(?:conv[1-3]|shortcut)\."),
+        _detectron2_name,
+        "stem.conv1.weight",
+        re.compile(r"^(stem\.(?!fc\.)|res[2-5]\.)"),  # stem.fc: the projection head, as MoCo's own converter leaves it
     ),
-    "caffe2": Naming(re.compile(r"^()res[2-5]_\d+_branch(?:1|2a|2b|2c)_"), keymap.caffe2_to_detectron2, "conv1_w"),
+    "caffe2": Naming(
+        re.compile(r"^()res[2-5]_\d+_branch(?:1|2a|2b|2c)_"),
+        keymap.caffe2_to_detectron2,
+        "conv1_w",
+        re.compile(r"^(conv1_|res)(?!.*_momentum$)"),
+    ),
 }
 
 
@@ -77,19 +98,33 @@ class Trunk:
 
     @property
     def where(self) -> str:
-        """`raw` without what parallel and compiled modules add in front: `state_dict > encoder_q.`."""
-        prefix = _WRAPPERS.sub("", self.prefix)
+        """`raw` without what parallel and compiled modules add to names: `state_dict > encoder_q.`."""
+        prefix = without_wrappers(self.prefix)
         return " > ".join([*self.path, *([prefix] if prefix else [])])
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the state dict, without wrappers."""
+        return tuple(map(without_wrappers, self.state))
+
     @property
-    def wrapper(self) -> str:
-        match = _WRAPPERS.match(self.prefix)
-        return match.group() if match else ""
+    def strangers(self) -> tuple[list[str], list[str]]:
+        """Names after the prefix that a plain ResNet has not: (within the trunk's own modules, beside them)."""
+        under = (k for k, v in self.state.items() if k.startswith(self.prefix) and is_tensor(v))
+        bare = [_INNER.sub("", k[len(self.prefix) :]) for k in under if k not in self.renamed]
+        own = NAMINGS[self.naming].own
+        return [n for n in bare if own.match(n)], [n for n in bare if not own.match(n)]
 
     @property
     def first(self) -> str:
-        """Where its first convolution is, or would be."""
-        return " > ".join([*self.path, self.prefix + NAMINGS[self.naming].stem])
+        """Where its first convolution is; without one, the first tensor that it has."""
+        stems = (k for k, new in self.renamed.items() if new == "stem.conv1.weight")
+        return " > ".join([*self.path, next(stems, next(iter(self.renamed), self.prefix))])
+
+    @property
+    def choice(self) -> str:
+        """What `--trunk` takes it by."""
+        return self.raw or NAMINGS[self.naming].stem
 
     @property
     def tensors(self) -> dict[str, Any]:
@@ -102,6 +137,11 @@ class Trunk:
         return ours.keys() == theirs.keys() and all(_same(ours[k], theirs[k]) for k in ours)
 
 
+def without_wrappers(name: str) -> str:
+    """`module.encoder_q._orig_mod.conv1.weight` -> `encoder_q.conv1.weight`."""
+    return _ANY.sub("", name)
+
+
 def is_tensor(value: Any) -> bool:
     return isinstance(value, (Tensor, np.ndarray))
 
@@ -109,6 +149,11 @@ def is_tensor(value: Any) -> bool:
 def find_trunks(content: Any) -> list[Trunk]:
     """Every trunk in nested mappings, in the order of the file; of any completeness."""
     return [trunk for path, state in _state_dicts(content) for trunk in _trunks_of(path, state)]
+
+
+def tensor_names(content: Any) -> Iterator[str]:
+    """Names of all tensors in nested mappings, without the keys of the mappings."""
+    return (k for _, state in _state_dicts(content) for k, v in state.items() if is_tensor(v))
 
 
 def _state_dicts(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
@@ -135,7 +180,7 @@ def _trunks_of(path: tuple[str, ...], state: Mapping[str, Any]) -> Iterator[Trun
         for prefix in prefixes:
             if name == "detectron2" and prefix == "roi_heads.":
                 continue  # res5 of a C4 detector; it belongs to the backbone
-            renamed = {k: naming.rule(k[len(prefix) :]) for k in tensors if k.startswith(prefix)}
+            renamed = {k: naming.rule(_INNER.sub("", k[len(prefix) :])) for k in tensors if k.startswith(prefix)}
             if name == "detectron2" and prefix == "backbone.":
                 renamed |= {k: naming.rule(k) for k in tensors if k.startswith("roi_heads.res5.")}
             yield Trunk(path, prefix, name, {k: new for k, new in renamed.items() if new is not None}, state)

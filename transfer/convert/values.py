@@ -36,7 +36,7 @@ def as_float32(tensors: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]
             found.add(str(tensor.dtype).removeprefix("torch."))
             out[name] = tensor.to(torch.float32)
         else:
-            raise AuditError(f"{name} is of {tensor.dtype}, not of floating point; export it as float32")
+            raise AuditError(f"{name} is of {tensor.dtype}, not a float of 16 bits or more; export it as float32")
     return out, [f"weights of {', '.join(sorted(found))} were converted to float32"] if found else []
 
 

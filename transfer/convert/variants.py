@@ -6,27 +6,61 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# a tensor's name after the trunk's prefix (in any naming) -> why
-_BY_NAME = (
-    (r"^conv1\.\d+\.|^stem\.\d+\.|^stem\.conv[23]\.|^0\.\d+\.|^conv[23]\.weight$",
-     "it has a deep stem (several small convolutions instead of one 7x7), and a detector's stem is the 7x7"),
+_DEEP = "it has a deep stem (several small convolutions instead of one 7x7), and a detector's stem is the 7x7"
+_ATTENTION = "it has squeeze-and-excitation or attention blocks, which a detector's ResNet has not"
+_NORM = "it has another norm than batch norm"
+FLATTENED = (
+    "it holds FSDP's flattened parameters; save the full state dict instead: StateDictType.FULL_STATE_DICT, or "
+    "get_model_state_dict with full_state_dict=True"
+)
+# a tensor's name within the trunk's own modules, in any naming -> why
+_WITHIN = (
+    (r"^conv1\.\d+\.|^stem\.\d+\.|^stem\.conv[23]\.|^0\.\d+\.", _DEEP),
     (r"\.downsample\.2\.|\.shortcut\.[12]\.",
      "it is a ResNet-D (average pooling in its shortcuts), and a detector's shortcuts are strided convolutions"),
-    (r"\.(se|se_module|se_layer|eca|cbam|attn|attn_last)\.",
-     "it has squeeze-and-excitation or attention blocks, which a detector's ResNet has not"),
+    (r"\.(se|se_module|se_layer|eca|cbam|attn|attn_last)\.", _ATTENTION),
     (r"\.(conv2_offset|conv2\.conv_offset|conv2\.conv)\b", "it has deformable or split convolutions"),
     (r"\.(aa|anti_alias|blur)\.|\.conv2\.1\.", "it blurs before its strides (anti-aliased ResNet)"),
-    (r"\.(gn|ln|in)[1-3]\.", "it has another norm than batch norm"),
-    (r"\bflat_param\b|_flat_param", "it is an FSDP shard; save the full state dict, gathered on one process"),
+    (r"\.(avd|avd_first|avd_last)\.", "it pools in its blocks (ResNeSt)"),
+    (r"\.(gn|ln|in)[1-3]\.", _NORM),
+    (r"(^|\.)_?flat_param(_\d+)?$", FLATTENED),
     (r"\.(lora_[AB]|parametrizations|weight_orig|weight_mask|weight_[gv])\b",
      "its weights are reparametrised; merge them into plain weights first"),
 )  # fmt: skip
+# a tensor's name beside those modules that is no head either, since features pass through it -> why
+_BESIDE = (
+    (r"^(stem(?!\.fc\.)|conv\d*|bn[02-9]|norm\d)\.", _DEEP),
+    (r"^attnpool\.", "it ends in attention pooling (CLIP), and its stem and strides are other ones than a detector's"),
+    (r"^(ca|sa|se|eca|cbam|attn|attention|nl|non_?local|gc|stn)\d*\.", _ATTENTION),
+    (r"^(gn|ln|in)\d\.", _NORM),
+    (r"^(layer|stage)s?_?\d*\.", "it has other stages than layer1 to layer4"),
+    (r"(^|\.)_?flat_param(_\d+)?$", FLATTENED),
+)  # fmt: skip
 
 
-def by_name(names: Iterable[str]) -> str | None:
-    """Why these tensors, which a plain ResNet has not, make the trunk unfit; None if no variant is known by them."""
-    names = list(names)
-    return next((reason for pattern, reason in _BY_NAME if any(re.search(pattern, n) for n in names)), None)
+def by_name(within: Iterable[str], beside: Iterable[str] = ()) -> str | None:
+    """Why tensors that a plain ResNet has not make the trunk unfit; None if no variant is known by them.
+
+    Args:
+        within: names within the trunk's own modules.
+        beside: other names under the trunk's prefix; most are heads, which do no harm.
+    """
+    for names, table in ((list(within), _WITHIN), (list(beside), _BESIDE)):
+        for pattern, reason in table:
+            if any(re.search(pattern, n) for n in names):
+                return reason
+    return None
+
+
+def by_norm(tensors: Mapping[str, Any]) -> str | None:
+    """Why norms without running statistics make a trunk unfit; None if there are any, or no norms at all.
+
+    Args:
+        tensors: Detectron2-named.
+    """
+    if not any(k.endswith("norm.weight") for k in tensors) or any(".running_" in k for k in tensors):
+        return None
+    return "its norms have no running statistics (group norm?), and the trunk of the papers' detectors has batch norm"
 
 
 def by_stem(tensors: Mapping[str, Any]) -> str | None:
@@ -45,3 +79,8 @@ def by_stem(tensors: Mapping[str, Any]) -> str | None:
     if shape[2:] == (3, 3):
         return "it has a stem for small images (3x3 convolution, no max-pooling, as for CIFAR); a detector's is 7x7"
     return f"its first convolution is {shape[2]}x{shape[3]}, and a detector's is 7x7"
+
+
+def flattened(names: Iterable[str]) -> bool:
+    """Whether any name is that of parameters that FSDP has flattened into one vector."""
+    return any(re.search(r"(^|\.)_?flat_param(_\d+)?$", n) for n in names)

@@ -8,7 +8,7 @@ import pickle
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,28 +46,60 @@ def check_output(path: Path, names: str | None = None) -> str:
     return names
 
 
-@contextmanager
-def staged(output: Path) -> Iterator[Path]:
-    """A path of the same name in a fresh folder beside `output`; moved to `output` if the block ends well.
+def check_places(source: Path, outputs: Sequence[Path]) -> None:
+    """Raises OutputError if one of the outputs would be written over the source or over another one."""
+    places = [source, *outputs]
+    for i, path in enumerate(places):
+        for earlier in places[:i]:
+            linked = os.path.exists(path) and os.path.exists(earlier) and os.path.samefile(path, earlier)
+            if linked or os.path.realpath(path) == os.path.realpath(earlier):
+                what = "the checkpoint that is read" if earlier is source else "another output"
+                raise OutputError(f"'{path}' is {what} as well; choose another name")
 
-    The file is on disk before it gets its name. If the block raises, nothing is left and an earlier `output` stays.
+
+@contextmanager
+def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
+    """Paths of the same names in fresh folders beside `outputs`; all moved there if the block ends well.
+
+    The files are on disk before they get their names, the first of them last. If the block raises, nothing is left and
+    earlier files stay.
 
     Raises:
-        OutputError: there is no such folder, and none can be made.
+        OutputError: there is no such folder, and none can be made, or a folder has an output's name.
+    """
+    folders: list[Path] = []
+    try:
+        for output in outputs:
+            if os.path.isdir(output):
+                raise OutputError(f"cannot write '{output}' (it is a folder); choose another name")
+            try:
+                output.parent.mkdir(parents=True, exist_ok=True)
+                folders.append(Path(tempfile.mkdtemp(dir=output.parent, prefix=".staged.")))
+            except OSError as error:
+                raise OutputError(f"cannot write '{output}' ({error.strerror}); choose another folder") from error
+        paths = tuple(folder / output.name for folder, output in zip(folders, outputs, strict=True))
+        yield paths
+        for path in paths:
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())
+            os.chmod(path, 0o644)
+        for path, output in reversed(list(zip(paths, outputs, strict=True))):
+            os.replace(path, output)
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(text: str, path: Path) -> None:
+    """What goes beside the weights.
+
+    Raises:
+        OutputError: the disk is full or not writable.
     """
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write '{output}' ({error.strerror}); choose another folder") from error
-    try:
-        yield folder / output.name
-        with open(folder / output.name, "rb") as f:
-            os.fsync(f.fileno())
-        os.chmod(folder / output.name, 0o644)
-        os.replace(folder / output.name, output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        raise _not_written(path, error) from error
 
 
 def write_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: Path, names: str) -> None:
@@ -99,9 +131,14 @@ def write_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], pa
                 else:
                     torch.save(content | {"model": _separate(named)}, f)
     except (OSError, RuntimeError) as error:
-        reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
-        reason = (reasons or str(error).splitlines() or [type(error).__name__])[0]
-        raise OutputError(f"cannot write '{path.name}' ({reason}); free space or choose another folder") from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: Exception) -> OutputError:
+    """torch's writer hides an OSError behind a RuntimeError about positions."""
+    reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
+    reason = (reasons or str(error).splitlines() or [type(error).__name__])[0]
+    return OutputError(f"cannot write '{path.name}' ({reason}); free space or choose another folder or name")
 
 
 class _ArrayPickler(pickle.Pickler):

@@ -156,12 +156,13 @@ def _facts(facts: Mapping[str, Any], found: Proof | None) -> dict[str, object]:
     output: list[object] = [TRUNK]
     if found is not None:
         output.append(tag("small", "sha256 ", tag("code", found.output_sha256[:DIGITS])))
-    stride = "1x1" if facts.get("stride_in_1x1") else "3x3"
+    rule = facts.get("stride_in_1x1")
+    stride = "stride rule not stated" if rule is None else f"stride in the {'1x1' if rule else '3x3'} convolutions"
     images = (
         f"{fact(facts.get('channel_order'))}; mean {fact(facts.get('pixel_mean'))}; std {fact(facts.get('pixel_std'))}"
     )
     out: dict[str, object] = {
-        "architecture": f"{fact(facts.get('arch'))}, stride in the {stride} convolutions",
+        "architecture": f"{fact(facts.get('arch'))}, {stride}",
         "source": source,
         "output": output,
         "images": images,

@@ -23,8 +23,8 @@ from torch import nn
 from pretrain.runtime import checkpoint
 from pretrain.runtime.log import progress
 from transfer.convert.architecture import Architecture
-from transfer.convert.audit import torchvision_trunk
 from transfer.convert.convert import take
+from transfer.convert.forward import torchvision_trunk
 from transfer.data import catalog
 from transfer.trials.inputs import expanded, pretraining_data
 from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan

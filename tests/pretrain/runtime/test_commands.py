@@ -1,12 +1,15 @@
-"""What the commands share: `--resume` wherever it stands, and one line after Ctrl-C."""
+"""What the commands share: `--resume` wherever it stands, one line after Ctrl-C, none after a closed pipe."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 
 import pytest
 
-from pretrain.runtime.commands import INTERRUPTED, leave, parse_with_resume
+from pretrain.runtime.commands import INTERRUPTED, UNREAD, leave, parse_with_resume
 from tests.conftest import ROOT
 
 
@@ -49,7 +52,47 @@ def test_status_and_one_line_after_ctrl_c(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == "interrupted; run it again to go on (a training with --resume auto)\n"
 
 
+def run(body: str, *flags: str, closed: bool = True) -> tuple[int, str]:
+    """(exit code, stderr) of a command whose output nobody reads, if `closed`; `body` is what its `main` does."""
+    lines = (
+        "import os, sys",
+        "from pretrain.runtime.commands import leave",
+        "def main():",
+        f"    {body}",
+        "    return 7",
+    )
+    command = [sys.executable, *flags, "-c", "\n".join((*lines, "leave(main)"))]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, env=env, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        if closed:
+            process.stdout.close()
+        else:
+            process.stdout.read()
+        return process.wait(), process.stderr.read()
+
+
+@pytest.mark.parametrize("flags", [(), ("-u",)], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("body", ["print('x')", "print('x' * 10**6)", "print('x'); sys.exit(3)"])
+def test_a_reader_that_goes_leaves_no_word(body: str, flags: tuple[str, ...]) -> None:
+    """`-u` fails in `print`, long output in the middle of it, the rest only when it is flushed."""
+    assert run(body, *flags) == (UNREAD, "") and UNREAD == 141
+
+
+def test_ctrl_c_counts_more_than_a_reader_that_has_gone() -> None:
+    code, words = run("print('x'); raise KeyboardInterrupt")
+    assert code == INTERRUPTED and words.startswith("interrupted; ") and words.count("\n") == 1
+
+
+def test_other_ends_are_as_they_were() -> None:
+    assert run("print('x')", closed=False) == (7, "")
+    assert run("print('x'); sys.exit('no such thing')", closed=False) == (1, "no such thing\n")
+    broken = "r, w = os.pipe(); os.close(r); os.write(w, b'x')"  # such as a loader's process that has died
+    code, words = run(broken, closed=False)
+    assert code == 1 and words.startswith("Traceback") and "BrokenPipeError" in words
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
 def test_every_tool_ends_so(path) -> None:
-    if path.stem != "status":  # status ends by itself, without a word
-        assert path.read_text().rstrip().splitlines()[-1].strip() in ("leave(main)", "leave(run)")
+    assert path.read_text().rstrip().splitlines()[-1].strip() in ("leave(main)", "leave(run)")

@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 
+from pretrain.runtime.checkpoint import CheckpointError
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.config.facts import inspect, weights_facts
@@ -151,6 +152,18 @@ def test_facts_of_other_files(tmp_path):
     detector = {f"backbone.{k}": v for k, v in content["model"].items()}
     (tmp_path / "detector.pkl").write_bytes(pickle.dumps({"model": detector}))
     assert weights_facts(str(tmp_path / "detector.pkl")) == {}
+
+
+def test_a_file_that_no_engine_loads_is_refused(tmp_path):
+    """The linter says it before a training does: a checkpoint that was not converted, and torchvision's forms."""
+    source = tmp_path / "moco.pth.tar"
+    torch.save(moco(trunk(18)), source)
+    files = [source, tmp_path / "r18.pth", tmp_path / "r18.safetensors"]
+    for file in files[1:]:
+        convert(source, file, names="torchvision")
+    for file in files:
+        with pytest.raises(CheckpointError, match="is not written for Detectron2 .*; convert it with"):
+            weights_facts(str(file))
 
 
 @pytest.mark.d2

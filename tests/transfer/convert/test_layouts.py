@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.transfer.convert.checkpoints import layouts, mlp, moco, put, sequential, trunk
+from tests.transfer.convert.checkpoints import fully_sharded, layouts, mlp, moco, put, sequential, trunk
+from tests.transfer.convert.test_convert import caffe2
 from transfer.convert import keymap
 from transfer.convert.architecture import AuditError, infer_architecture
 from transfer.convert.layouts import DETECTORS, LAYOUTS, LayoutError, recognise
@@ -29,7 +30,10 @@ def test_every_layout_gives_the_same_trunk(case, tmp_path):
     found = recognise(torch.load(tmp_path / "x.pth", weights_only=True))
     assert found.layout.name == name
     check(found)
-    assert set(found.renamed) | set(found.dropped) and not set(found.renamed) & set(found.dropped)
+    state = content
+    for key in found.trunk.split(" > "):
+        state = state.get(key, state)
+    assert set(found.renamed).isdisjoint(found.dropped) and {*found.renamed, *found.dropped} == set(state)
 
 
 def test_every_entry_of_the_table_has_a_case():
@@ -71,11 +75,13 @@ def test_the_other_trunk_can_be_chosen():
     content = moco(STATE)
     for wanted in ("state_dict > module.encoder_k.", "state_dict > encoder_k.", "encoder_k", "encoder_k."):
         found = recognise(content, trunk=wanted)
-        check(found, {k: v + 1 for k, v in STATE.items()})
+        check(found, {k.split("encoder_k.")[1]: v for k, v in content["state_dict"].items() if "encoder_k." in k})
         assert found.facts["channel_order"] == "RGB" and found.trunk == "state_dict > module.encoder_k."
     assert recognise(content).others == ("state_dict > module.encoder_k. (left, as the rule says)",)
     student = recognise(CASES["dino"][1], trunk="student > backbone.")
     check(student, OTHER)
+    unmarked = recognise({"state_dict": put("backbone.", T) | put("momentum_backbone.", OTHER)}, "momentum_backbone")
+    assert unmarked.layout.name == "a trunk named backbone, its other trunk" and unmarked.facts is None
     with pytest.raises(LayoutError, match=r"no single trunk .* 'state_dict > module.encoder_q.'; 'state_dict > mod"):
         recognise(content, trunk="encoder")
 
@@ -127,13 +133,130 @@ def changed(**tensors):
         (changed(layer2__0__downsample__2__weight=(128,)), "ResNet-D"),
         (changed(layer2__0__se__fc1__weight=(8, 128, 1, 1)), "squeeze-and-excitation"),
         (changed(layer2__0__conv2_offset__weight=(18, 128, 3, 3)), "deformable"),
-        (changed(layer2__0__something__weight=(3,)), "no part of a standard ResNet"),
+        (changed(layer1__0__avd_layer__weight=(3,)), r"no part of a standard ResNet \(layer1.0.avd_layer.weight\)"),
+        (changed(layer1__0__avd__weight=(3,)), "pools in its blocks"),
+        (changed(layer1__0__conv4__weight=(3,)), r"1 tensors within .* ResNet \(layer1.0.conv4.weight\)"),
+        (changed(conv1__3__weight=(32, 32, 3, 3)), "deep stem"),
+        (changed(stem__0__weight=(32, 3, 3, 3)), "deep stem"),
+        (changed(conv2__weight=(32, 32, 3, 3), bn2__weight=(32,)), "deep stem"),
+        (changed(attnpool__q_proj__weight=(4, 4)), "attention pooling"),
+        (changed(ca1__fc__weight=(4, 4)), "squeeze-and-excitation or attention"),
+        (changed(gn1__weight=(64,)), "another norm"),
+        (changed(layer5__0__conv1__weight=(4, 4)), "other stages"),
+        (changed(layer1__0__conv1__lora_A=(4, 4)), "reparametrised"),
+        (changed(layer1___flat_param=(400,)), "FSDP's flattened parameters"),
+        ({k: v for k, v in T.items() if "running" not in k and "num_batches" not in k}, "group norm"),
     ],
 )
 @pytest.mark.parametrize("prefix", ["module.encoder_q.", ""])
 def test_other_resnets_are_refused_with_the_reason(state, reason, prefix):
-    with pytest.raises(LayoutError, match=reason):
-        recognise({"state_dict": put(prefix, state)} if prefix else state)
+    heads = mlp(prefix + "projector.", 0)  # heads hide nothing
+    for content in (put(prefix, state), put(prefix, state) | heads):
+        with pytest.raises(LayoutError, match=reason):
+            recognise({"state_dict": content} if prefix else content)
+
+
+@pytest.mark.parametrize("trunk", [None, "state_dict > module."])
+@pytest.mark.parametrize(
+    "head",
+    [
+        mlp("projection_head.", 0, 2),
+        mlp("fc_proj.layers.", 0),
+        mlp("neck.conv2.1.", 0) | mlp("decoder.attn.", 0),  # words of variants, but in a head
+        {"n_averaged": torch.tensor(3), "queue": torch.zeros(4, 4), "center": torch.zeros(4)},
+    ],
+)
+def test_heads_beside_a_whole_trunk_are_dropped_and_reported(head, trunk):
+    found = recognise({"state_dict": put("module.", T | head)}, trunk)
+    check(found)
+    assert set(found.dropped) == set(put("module.", head))
+
+
+def test_a_head_does_not_make_up_for_a_missing_tensor():
+    """What is dropped is never what is missing: the coverage of the conversion refuses the rest."""
+    found = recognise({"state_dict": changed(layer3__1__conv2__weight=None) | mlp("projector.", 0)})
+    assert len(found.tensors) == 119 and set(found.dropped) == set(mlp("projector.", 0))
+
+
+def test_detectron2_names_with_the_head_that_mocos_converter_keeps():
+    found = recognise({"model": D2 | mlp("stem.fc.", 0, 2), "__author__": "MOCO"})
+    check(found)
+    assert set(found.dropped) == set(mlp("stem.fc.", 0, 2))
+    with pytest.raises(LayoutError, match="deep stem"):
+        recognise({"model": D2 | {"stem.conv2.weight": torch.zeros(32, 32, 3, 3)}})
+
+
+def test_caffe2_names_with_the_heads_and_momentum_of_a_detector():
+    blobs = caffe2(STATE)
+    more = {"conv_rpn_w": torch.zeros(4), "res2_0_branch2a_w_momentum": torch.zeros(4), "lr": torch.zeros(1)}
+    found = recognise({"blobs": blobs | more, "cfg": ""})
+    assert set(found.dropped) == {*more, "fc1000_w"} and found.layout.batch_norm_folded and len(found.tensors) == 60
+    with pytest.raises(LayoutError, match=r"no part of a standard ResNet \(res2_0_branch2d_w\)"):
+        recognise(blobs | {"res2_0_branch2d_w": torch.zeros(4)})
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        put("backbone._orig_mod.", T),
+        put("backbone.module.", T),
+        put("module.backbone._orig_mod.", T),
+        put("_orig_mod.module.backbone.", T),
+        put("_fsdp_wrapped_module.backbone._fsdp_wrapped_module.", T),
+        fully_sharded("backbone.", T),
+        put("backbone._orig_mod.", sequential(T)),
+        {k.replace("layer1.", "layer1._orig_mod.").replace("downsample.", "downsample.module."): v
+         for k, v in put("backbone.", T).items()},
+    ],
+)  # fmt: skip
+def test_wrappers_do_not_count_wherever_they_stand(wrapped):
+    found = recognise({"state_dict": wrapped})
+    check(found)
+    assert found.layout.at[0] == "state_dict > backbone." and set(found.renamed) == set(wrapped)
+    check(recognise({"state_dict": wrapped}, trunk="backbone"))
+
+
+def test_a_wrapped_and_an_unwrapped_trunk_stay_two():
+    """A wrapper at the front is part of where a trunk is, not of the names within it."""
+    with pytest.raises(LayoutError, match="--trunk 'conv1.weight'.* --trunk 'module.'"):
+        recognise(T | put("module.", OTHER))
+    check(recognise(T | put("module.", OTHER), trunk="conv1.weight"))
+    check(recognise(T | put("module.", OTHER), trunk="module."), OTHER)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"_fsdp_wrapped_module.flat_param": torch.zeros(100)},
+        {"state_dict": {"encoder_q._flat_param": torch.zeros(100), "queue": torch.zeros(4)}},
+        {"model": {f"module._fsdp_wrapped_module.layer{i}._flat_param": torch.zeros(9) for i in (1, 2)}},
+        {"state_dict": {"_fpw_module.flat_param_0": torch.zeros(9)}},
+    ],
+)
+@pytest.mark.parametrize("trunk", [None, "encoder_q."])
+def test_flattened_parameters_are_named(content, trunk):
+    with pytest.raises(LayoutError, match="FSDP's flattened parameters.*FULL_STATE_DICT.*full_state_dict=True$"):
+        recognise(content, trunk)
+
+
+def test_wide_basic_blocks_are_named():
+    def wide(value):
+        shape = [n if n == 3 or i > 1 else 2 * n for i, n in enumerate(value.shape)]
+        return torch.zeros(shape)
+
+    with pytest.raises(AuditError, match="res2 is 128 channels wide, not 64: a wide ResNet-18"):
+        infer_architecture(recognise({k: wide(v) if v.ndim else v for k, v in T.items()}).tensors)
+
+
+def test_what_was_seen_is_there_and_the_advice_works():
+    partial = {k: v for k, v in put("a0.", T).items() if ".conv1.weight" not in k or "layer" in k}
+    with pytest.raises(LayoutError, match="no first convolution, were seen at: a0.bn1.weight.* --trunk 'a0.'"):
+        recognise(partial)
+    with pytest.raises(LayoutError, match="First convolutions were seen at: b0.conv1.weight. .* --trunk 'b0.'"):
+        recognise(partial | put("b0.", OTHER))
+    with pytest.raises(LayoutError, match="First convolutions were seen at: 0.weight. .* --trunk '0.weight'"):
+        recognise(sequential(T))
+    check(recognise(sequential(T), trunk="0.weight"))
 
 
 def test_cmc_is_refused_with_the_reason():
@@ -148,6 +271,7 @@ def test_cmc_is_refused_with_the_reason():
 def test_names_that_start_alike_are_kept_apart():
     """`backbone.` and `backbone_momentum.`; the `bn.` of Barlow Twins is not the stem's."""
     found = recognise({"state_dict": put("backbone.", sequential(T)) | put("backbone_momentum.", sequential(OTHER))})
+    assert found.layout.name == "a Sequential named backbone"
     assert not any("momentum" in name for name in found.renamed)
     assert not any(name.startswith("module.bn.") for name in recognise(CASES["barlow twins"][1]).renamed)
 

@@ -13,6 +13,7 @@ from torchvision.models import resnet
 
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
+from tests.transfer.convert.test_convert import caffe2
 from transfer.config.facts import weights_facts
 from transfer.config.lint import lint
 from transfer.config.load import load_config
@@ -118,7 +119,7 @@ def test_an_untrained_trunk_is_warned_about(tmp_path, r18):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("conv1.bias", torch.zeros(64), "1 more than the 120 .*stem.conv1.bias is more than it has"),
+        ("conv1.bias", torch.ones(64), "1 more than the 120 .*stem.conv1.bias is more than it has"),
         ("layer3.0.bn1.running_var", torch.zeros(256), "zero everywhere"),
         ("layer3.0.bn1.running_mean", torch.full((256,), torch.inf), "NaN or infinity"),
         ("layer3.0.conv1.weight", torch.zeros(256, 128, 3, 3, dtype=torch.int32), "int32"),
@@ -177,9 +178,76 @@ def test_a_check_that_fails_leaves_nothing(tmp_path, r18):
     with pytest.raises(AuditError):
         convert(r18, tmp_path / "a.pkl", verify=verify)
     assert seen == [("a.pkl", "resnet18", True)] and not list(tmp_path.iterdir())
-    with staged(tmp_path / "b") as path:
-        path.write_text("x")
-    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+    with staged(tmp_path / "b", tmp_path / "c") as paths:
+        for path in paths:
+            path.write_text("x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "c"]
+
+
+def names_in(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("output", "config", "message"),
+    [
+        ("in.pth", None, "'.*in.pth' is the checkpoint that is read as well"),
+        ("link.pth", None, "the checkpoint that is read as well"),
+        ("w.pkl", "in.pth", "the checkpoint that is read as well"),
+        ("w.pkl", "w.pkl", "'.*w.pkl' is another output as well"),
+        ("w.pkl", "w.pkl.json", "'.*w.pkl.json' is another output as well"),
+        ("w.pkl", "taken", "'.*taken' .it is a folder."),
+        ("taken.pkl", None, "'.*taken.pkl.json' .it is a folder."),
+        ("w" * 251 + ".pkl", None, "File name too long"),
+        ("w.safetensors", "c.yaml", "no detector loads 'w.safetensors' with torchvision's names"),
+    ],
+)
+def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, r18, output, config, message):
+    (tmp_path / "in.pth").write_bytes(r18.read_bytes())
+    (tmp_path / "link.pth").symlink_to(tmp_path / "in.pth")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken.pkl.json").mkdir()
+    before = names_in(tmp_path)
+    with pytest.raises(OutputError, match=message):
+        convert(tmp_path / "in.pth", tmp_path / output, emit_config=None if config is None else tmp_path / config)
+    assert names_in(tmp_path) == before and (tmp_path / "in.pth").read_bytes() == r18.read_bytes()
+
+
+def test_everything_comes_or_nothing(tmp_path, r18):
+    """The fragment's folder is made as the weights' is; a sidecar that cannot be named takes the weights with it."""
+    convert(r18, tmp_path / "a" / "w.pkl", emit_config=tmp_path / "b" / "c.yaml")
+    assert names_in(tmp_path / "a") == ["w.pkl", "w.pkl.json"] and names_in(tmp_path / "b") == ["c.yaml"]
+    long = "w" * 247 + ".pkl"  # a file name; with .json behind it too long for one
+    with pytest.raises(OutputError, match="File name too long"):
+        convert(r18, tmp_path / "c" / long)
+    assert names_in(tmp_path / "c") == []
+
+
+@pytest.mark.parametrize("name", ['a"b.pkl', "back\\tslash.pkl", "two words: ä 😀.pkl", "#1.pkl"])
+def test_the_fragment_quotes_what_it_is_given(tmp_path, r18, name):
+    source = tmp_path / "line\nbreak.pth"
+    source.write_bytes(r18.read_bytes())
+    convert(source, tmp_path / name, emit_config=tmp_path / "c.yaml")
+    assert yaml.safe_load((tmp_path / "c.yaml").read_text())["MODEL"]["WEIGHTS"] == str(tmp_path / name)
+
+
+def test_the_first_source_is_remembered(tmp_path, r18):
+    first = convert(r18, tmp_path / "a.pkl").metadata
+    back = convert(tmp_path / "a.pkl", tmp_path / "b.pth", names="torchvision").metadata
+    third = convert(tmp_path / "b.pth", tmp_path / "c.pkl").metadata
+    assert "origin" not in first and back["source"] == "a.pkl" and third["source"] == "b.pth"
+    assert back["origin"] == third["origin"] == {k: first[k] for k in ("layout", "trunk", "source", "source_sha256")}
+
+
+def test_torchvision_gets_no_weights_that_it_would_compute_otherwise(tmp_path):
+    """MSRA's stride is in the 1x1 convolution; torchvision's ResNet-50 would take the tensors, and be wrong."""
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(caffe2(trunk(50))))
+    convert(tmp_path / "R-50.pkl", tmp_path / "d2.pkl")
+    for source in ("R-50.pkl", "d2.pkl"):
+        for output in ("tv.pth", "tv.safetensors"):
+            with pytest.raises(OutputError, match="it would load them and compute other features"):
+                convert(tmp_path / source, tmp_path / output, names="torchvision")
+    assert names_in(tmp_path) == ["R-50.pkl", "d2.pkl", "d2.pkl.json"]
 
 
 @pytest.mark.parametrize("stated", [True, False])
@@ -193,8 +261,15 @@ def test_the_config_fragment_fits_the_weights(tmp_path, stated):
     fragment = yaml.safe_load(text)
     assert fragment["MODEL"]["WEIGHTS"] == str(tmp_path / "b.pkl") and fragment["MODEL"]["RESNETS"]["DEPTH"] == 50
     assert ("INPUT" in fragment) == stated and ("set them yourself" in text) != stated
+    assert ("STRIDE_IN_1X1" in fragment["MODEL"]["RESNETS"]) == stated
     (tmp_path / "d.yaml").write_text(f'_BASE_: "{C4}"\n{text}')
     cfg = load_config(tmp_path / "d.yaml")
     assert [f for f in lint(cfg, weights_facts(cfg.MODEL.WEIGHTS)) if f.level == "error"] == []
     if stated:
         assert cfg.INPUT.FORMAT == "RGB" and not cfg.MODEL.RESNETS.STRIDE_IN_1X1
+
+
+def test_a_stem_bias_of_zeros_is_none(tmp_path):
+    """As Caffe2's files have it, and what others made of them, whatever their names."""
+    torch.save(trunk(18) | {"conv1.bias": torch.zeros(64)}, tmp_path / "a.pth")
+    assert convert(tmp_path / "a.pth", tmp_path / "b.pkl").metadata["tensors"] == 120

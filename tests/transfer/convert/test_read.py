@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import collections
+import datetime
 import gzip
 import os
 import pathlib
 import pickle
 import struct
 import sys
+import tarfile
 import types
 import zipfile
 
@@ -82,7 +84,9 @@ def test_settings_beside_the_weights_are_read_as_inert_records(tmp_path, legacy,
     before = set(sys.modules)
     read = read_file(tmp_path / "x.pth")
     assert torch.equal(read["w"], W) and read["hyper_parameters"] == {"lr": 0.3} and float(read["best"]) == 71.1
-    assert runs(tmp_path / "x.pth") == ()
+    trusted = runs(tmp_path / "x.pth")  # there nothing stands for them
+    assert {"argparse.Namespace", "pathlib.PosixPath", "omegaconf.dictconfig.DictConfig"} <= set(trusted)
+    assert not any(name.startswith(("torch", "numpy")) for name in trusted)
     assert not any(name.startswith(("omegaconf", "pytorch_lightning")) for name in set(sys.modules) - before)
 
 
@@ -105,8 +109,92 @@ def test_code_is_named_and_not_run_unless_trusted(tmp_path, how):
     assert (tmp_path / "canary").is_dir()
 
 
+@pytest.mark.parametrize("name", ["pathlib.os.system", "enum.bltns.exec", "torch.storage._load_from_bytes"])
+def test_a_program_under_an_innocent_module_is_shown(tmp_path, name):
+    """What stands for a record otherwise is imported and called with `trust`, and a dotted name leads anywhere."""
+    module, member = name.split(".", 1) if not name.startswith("torch") else name.rsplit(".", 1)
+    words = b"".join(b"\x8c" + bytes([len(w)]) + w.encode() for w in (module, member))
+    program = b"\x80\x04" + words + b"\x93\x8c\x04true\x85R."
+    (tmp_path / "x.pkl").write_bytes(program)
+    assert runs(tmp_path / "x.pkl") == (name,)
+
+
+def test_plain_tensors_run_nothing_with_trust(tmp_path):
+    content = {"w": W, "p": torch.nn.Parameter(W), "h": W.half(), "n": np.zeros(2), "f": np.float64(1), "s": {"a"}}
+    torch.save(content, tmp_path / "x.pth")
+    torch.save(content, tmp_path / "y.pth", _use_new_zipfile_serialization=False)
+    with open(tmp_path / "z.pkl", "wb") as f:
+        pickle.dump({"w": np.zeros(2), "b": b"bytes"}, f, protocol=2)
+    assert [runs(tmp_path / name) for name in ("x.pth", "y.pth", "z.pkl")] == [()] * 3
+
+
+def test_a_whole_module_gives_its_state_dict_when_trusted(tmp_path):
+    module = torch.nn.Linear(3, 2)
+    torch.save({"model": module, "epoch": 1}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"asks for torch.nn.modules.linear.Linear"):
+        open_file(tmp_path / "x.pth")
+    assert "torch.nn.modules.linear.Linear" in runs(tmp_path / "x.pth")
+    read = read_file(tmp_path / "x.pth", trust=True)
+    assert torch.equal(read["model"]["weight"], module.weight) and read["epoch"] == 1
+
+
+def test_trust_without_the_project_that_wrote_it(tmp_path, foreign):
+    torch.save({"w": W, "x": foreign("omegaconf.gone", "Model")()}, tmp_path / "x.pth")
+    foreign.gone()
+    with pytest.raises(CheckpointError, match=r"omegaconf.*; unpickle it where its project is installed") as caught:
+        open_file(tmp_path / "x.pth", trust=True)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_later_pickle_protocols_of_a_torch_file(tmp_path, protocol):
+    """torch reads them with its safeguards off only; that is not damage."""
+    torch.save({"w": W}, tmp_path / "x.pth", pickle_protocol=protocol)
+    if protocol == 3:
+        assert torch.equal(read_file(tmp_path / "x.pth")["w"], W)
+        return
+    with pytest.raises(CheckpointError, match=rf"pickle_protocol={protocol}, .* write it again .*--trust"):
+        open_file(tmp_path / "x.pth")
+    assert torch.equal(read_file(tmp_path / "x.pth", trust=True)["w"], W)
+
+
+def test_dates_and_other_records_beside_the_weights(tmp_path):
+    content = {"w": W, "when": datetime.datetime(2020, 1, 1), "names": frozenset({"a"}), "cut": slice(2), "z": 1j}
+    torch.save(content, tmp_path / "x.pth")
+    assert torch.equal(read_file(tmp_path / "x.pth")["w"], W)
+
+
+def test_torch_s_advice_to_read_unsafely_is_not_passed_on(tmp_path):
+    """Nor are its colours."""
+    torch.save({"w": W}, tmp_path / "x.pth")
+    spoilt = open_archive(tmp_path / "x.pth").pickle.replace(b"_rebuild_tensor_v2", b"_rebuild_tensor_v9")
+    spoilt = spoilt.replace(b"_rebuild_tensor_v3", b"_rebuild_tensor_v9")
+    with zipfile.ZipFile(tmp_path / "x.pth") as old, zipfile.ZipFile(tmp_path / "y.pth", "w") as new:
+        for record in old.infolist():
+            new.writestr(record, spoilt if record.filename.endswith("data.pkl") else old.read(record))
+    with pytest.raises(CheckpointError, match="_rebuild_tensor_v9") as caught:
+        open_file(tmp_path / "y.pth")
+    assert "weights_only" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_is_to_be_unpacked(tmp_path, kind):
+    """`.pth.tar` is a name; a real one holds the file."""
+    torch.save({"w": W}, tmp_path / "in.pth")
+    with tarfile.open(tmp_path / "x.pth.tar", "w", format=kind) as f:
+        f.add(tmp_path / "in.pth", "in.pth")
+    with pytest.raises(CheckpointError, match="it is a tar archive; unpack it"):
+        open_file(tmp_path / "x.pth.tar")
+
+
+def test_what_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="no regular file"):
+        open_file(tmp_path / "pipe")
+
+
 def test_a_name_that_the_pickle_computes_is_refused():
-    assert scan(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93.").names == ("posix.system",)
+    assert scan(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93.") == ("posix.system",)
     with pytest.raises(PickleError, match="computes the name"):
         scan(b"\x80\x04\x8c\x05posix)\x93.")
 

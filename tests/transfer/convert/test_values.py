@@ -16,7 +16,8 @@ def test_other_precisions_are_converted_and_noted(dtype):
     out, notes = as_float32({"w": value, "n.num_batches_tracked": torch.tensor(3)})
     assert torch.equal(out["w"], torch.tensor([1.5, -2.0])) and out["n.num_batches_tracked"].dtype == torch.int64
     assert notes == [f"weights of {str(dtype)[6:]} were converted to float32"]
-    assert as_float32(out)[1] == [] and as_float32(out)[0]["w"] is not None
+    again, notes = as_float32(out)
+    assert notes == [] and again["w"].data_ptr() == out["w"].data_ptr()  # float32 is passed on uncopied
 
 
 def test_arrays_of_the_other_byte_order():
@@ -47,6 +48,5 @@ def test_the_checksum_sees_names_shapes_and_bits_but_not_order():
     base = checksum({"a": a, "b": b})
     assert base == checksum({"b": b, "a": a.clone()})
     assert base != checksum({"a": a.reshape(2, 3), "b": b}) and base != checksum({"a": a, "c": b})
-    assert base != checksum({"a": a + 1e-6, "b": b}) and base == checksum(
-        {"a": a[::2].repeat_interleave(2) * 0 + a, "b": b}
-    )
+    assert base != checksum({"a": a + 1e-6, "b": b})
+    assert base == checksum({"a": torch.stack([a, -a], 1)[:, 0], "b": b})  # strides are no part of it

@@ -14,7 +14,7 @@ from detectron2.modeling.backbone import build_resnet_backbone
 from torch import nn
 
 from transfer.convert.architecture import AuditError
-from transfer.convert.audit import detectron2_forward
+from transfer.convert.forward import detectron2_forward
 from transfer.convert.read import read_weights
 
 LIMIT = 1e-5  # of the largest activation of a stage
@@ -52,8 +52,9 @@ def verify(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
         theirs = model.backbone(x)
         ours = detectron2_forward(weights, x, bool(metadata["stride_in_1x1"]))
     gaps = {k: float((theirs[k] - ours[k]).abs().max() / ours[k].abs().max().clamp(min=1e-12)) for k in theirs}
-    if not max(gaps.values()) <= LIMIT:
-        raise AuditError(f"Detectron2's features differ by {max(gaps.values()):.3g} of their size; nothing was written")
+    for stage, gap in gaps.items():
+        if not gap <= LIMIT:
+            raise AuditError(f"Detectron2's features of {stage} differ by {gap:.3g} of their size; nothing was written")
     return {
         "backbone keys matched": f"{len(keys)} of {len(keys)}",
         "keys left": 0,
@@ -71,6 +72,6 @@ def _backbone(metadata: Mapping[str, Any]) -> nn.Module:
     resnets.WIDTH_PER_GROUP = metadata["width_per_group"]
     resnets.STEM_OUT_CHANNELS = metadata["stem_out_channels"]
     resnets.RES2_OUT_CHANNELS = metadata["res2_out_channels"]
-    resnets.STRIDE_IN_1X1 = metadata["stride_in_1x1"]
+    resnets.STRIDE_IN_1X1 = bool(metadata["stride_in_1x1"])
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     return build_resnet_backbone(cfg, ShapeSpec(channels=3))

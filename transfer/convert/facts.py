@@ -1,0 +1,134 @@
+"""How images must be given to weights: channel order, mean, std and stride rule, and how far a file tells."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RGB_IMAGENET = {
+    "channel_order": "RGB",
+    "pixel_mean": [123.675, 116.280, 103.530],
+    "pixel_std": [58.395, 57.120, 57.375],
+    "stride_in_1x1": False,
+}
+BGR_MSRA = {
+    "channel_order": "BGR",
+    "pixel_mean": [103.530, 116.280, 123.675],
+    "pixel_std": [1.0, 1.0, 1.0],
+    "stride_in_1x1": True,
+}
+BGR_FAIR = {**BGR_MSRA, "pixel_std": [57.375, 57.120, 58.395], "stride_in_1x1": False}
+_KEYS = tuple(RGB_IMAGENET)
+_RGB_AUTHORS = ("torchvision", "moco", "densecl", "openselfsup", "mmselfsup")  # `author` or `__author__` of their tools
+
+_LIST = r"\[([-\d.,\s]{1,80})\]"
+_NORMALISED = re.compile(rf"\bmean=\s*{_LIST}\s*,\s*std=\s*{_LIST}")
+_TO_RGB = re.compile(r"\b(?:bgr_)?to_rgb=(True|False)")
+_STYLE = re.compile(r"\bstyle=['\"](caffe|pytorch)['\"]")
+_LONGEST_CONFIG = 1 << 20
+_LONGEST_NORM = 1 << 16
+
+
+def stated_facts(content: Any) -> Mapping[str, Any] | None:
+    """Facts that this converter wrote into a file, in any of its forms; None without, or if they are not facts."""
+    facts = content.get("metadata") if isinstance(content, Mapping) else None
+    if facts is None:
+        carried = getattr(content, "_metadata", None)
+        facts = carried.get("moco-transfer") if isinstance(carried, Mapping) else None
+    if isinstance(facts, str):
+        try:
+            facts = json.loads(facts)
+        except (ValueError, RecursionError):
+            return None
+    return facts if _are_facts(facts) else None
+
+
+def _are_facts(facts: Any) -> bool:
+    def three(values: Any) -> bool:
+        return values is None or (
+            isinstance(values, (list, tuple)) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
+        )
+
+    return (
+        isinstance(facts, Mapping)
+        and all(key in facts for key in _KEYS)
+        and facts["channel_order"] in ("RGB", "BGR", None)
+        and facts["stride_in_1x1"] in (True, False, None)
+        and three(facts["pixel_mean"])
+        and three(facts["pixel_std"])
+    )
+
+
+def configured_facts(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What OpenMMLab's files say of their images in `meta`, the text of their config; None if it says nothing.
+
+    Channels are in the order of the file's mean. Where the text names two ways, every fact is None.
+    """
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return None
+    text = next((t for t in (meta.get("config"), meta.get("cfg")) if isinstance(t, str)), "")[:_LONGEST_CONFIG]
+    pixels = {(_three(mean), _three(std)) for mean, std in _NORMALISED.findall(text)}
+    orders, styles = set(_TO_RGB.findall(text)), set(_STYLE.findall(text))
+    if not pixels or not orders:
+        return None
+    ((mean, std),) = pixels if len(pixels) == 1 else ((None, None),)
+    if mean is None or std is None or len(orders) > 1 or len(styles) > 1:
+        return dict.fromkeys(_KEYS)
+    order = "RGB" if orders == {"True"} else "BGR"
+    return {"channel_order": order, "pixel_mean": list(mean), "pixel_std": list(std),
+            "stride_in_1x1": styles == {"caffe"}}  # fmt: skip
+
+
+def _three(text: str) -> tuple[float, ...] | None:
+    """Three numbers in 0..255, None for other things; fractions of one, as torchvision takes them, are scaled."""
+    try:
+        values = tuple(float(v) for v in text.rstrip(", \n").split(","))
+    except ValueError:
+        return None
+    if len(values) != 3:
+        return None
+    return tuple(round(v * 255, 3) for v in values) if all(0 < v < 1 for v in values) else values
+
+
+def by_author(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Facts of files whose author is named there and trains on RGB images with ImageNet's mean and std."""
+    named = (content.get(key) for key in ("__author__", "author"))
+    return RGB_IMAGENET if any(isinstance(a, str) and a.lower() in _RGB_AUTHORS for a in named) else None
+
+
+def statistics_folded(tensors: Mapping[str, Any]) -> bool:
+    """Whether every norm has mean 0 and variance 1 beside scales that were trained.
+
+    Such weights come from Caffe, whatever their names: its statistics are folded into scale and shift. What never
+    saw an image has scales of 1 (or of 0, where residual branches start from nothing).
+
+    Args:
+        tensors: Detectron2-named, as they are in the file.
+    """
+    trained = False
+    for key in (k for k in tensors if k.endswith("norm.weight")):
+        norm = key.removesuffix("weight")
+        scale, mean, var = (_vector(tensors.get(norm + part)) for part in ("weight", "running_mean", "running_var"))
+        if scale is None or mean is None or var is None:
+            return False
+        if bool((mean != 0).any()) or bool(((var - 1).abs() > 2e-5).any()):
+            return False
+        trained = trained or bool(((scale != 0) & (scale != 1)).any())
+    return trained
+
+
+def _vector(value: Any) -> Tensor | None:
+    """A norm's parameter in float32; None for what is no dense vector of a plausible length."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim == 1 and value.size <= _LONGEST_NORM:
+        return torch.from_numpy(value.astype(np.float32))
+    plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout == torch.strided and not value.is_meta
+    if plain and value.is_floating_point() and value.ndim == 1 and value.numel() <= _LONGEST_NORM:
+        return value.detach().to(torch.float32)
+    return None
