@@ -53,6 +53,8 @@ def open_archive(path: Path) -> Archive:
             pickle = read(names["data.pkl"])
     except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError, struct.error, zlib.error) as error:
         raise ArchiveError(f"its zip archive is truncated or damaged ({error})") from error
+    if pickle != _as_torch_reads(path):
+        raise ArchiveError("it has two tables of contents, and torch reads the other one: no program writes such files")
     storages = [r for name, r in names.items() if name.startswith("data/")]
     return Archive(pickle, frozenset() if unchecked else frozenset((r.file_size, r.CRC) for r in storages))
 
@@ -80,6 +82,15 @@ def _check(records: list[zipfile.ZipInfo], size: int) -> None:
         raise ArchiveError("a record is longer than the file")
     if sum(r.file_size for r in records) > size:
         raise ArchiveError("its records overlap: together they are longer than the file")
+
+
+def _as_torch_reads(path: Path) -> bytes:
+    """The pickle of the record that torch's own reader finds, which may lead elsewhere than Python's."""
+    try:
+        return bytes(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl"))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ArchiveError(f"its zip archive is truncated or damaged ({reason})") from error
 
 
 def _stored(path: Path, record: zipfile.ZipInfo) -> bytes:

@@ -104,7 +104,7 @@ def forward_parity(
     naming: str,
     size: int = 64,
 ) -> dict[str, float]:
-    """Largest absolute difference per stage between two computations of res2..res5 on one random input.
+    """Largest difference per stage, over its largest feature, between two computations of res2..res5 on one input.
 
     One goes by the names that the source has, the other by Detectron2's (see `forward`), so that a rule which confuses
     two tensors shows.
@@ -118,7 +118,10 @@ def forward_parity(
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     theirs = source_forward(source, naming, architecture, x, stride_in_1x1)
     ours = detectron2_forward(tensors, x, stride_in_1x1)
-    differences = {stage: float((theirs[stage] - ours[stage]).abs().max()) for stage in ours}
+    differences: dict[str, float] = {}
+    for stage, features in ours.items():
+        gap, largest = float((theirs[stage] - features).abs().max()), float(features.abs().max())
+        differences[stage] = gap / largest if largest else gap
     if bad := [stage for stage, difference in differences.items() if not math.isfinite(difference)]:
         raise AuditError(f"the features of {', '.join(bad)} are not finite: its weights are too large to compute with")
     return differences

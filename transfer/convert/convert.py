@@ -17,15 +17,15 @@ from pretrain.runtime.checkpoint import CheckpointError, sha256
 from pretrain.runtime.collector import without_collection
 from transfer.convert import audit, layouts
 from transfer.convert.architecture import Architecture, AuditError, infer_architecture
+from transfer.convert.facts import ORIGIN
 from transfer.convert.fragment import fragment
 from transfer.convert.read import File, open_file, with_identity_statistics
 from transfer.convert.trunks import NAMINGS, without_wrappers
 from transfer.convert.values import as_float32, checksum
 from transfer.convert.write import OutputError, check_output, check_places, staged, write_text, write_weights
 
-PARITY_LIMIT = 1e-4  # absolute; both sides run the same convolutions, so anything above float noise is a mix-up
+PARITY_LIMIT = 1e-5  # of a stage's largest feature; both sides run the same convolutions, so more is a mix-up
 _UNSTATED = {"channel_order": None, "pixel_mean": None, "pixel_std": None, "stride_in_1x1": None}
-_ORIGIN = ("layout", "trunk", "source", "source_sha256")
 Verify = Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -56,7 +56,7 @@ class Conversion:
     """What happened: the report that the tool prints, and the metadata that travels with the weights.
 
     Attributes:
-        parity: largest difference of the features per stage, torchvision's trunk against the Detectron2-named one.
+        parity: see `audit.forward_parity`, per stage.
         detectron2: what its own checkpointer and backbone said; None if they were not asked.
     """
 
@@ -126,7 +126,7 @@ def metadata_of(taken: Taken, source_sha256: str, names: str) -> dict[str, Any]:
     `origin` is there for a file that this converter wrote itself: what that one was made from.
     """
     found = taken.found
-    first = taken.facts.get("origin") or {k: taken.facts[k] for k in _ORIGIN if k in taken.facts}
+    first = taken.facts.get("origin") or {k: taken.facts[k] for k in ORIGIN if k in taken.facts}
     return {
         **taken.architecture.facts(),
         "batch_norm": "folded" if taken.batch_norm_folded else "statistics",
@@ -155,7 +155,7 @@ def prove(taken: Taken) -> tuple[dict[str, float], list[str]]:
     )
     for stage, difference in parity.items():
         if not difference <= PARITY_LIMIT:
-            raise AuditError(f"features of {stage} differ by {difference:.3g} after conversion; nothing was written")
+            raise AuditError(f"features of {stage} differ by {difference:.3g} of their size; nothing was written")
     return parity, notes
 
 
@@ -203,22 +203,22 @@ def convert(
     names = check_output(output, names)
     sidecar = output.with_name(output.name + ".json")
     beside = [sidecar] if emit_config is None else [sidecar, Path(emit_config)]
-    check_places(Path(source), [output, *beside])
+    check_places([Path(source), Path(f"{source}.json")], [output, *beside])
     loadable = names == "detectron2" and output.suffix != ".safetensors"
     if emit_config is not None and not loadable:
         raise OutputError(f"--emit-config: no detector loads '{output.name}' with {names}'s names; write .pkl or .pth "
                           "with Detectron2's")  # fmt: skip
-    taken = take(source, trunk, trust)
-    if names == "torchvision":
-        _check_torchvision(taken)
-    with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(sha256, taken.source)
-        parity, notes = prove(taken)
-        metadata = metadata_of(taken, digest.result(), names)
     with staged(output, *beside) as (path, *others):
+        taken = take(source, trunk, trust)
+        if names == "torchvision":
+            _check_torchvision(taken)
+        with ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(sha256, taken.source)
+            parity, notes = prove(taken)
+            metadata = metadata_of(taken, digest.result(), names)
         write_weights(taken.tensors, metadata, path, names)
-        texts = [json.dumps(metadata, indent=1, sort_keys=True) + "\n", fragment(metadata, str(output))]
-        for text, other in zip(texts, others, strict=False):
+        facts = json.dumps(metadata, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        for text, other in zip([facts, fragment(metadata, str(output))], others, strict=False):
             write_text(text, other)
         _read_back(path, taken, names)
         said = verify(path, metadata) if verify is not None and loadable else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,9 +26,10 @@ BGR_MSRA = {
 }
 BGR_FAIR = {**BGR_MSRA, "pixel_std": [57.375, 57.120, 58.395], "stride_in_1x1": False}
 _KEYS = tuple(RGB_IMAGENET)
+ORIGIN = ("layout", "trunk", "source", "source_sha256")
 _RGB_AUTHORS = ("torchvision", "moco", "densecl", "openselfsup", "mmselfsup")  # `author` or `__author__` of their tools
 
-_LIST = r"\[([-\d.,\s]{1,80})\]"
+_LIST = r"[\[(]([-\d.,\s]{1,80})[\])]"
 _NORMALISED = re.compile(rf"\bmean=\s*{_LIST}\s*,\s*std=\s*{_LIST}")
 _TO_RGB = re.compile(r"\b(?:bgr_)?to_rgb=(True|False)")
 _STYLE = re.compile(r"\bstyle=['\"](caffe|pytorch)['\"]")
@@ -46,23 +48,37 @@ def stated_facts(content: Any) -> Mapping[str, Any] | None:
             facts = json.loads(facts)
         except (ValueError, RecursionError):
             return None
-    return facts if _are_facts(facts) else None
+    if not isinstance(facts, Mapping) or not _are_facts(facts):
+        return None
+    return {key: facts[key] for key in _KEYS} | _history(facts)
 
 
-def _are_facts(facts: Any) -> bool:
-    def three(values: Any) -> bool:
-        return values is None or (
-            isinstance(values, (list, tuple)) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
-        )
+def _are_facts(facts: Mapping[Any, Any]) -> bool:
+    """Whether order, mean and std are all stated or all not, and are such as images can be given by."""
+    if any(key not in facts for key in _KEYS) or not any(facts["stride_in_1x1"] is v for v in (True, False, None)):
+        return False
+    order, mean, std = (facts[key] for key in ("channel_order", "pixel_mean", "pixel_std"))
+    if order is None:
+        return mean is None and std is None
+    return isinstance(order, str) and order in ("RGB", "BGR") and _numbers(mean) and _numbers(std) and min(std) > 0
 
+
+def _numbers(values: Any) -> bool:
     return (
-        isinstance(facts, Mapping)
-        and all(key in facts for key in _KEYS)
-        and facts["channel_order"] in ("RGB", "BGR", None)
-        and facts["stride_in_1x1"] in (True, False, None)
-        and three(facts["pixel_mean"])
-        and three(facts["pixel_std"])
+        isinstance(values, (list, tuple))
+        and len(values) == 3
+        and all(type(v) in (int, float) and math.isfinite(v) for v in values)
     )
+
+
+def _history(facts: Mapping[Any, Any]) -> dict[str, Any]:
+    """What else the converter has written and reads again, as far as it is of the type that it wrote."""
+    kinds = {"layout": str, "trunk": str, "source": str, "source_sha256": str, "batch_norm": str, "tensors_crc32": int}
+    kept: dict[str, Any] = {key: facts[key] for key, kind in kinds.items() if type(facts.get(key)) is kind}
+    origin = facts["origin"] if isinstance(facts.get("origin"), Mapping) else {}
+    if first := {key: origin[key] for key in ORIGIN if type(origin.get(key)) is str}:
+        kept["origin"] = first
+    return kept
 
 
 def configured_facts(content: Mapping[str, Any]) -> Mapping[str, Any] | None:

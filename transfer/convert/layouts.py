@@ -240,6 +240,7 @@ def _take(content: Mapping[str, Any], trunk: Trunk, layout: Layout, others: list
         raise LayoutError(f"recognised as {layout.name}, which cannot be converted: {layout.refused}")
     within, beside = trunk.strangers
     reason = variants.by_name(within, beside) or variants.by_stem(trunk.tensors)
+    reason = reason or variants.by_arch(content.get("arch"))
     reason = reason or (None if layout.batch_norm_folded else variants.by_norm(trunk.tensors))
     if reason:
         raise LayoutError(f"recognised as {layout.name}, but {reason}: not convertible")
@@ -248,6 +249,15 @@ def _take(content: Mapping[str, Any], trunk: Trunk, layout: Layout, others: list
         raise LayoutError(
             f"recognised as {layout.name}, but {len(within)} tensors within the modules of the trunk at "
             f"'{trunk.choice}' are no part of a standard ResNet ({named}): not convertible"
+        )
+    same = [t.prefix for t, _ in others if t.state is trunk.state and t.prefix != trunk.prefix]
+    elsewhere = tuple(prefix.removeprefix(trunk.prefix) for prefix in same if prefix.startswith(trunk.prefix))
+    plain = trunk.naming in ("torchvision", "sequential")  # what stands beside the other namings' trunks is a detector
+    if plain and (unknown := variants.no_heads(n for n in beside if not n.startswith(elsewhere))):
+        raise LayoutError(
+            f"recognised as {layout.name}, but beside its trunk there is {', '.join(unknown[:4])}: if features pass "
+            "through it, a detector's ResNet computes something else. If it is a head, save the file without the "
+            f"tensors whose names begin with '{trunk.prefix}{unknown[0]}'"
         )
     names = list(trunk.renamed.values())
     if len(set(names)) != len(names):

@@ -36,7 +36,7 @@ def scan(stream: bytes | IO[bytes]) -> tuple[str, ...]:
     """
     try:
         names = (re.sub(r"^__builtin__\.", "builtins.", n) for n in _walk(pickletools.genops(stream)))
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(n if n.isprintable() else ascii(n) for n in names))  # no terminal obeys them
     except PickleError:
         raise
     except Exception as error:  # pickletools raises whatever decoding raises

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import tarfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from transfer.convert import keymap, safety
 from transfer.convert.archive import ArchiveError, check_intact, open_archive
 from transfer.convert.pickles import PickleError, scan
 
-_LEGACY = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # first object of torch files from before 1.6
+_LEGACY = re.compile(  # first object of torch files from before 1.6
+    rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0a" + re.escape((0x1950A86A20F9469CFC6C).to_bytes(10, "little")), re.DOTALL
+)
 _OTHER_FILES = (
     (b"version https://git-lfs", "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
     (b"\x1f\x8b", "it is compressed with gzip; decompress it first"),
@@ -108,8 +111,11 @@ def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
 
 def _damaged(error: Exception) -> str:
     """The first sentence of what a reader says, without torch's advice to read it unsafely."""
-    text = _COLOURS.sub("", str(error)).partition("WeightsUnpickler error: ")
-    lines = (text[2] or text[0]).strip().splitlines() or [type(error).__name__]
+    text = _COLOURS.sub("", str(error))
+    reason = text.partition("WeightsUnpickler error: ")[2] or text
+    if reason.startswith("Weights only load failed"):
+        reason = "torch does not read it with its safeguards"
+    lines = reason.strip().splitlines() or [type(error).__name__]
     return f"{lines[0][:200].rstrip('.')}; it is damaged, copy or export it again"
 
 
@@ -128,7 +134,7 @@ def _open(path: Path, trust: bool) -> File:
     for magic, reason in _OTHER_FILES:
         if head.startswith(magic):
             raise _refusal(path, reason)
-    if head[257:262] == b"ustar":
+    if head[:4] != b"PK\x03\x04" and any(head) and tarfile.is_tarfile(path):  # torch would read one, without safeguards
         raise _refusal(path, "it is a tar archive; unpack it with `tar -xf` and give the file that is in it")
     if head[:4] == b"PK\x03\x04":
         archive = open_archive(path)
@@ -140,7 +146,7 @@ def _open(path: Path, trust: bool) -> File:
         return File(path, _load_torch(path, names, trust, mmap=True), "torch zip", names, archive.checksums)
     if head[8:9] == b"{":
         return _open_safetensors(path)
-    if _LEGACY in head[:64]:
+    if _LEGACY.match(head):
         names = _names(path)
         return File(path, _load_torch(path, names, trust, mmap=False), "torch before 1.6", names)
     if not head.startswith((b"\x80", b"(", b"}", b"c")):
@@ -166,7 +172,7 @@ def _names(path: Path) -> tuple[str, ...]:
     if head[:4] == b"PK\x03\x04":
         return scan(open_archive(path).pickle)
     with open(path, "rb") as f:
-        return tuple(dict.fromkeys(n for _ in range(5 if _LEGACY in head[:64] else 1) for n in scan(f)))
+        return tuple(dict.fromkeys(n for _ in range(5 if _LEGACY.match(head) else 1) for n in scan(f)))
 
 
 def _load_torch(path: Path, names: tuple[str, ...], trust: bool, mmap: bool) -> Any:

@@ -12,7 +12,7 @@ def table(done: Conversion) -> str:
     """Per stage what arrived and how far the features differ, then what was chosen, dropped and noted."""
     taken = done.layout + (f", trunk '{done.trunk}'" if done.trunk else "")
     lines = [f"{done.source} ({taken}) -> {done.output}", ""]
-    lines.append(f"{'stage':<8}{'mapped':>8}{'expected':>10}{'missing':>9}   max |difference| of the features")
+    lines.append(f"{'stage':<8}{'mapped':>8}{'expected':>10}{'missing':>9}   difference of the features, relative")
     for row in done.coverage:
         gap = f"{done.parity[row.stage]:.3g}" if row.stage in done.parity else "-"
         lines.append(f"{row.stage:<8}{row.found:>8}{row.expected:>10}{len(row.missing):>9}   {gap}")

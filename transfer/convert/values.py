@@ -29,12 +29,12 @@ def as_float32(tensors: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]
                 raise AuditError(
                     f"{name} is {tuple(tensor.shape)} of {tensor.dtype}, not a number; nothing was written"
                 )
-            out[name] = tensor.to(torch.int64)
+            out[name] = tensor.to(torch.int64).reshape(())
         elif tensor.dtype == torch.float32:
-            out[name] = tensor
+            out[name] = tensor.contiguous()  # channels_last convolves with another rounding
         elif tensor.dtype in _CONVERTED:
             found.add(str(tensor.dtype).removeprefix("torch."))
-            out[name] = tensor.to(torch.float32)
+            out[name] = tensor.to(torch.float32).contiguous()
         else:
             raise AuditError(f"{name} is of {tensor.dtype}, not a float of 16 bits or more; export it as float32")
     return out, [f"weights of {', '.join(sorted(found))} were converted to float32"] if found else []

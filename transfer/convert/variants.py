@@ -38,6 +38,21 @@ _BESIDE = (
 )  # fmt: skip
 
 
+# words of a name beside the trunk's modules, of which at least one is in that of every head, queue, or other encoder
+_HEADS = frozenset(
+    "averaged auxiliary backbone bbox center centers classifier classifiers cls contrast criterion decode decoder ema "
+    "encoder fc fpn head heads key learner linear logit logits loss mask memory mlp momentum neck online predict "
+    "prediction predictor predictors probe proj projection projector projectors prototype prototypes ptr queue reduce "
+    "roi rpn student target teacher temperature".split()
+)
+
+
+def no_heads(beside: Iterable[str]) -> list[str]:
+    """Modules beside the trunk's own that no known head is called like: features may pass through them."""
+    first = dict.fromkeys(name.split(".")[0] for name in beside)
+    return [name for name in first if _HEADS.isdisjoint(re.split(r"[_\d]+", name.lower())) and name != "top_block"]
+
+
 def by_name(within: Iterable[str], beside: Iterable[str] = ()) -> str | None:
     """Why tensors that a plain ResNet has not make the trunk unfit; None if no variant is known by them.
 
@@ -49,6 +64,13 @@ def by_name(within: Iterable[str], beside: Iterable[str] = ()) -> str | None:
         for pattern, reason in table:
             if any(re.search(pattern, n) for n in names):
                 return reason
+    return None
+
+
+def by_arch(arch: object) -> str | None:
+    """Why what a file calls its architecture makes the trunk unfit, where no tensor shows it."""
+    if isinstance(arch, str) and re.search(r"res\w*(aa|blur)", arch):
+        return f"its architecture is '{arch[:40]}', which blurs before its strides (anti-aliased ResNet)"
     return None
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,13 @@ def check_output(path: Path, names: str | None = None) -> str:
     return names
 
 
-def check_places(source: Path, outputs: Sequence[Path]) -> None:
-    """Raises OutputError if one of the outputs would be written over the source or over another one."""
-    places = [source, *outputs]
-    for i, path in enumerate(places):
-        for earlier in places[:i]:
+def check_places(sources: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Raises OutputError if one of the outputs would be written over a source or over another one."""
+    for i, path in enumerate(outputs):
+        for earlier in (*sources, *outputs[:i]):
             linked = os.path.exists(path) and os.path.exists(earlier) and os.path.samefile(path, earlier)
             if linked or os.path.realpath(path) == os.path.realpath(earlier):
-                what = "the checkpoint that is read" if earlier is source else "another output"
+                what = "what is read" if earlier in sources else "another output"
                 raise OutputError(f"'{path}' is {what} as well; choose another name")
 
 
@@ -61,18 +60,20 @@ def check_places(source: Path, outputs: Sequence[Path]) -> None:
 def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
     """Paths of the same names in fresh folders beside `outputs`; all moved there if the block ends well.
 
-    The files are on disk before they get their names, the first of them last. If the block raises, nothing is left and
-    earlier files stay.
+    The files are on disk before they get their names, which they get one after the other. If the block raises, nothing
+    is left, folders that were made for them included, and earlier files stay.
 
     Raises:
         OutputError: there is no such folder, and none can be made, or a folder has an output's name.
     """
     folders: list[Path] = []
+    made: list[Path] = []
     try:
         for output in outputs:
             if os.path.isdir(output):
                 raise OutputError(f"cannot write '{output}' (it is a folder); choose another name")
             try:
+                made += [p for p in (output.parent, *output.parent.parents) if not p.exists() and p not in made]
                 output.parent.mkdir(parents=True, exist_ok=True)
                 folders.append(Path(tempfile.mkdtemp(dir=output.parent, prefix=".staged.")))
             except OSError as error:
@@ -83,11 +84,18 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
             with open(path, "rb") as f:
                 os.fsync(f.fileno())
             os.chmod(path, 0o644)
-        for path, output in reversed(list(zip(paths, outputs, strict=True))):
-            os.replace(path, output)
+        for path, output in zip(paths, outputs, strict=True):
+            try:
+                os.replace(path, output)
+            except OSError as error:
+                raise OutputError(f"cannot replace '{output}' ({error.strerror}); choose another name") from error
+        made.clear()
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+        for folder in sorted(made, key=lambda p: len(p.parts), reverse=True):
+            with suppress(OSError):  # somebody else has put something there meanwhile
+                folder.rmdir()
 
 
 def write_text(text: str, path: Path) -> None:

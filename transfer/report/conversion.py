@@ -92,8 +92,8 @@ def conversions(plan: Plan, report: ExperimentReport) -> Markup | None:
         return None
     lead = (
         "Trunks that were renamed for the detector, proven again from the files that the trials start from. The "
-        "difference is the largest in a stage's features, of one random input through torchvision's network and the "
-        f"renamed tensors; {PARITY_LIMIT:g} is allowed."
+        "difference is the largest in a stage's features, over the largest feature, of one random input through "
+        f"torchvision's network and the renamed tensors; {PARITY_LIMIT:g} is allowed."
     )
     return section("conversion", "Conversion", tag("p", lead, class_="lead"), tag("div", *cards, class_="stack"))
 

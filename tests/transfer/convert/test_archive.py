@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import zipfile
 
 import numpy as np
@@ -59,3 +61,41 @@ def test_a_torch_file_that_was_packed_again(tmp_path):
             new.writestr(record.filename, old.read(record))
     with pytest.raises(ArchiveError, match="'a/data.pkl' is compressed, which torch.save never does"):
         open_archive(tmp_path / "b.pth")
+
+
+def two_faced(path, harmless, other):
+    """An archive with two directories: Python goes by where the last one is, torch by what is written there."""
+
+    def parts(content):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as z:
+            for name, data in content.items():
+                z.writestr(zipfile.ZipInfo(name), data)
+        raw = packed.getvalue()
+        end = raw.rfind(b"PK\5\6")
+        size, start = struct.unpack("<II", raw[end + 12 : end + 20])
+        return raw[:start], bytearray(raw[start : start + size]), bytearray(raw[end:])
+
+    (records, directory, end), (theirs, their_directory, _) = parts(harmless), parts(other)
+    at = 0
+    while at < len(directory):  # the harmless records stand behind the others
+        lengths = struct.unpack("<HHH", directory[at + 28 : at + 34])
+        (offset,) = struct.unpack("<I", directory[at + 42 : at + 46])
+        directory[at + 42 : at + 46] = struct.pack("<I", offset + len(theirs) - len(records))
+        at += 46 + sum(lengths)
+    end[16:20] = struct.pack("<I", len(theirs))
+    path.write_bytes(theirs + their_directory + records + directory + end)
+
+
+def test_an_archive_that_shows_every_reader_another_pickle(tmp_path):
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as z:
+        harmless = {r.filename: z.read(r) for r in z.infolist()}
+    program = b"\x80\x02cos\nmkdir\nX\x06\x00\x00\x00canary\x85R0"
+    other = {k: program + v[2:] if k.endswith("data.pkl") else v for k, v in harmless.items()}
+    two_faced(tmp_path / "x.pth", harmless, other)
+    with zipfile.ZipFile(tmp_path / "x.pth") as z:  # so far the trick works
+        assert all(z.read(r) == harmless[r.filename] for r in z.infolist())
+    for trust in (False, True):
+        with pytest.raises(CheckpointError, match="two tables of contents|is truncated or damaged"):
+            open_file(tmp_path / "x.pth", trust)

@@ -50,6 +50,42 @@ def test_authors(author, told):
     assert found.layout.name == "extracted, author named" and found.facts == (RGB_IMAGENET if told else None)
 
 
+def test_a_config_may_write_tuples():
+    text = CAFFE.replace("[103", "(103").replace("123.675]", "123.675)").replace("[1.0, 1.0, 1.0]", "(1.0, 1.0, 1.0)")
+    assert "mean=(103" in text and configured_facts({"meta": {"cfg": text}}) == BGR_MSRA
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"pixel_mean": None},
+        {"pixel_mean": [float("nan")] * 3},
+        {"pixel_std": [1.0, 1.0, 0.0]},
+        {"pixel_std": [True, 1.0, 1.0]},
+        {"stride_in_1x1": 0},
+        {"stride_in_1x1": torch.ones(2)},
+        {"channel_order": torch.ones(2)},
+        {"channel_order": None},
+    ],
+)
+def test_facts_that_no_image_can_be_given_by_are_none(odd):
+    assert stated_facts({"metadata": {**RGB_IMAGENET, **odd}}) is None
+
+
+def test_of_what_stands_beside_the_facts_only_what_the_converter_writes_is_kept(tmp_path):
+    odd = {"origin": torch.ones(3), "layout": torch.ones(2), "trunk": {1}, "source": "x.pth", "tensors_crc32": "1"}
+    assert stated_facts({"metadata": {**RGB_IMAGENET, **odd}}) == {**RGB_IMAGENET, "source": "x.pth"}
+    tensors = dict(take(written(tmp_path)).tensors)
+    torch.save({"model": tensors, "metadata": {**RGB_IMAGENET, **odd}}, tmp_path / "y.pth")
+    done = convert(tmp_path / "y.pth", tmp_path / "y.pkl")
+    assert done.metadata["origin"] == {"source": "x.pth"} and json.loads((tmp_path / "y.pkl.json").read_text())
+
+
+def written(folder):
+    torch.save(STATE, folder / "x.pth")
+    return folder / "x.pth"
+
+
 @pytest.mark.parametrize("key", ["config", "cfg"])
 def test_a_detector_says_in_its_config_how_it_was_trained(tmp_path, key):
     content = {"meta": {key: CAFFE, "mmdet_version": "2.25"}, "state_dict": DETECTOR, "optimizer": {}}

@@ -172,6 +172,28 @@ def test_heads_beside_a_whole_trunk_are_dropped_and_reported(head, trunk):
     assert set(found.dropped) == set(put("module.", head))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["bam1.", "NL_1.0.", "nl_2.", "cbam_1.", "ca_1.", "att1.", "se_layer1.", "channel_attention.", "bn_input.",
+     "input_norm.", "stem_bn.", "conv1_1.", "pre_conv.", "adapter1.", "prelu.", "transition1.", "normalize."],
+)  # fmt: skip
+def test_what_may_be_no_head_is_refused_with_what_to_do(name):
+    """Of attention between the stages nothing stands within them: a plain ResNet would compute something else."""
+    state = put("module.", T | {name + "weight": torch.zeros(4)})
+    for where in (None, "state_dict > module."):
+        with pytest.raises(LayoutError) as caught:
+            recognise({"state_dict": state, "arch": "resnet18"}, where)
+        assert name.split(".")[0] in str(caught.value) or "not convertible" in str(caught.value)
+
+
+def test_what_only_the_name_of_the_architecture_tells():
+    """Pooling has no tensors."""
+    for arch in ("resnetblur50", "resnetaa50", "seresnextaa101d_32x8d"):
+        with pytest.raises(LayoutError, match=f"'{arch}', which blurs before its strides"):
+            recognise({"arch": arch, "state_dict": T})
+    check(recognise({"arch": "resnet18", "state_dict": T}))
+
+
 def test_a_head_does_not_make_up_for_a_missing_tensor():
     """What is dropped is never what is missing: the coverage of the conversion refuses the rest."""
     found = recognise({"state_dict": changed(layer3__1__conv2__weight=None) | mlp("projector.", 0)})

@@ -74,6 +74,25 @@ def test_a_rule_that_confuses_tensors_of_one_shape_shows(tmp_path, monkeypatch, 
     assert not (tmp_path / "wrong.pkl").exists()
 
 
+@pytest.mark.parametrize("size", [1e-3, 1, 1e3])
+def test_the_size_of_the_features_decides_nothing(tmp_path, monkeypatch, size):
+    """Neither does a mix-up hide among small ones, nor rounding look like one among large ones; nor does layout."""
+    state = trunk(18)
+    for key in state:
+        if key.startswith("layer4") and key.endswith(("bn2.weight", "downsample.1.weight")):
+            state[key] = state[key] * size
+    torch.save(moco({k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in state.items()}),
+               tmp_path / "in.pth")  # fmt: skip
+    done = convert(tmp_path / "in.pth", tmp_path / "right.pkl")
+    assert max(done.parity.values()) == 0
+    right = trunks.NAMINGS["torchvision"]
+    swapped = {"res5.1.conv1.weight": "res5.1.conv2.weight", "res5.1.conv2.weight": "res5.1.conv1.weight"}
+    wrong = replace(right, rule=lambda key: swapped.get(right.rule(key), right.rule(key)))
+    monkeypatch.setitem(trunks.NAMINGS, "torchvision", wrong)
+    with pytest.raises(AuditError, match="features of res5 differ by"):
+        convert(tmp_path / "in.pth", tmp_path / "wrong.pkl")
+
+
 @pytest.mark.parametrize("stage", [1, 3, 4])
 def test_features_that_overflow_prove_nothing(tmp_path, stage):
     """Every weight is finite, and NaN is neither above a limit nor below it, wherever it stands among the stages."""

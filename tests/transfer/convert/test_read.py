@@ -119,6 +119,13 @@ def test_a_program_under_an_innocent_module_is_shown(tmp_path, name):
     assert runs(tmp_path / "x.pkl") == (name,)
 
 
+def test_names_give_the_terminal_no_orders(tmp_path):
+    name = b"posix\r\x1b[2Knothing"
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04\x8c" + bytes([len(name)]) + name + b"\x8c\x04exec\x93.")
+    (shown,) = runs(tmp_path / "x.pkl")
+    assert shown.isprintable() and "x1b[2Knothing.exec" in shown
+
+
 def test_plain_tensors_run_nothing_with_trust(tmp_path):
     content = {"w": W, "p": torch.nn.Parameter(W), "h": W.half(), "n": np.zeros(2), "f": np.float64(1), "s": {"a"}}
     torch.save(content, tmp_path / "x.pth")
@@ -175,6 +182,21 @@ def test_torch_s_advice_to_read_unsafely_is_not_passed_on(tmp_path):
     with pytest.raises(CheckpointError, match="_rebuild_tensor_v9") as caught:
         open_file(tmp_path / "y.pth")
     assert "weights_only" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_a_tar_older_than_its_magic_word_is_one_too(tmp_path):
+    """torch would unpickle what is in it; the name of its first member may look like the start of a torch file."""
+    magic = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"." + b"N." * 6
+    header = bytearray(512)
+    header[: len(magic)] = magic
+    header[100:148] = b"0000644\0" + b"0000000\0" * 2 + b"00000000000\0" * 2
+    header[148:157] = b" " * 8 + b"0"
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "x.pth").write_bytes(bytes(header) + bytes(1024))
+    assert tarfile.is_tarfile(tmp_path / "x.pth")
+    for trust in (False, True):
+        with pytest.raises(CheckpointError, match="it is a tar archive; unpack it"):
+            open_file(tmp_path / "x.pth", trust)
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
