@@ -164,7 +164,7 @@ def _by_source_names(taken: Taken) -> dict[str, Tensor]:
     names = {without_wrappers(old): new for old, new in taken.found.renamed.items() if new in taken.tensors}
     stem = NAMINGS[taken.found.layout.naming].stem
     prefix = min((old for old in names if old.endswith(stem)), key=len, default="").removesuffix(stem)
-    places = (prefix, "roi_heads.") if taken.found.layout.naming == "detectron2" else (prefix,)
+    places = (prefix, prefix.removesuffix("backbone.") + "roi_heads.")
     out = {}
     for old, new in names.items():
         place = next((p for p in places if old.startswith(p)), "")

@@ -140,7 +140,9 @@ LAYOUTS = (  # the first that fits counts, so what has more marks stands first
     Layout("Detectron2 trunk", ("model", ""), naming="detectron2"),
     Layout("Caffe2 (MSRA)", ("", "blobs"), naming="caffe2", facts=BGR_MSRA, batch_norm_folded=True),
 )  # fmt: skip
-DETECTORS = (Layout("Detectron2 detector", ("model > backbone.", "model > backbone.bottom_up."), naming="detectron2"),)
+DETECTORS = (
+    Layout("Detectron2 detector", _places(("model > ", ""), "backbone.", "backbone.bottom_up."), naming="detectron2"),
+)
 
 
 @dataclass(frozen=True)

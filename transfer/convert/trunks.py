@@ -178,11 +178,13 @@ def _trunks_of(path: tuple[str, ...], state: Mapping[str, Any]) -> Iterator[Trun
         matches = (naming.block.match(k) for k in tensors)
         prefixes = dict.fromkeys(m.group(1) for m in matches if m)
         for prefix in prefixes:
-            if name == "detectron2" and prefix == "roi_heads.":
+            if name == "detectron2" and prefix.endswith("roi_heads."):
                 continue  # res5 of a C4 detector; it belongs to the backbone
             renamed = {k: naming.rule(_INNER.sub("", k[len(prefix) :])) for k in tensors if k.startswith(prefix)}
-            if name == "detectron2" and prefix == "backbone.":
-                renamed |= {k: naming.rule(k) for k in tensors if k.startswith("roi_heads.res5.")}
+            if name == "detectron2" and prefix.endswith("backbone."):
+                root = prefix.removesuffix("backbone.")
+                heads = (k for k in tensors if k.startswith(f"{root}roi_heads.res5."))
+                renamed |= {k: naming.rule(k.removeprefix(root)) for k in heads}
             yield Trunk(path, prefix, name, {k: new for k, new in renamed.items() if new is not None}, state)
 
 

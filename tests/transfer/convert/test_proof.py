@@ -105,6 +105,26 @@ def test_features_that_overflow_prove_nothing(tmp_path, stage):
     assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
 
 
+@pytest.mark.parametrize(
+    ("root", "wrap", "where"),
+    [
+        ("", lambda state: {"model": state}, None),
+        ("", lambda state: state, None),
+        ("module.", lambda state: {"model": state}, None),
+        ("modelTeacher.", lambda state: {"model": state}, "modelTeacher.backbone."),
+    ],
+    ids=["model", "flat", "module", "teacher"],
+)
+def test_the_fifth_stage_of_a_c4_detector_comes_along(tmp_path, root, wrap, where):
+    """It stands among the heads there, under the same wrappers as the backbone."""
+    tensors = detectron2(trunk(18))
+    place = {k: f"{root}{'roi_heads' if k.startswith('res5.') else 'backbone'}.{k}" for k in tensors}
+    head = {f"{root}roi_heads.box_predictor.cls_score.weight": torch.zeros(3, 3)}
+    torch.save(wrap({place[k]: v for k, v in tensors.items()} | head), tmp_path / "in.pth")
+    done = convert(tmp_path / "in.pth", tmp_path / "out.pkl", trunk=where)
+    assert done.metadata["tensors"] == 120 and max(done.parity.values()) < 1e-5 and list(head) == list(done.dropped)
+
+
 def test_where_the_stride_is_stays_unknown(tmp_path):
     """A detector's file does not say it, and no shape does."""
     state = {f"backbone.bottom_up.{k}": v for k, v in detectron2(trunk(50)).items()}
