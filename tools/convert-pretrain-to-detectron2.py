@@ -41,11 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     try:
         if args.trust:
-            print(
-                "--trust: unpickling calls",
-                ", ".join(runs(args.input)) or "nothing beyond data",
-                file=sys.stderr,
-            )
+            print("--trust: unpickling calls", ", ".join(runs(args.input)) or "nothing beyond data", file=sys.stderr)
         done = convert(
             args.input, args.output, args.trunk, args.names, args.trust, detectron2_verify(), args.emit_config
         )

@@ -52,11 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             compare.check_picture(args.picture)
         if args.trust:
             for file in args.diff or [args.file]:
-                print(
-                    f"--trust: {file} calls",
-                    ", ".join(runs(file)) or "nothing beyond data",
-                    file=sys.stderr,
-                )
+                print(f"--trust: {file} calls", ", ".join(runs(file)) or "nothing beyond data", file=sys.stderr)
         if args.diff:
             a, b = (take(file, trunk, args.trust) for file, trunk in zip(args.diff, args.trunk * 2, strict=False))
             gaps = compare.compare(a, b)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def without_collection() -> Iterator[None]:
     """The collector off, for code that makes many objects which all stay; also a decorator.
 
-    Their number alone makes it walk everything there is again and again: of COCO's annotations two thirds of the
-    time to load, of a checkpoint's tensors all of torch's modules (0.4 s).
+    Their number alone makes it walk everything there is again and again: nearly half of the time that COCO's
+    annotations take to load, and all of torch's modules for a checkpoint's tensors (docs/performance.md).
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from transfer.convert import keymap
 from transfer.convert.architecture import Architecture, AuditError
-from transfer.convert.forward import detectron2_forward, source_forward
+from transfer.convert.forward import detectron2_forward, relative_differences, source_forward
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,7 @@ def forward_parity(
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     theirs = source_forward(source, naming, architecture, x, stride_in_1x1)
     ours = detectron2_forward(tensors, x, stride_in_1x1)
-    differences: dict[str, float] = {}
-    for stage, features in ours.items():
-        gap, largest = float((theirs[stage] - features).abs().max()), float(features.abs().max())
-        differences[stage] = gap / largest if largest else gap
+    differences = relative_differences(theirs, ours)
     if bad := [stage for stage, difference in differences.items() if not math.isfinite(difference)]:
         raise AuditError(f"the features of {', '.join(bad)} are not finite: its weights are too large to compute with")
     return differences

@@ -17,7 +17,8 @@ from pretrain.runtime.checkpoint import CheckpointError, sha256
 from pretrain.runtime.collector import without_collection
 from transfer.convert import audit, layouts
 from transfer.convert.architecture import Architecture, AuditError, infer_architecture
-from transfer.convert.facts import ORIGIN
+from transfer.convert.facts import KEYS, ORIGIN
+from transfer.convert.forward import not_taken
 from transfer.convert.fragment import fragment
 from transfer.convert.read import File, open_file, with_identity_statistics
 from transfer.convert.trunks import NAMINGS, without_wrappers
@@ -25,7 +26,6 @@ from transfer.convert.values import as_float32, checksum
 from transfer.convert.write import OutputError, check_output, check_places, staged, write_text, write_weights
 
 PARITY_LIMIT = 1e-5  # of a stage's largest feature; both sides run the same convolutions, so more is a mix-up
-_UNSTATED = {"channel_order": None, "pixel_mean": None, "pixel_std": None, "stride_in_1x1": None}
 Verify = Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -95,8 +95,7 @@ def take(source: str | os.PathLike[str] | File, trunk: str | None = None, trust:
     architecture = infer_architecture(tensors)
     table = audit.coverage(tensors, architecture)
     audit.check_coverage(table, architecture)
-    facts = layouts.facts_of(found, architecture)
-    facts = {**_UNSTATED, **(facts or {})}
+    facts = dict.fromkeys(KEYS) | dict(layouts.facts_of(found, architecture) or {})
     if facts["channel_order"] is None:
         notes.append(
             "the file does not say its channel order, mean and std; check INPUT.FORMAT and PIXEL_MEAN/STD yourself"
@@ -137,7 +136,7 @@ def metadata_of(taken: Taken, source_sha256: str, names: str) -> dict[str, Any]:
         "source_sha256": source_sha256,
         "tensors": len(taken.tensors),
         "tensors_crc32": taken.crc,
-        **{k: taken.facts[k] for k in _UNSTATED},
+        **{k: taken.facts[k] for k in KEYS},
         **({"origin": first} if first else {}),
     }
 
@@ -202,13 +201,13 @@ def convert(
     output = Path(output)
     names = check_output(output, names)
     sidecar = output.with_name(output.name + ".json")
-    beside = [sidecar] if emit_config is None else [sidecar, Path(emit_config)]
-    check_places([Path(source), Path(f"{source}.json")], [output, *beside])
+    outputs = [output, sidecar] if emit_config is None else [output, sidecar, Path(emit_config)]
+    check_places([Path(source), Path(f"{source}.json")], outputs)
     loadable = names == "detectron2" and output.suffix != ".safetensors"
     if emit_config is not None and not loadable:
         raise OutputError(f"--emit-config: no detector loads '{output.name}' with {names}'s names; write .pkl or .pth "
                           "with Detectron2's")  # fmt: skip
-    with staged(output, *beside) as (path, *others):
+    with staged(*outputs) as (path, beside, *config):
         taken = take(source, trunk, trust)
         if names == "torchvision":
             _check_torchvision(taken)
@@ -217,9 +216,9 @@ def convert(
             parity, notes = prove(taken)
             metadata = metadata_of(taken, digest.result(), names)
         write_weights(taken.tensors, metadata, path, names)
-        facts = json.dumps(metadata, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        for text, other in zip([facts, fragment(metadata, str(output))], others, strict=False):
-            write_text(text, other)
+        write_text(json.dumps(metadata, indent=1, sort_keys=True, allow_nan=False) + "\n", beside)
+        for place in config:
+            write_text(fragment(metadata, str(output)), place)
         _read_back(path, taken, names)
         said = verify(path, metadata) if verify is not None and loadable else None
     found = taken.found
@@ -245,7 +244,5 @@ def _read_back(path: Path, taken: Taken, names: str) -> None:
         state = open_file(path).content
         with torch.device("meta"):
             model = taken.architecture.build()
-        lost = model.load_state_dict(state, strict=False, assign=True)
-        left = [k for k in lost.missing_keys if not k.startswith("fc.") and not k.endswith("num_batches_tracked")]
-        if left or lost.unexpected_keys:
-            raise AuditError(f"torchvision does not load '{path.name}' whole: {[*left, *lost.unexpected_keys][:3]}")
+        if left := not_taken(model.load_state_dict(state, strict=False, assign=True)):
+            raise AuditError(f"torchvision does not load '{path.name}' whole: {left[:3]}")

@@ -25,7 +25,7 @@ BGR_MSRA = {
     "stride_in_1x1": True,
 }
 BGR_FAIR = {**BGR_MSRA, "pixel_std": [57.375, 57.120, 58.395], "stride_in_1x1": False}
-_KEYS = tuple(RGB_IMAGENET)
+KEYS = tuple(RGB_IMAGENET)
 ORIGIN = ("layout", "trunk", "source", "source_sha256")
 _RGB_AUTHORS = ("torchvision", "moco", "densecl", "openselfsup", "mmselfsup")  # `author` or `__author__` of their tools
 
@@ -50,12 +50,12 @@ def stated_facts(content: Any) -> Mapping[str, Any] | None:
             return None
     if not isinstance(facts, Mapping) or not _are_facts(facts):
         return None
-    return {key: facts[key] for key in _KEYS} | _history(facts)
+    return {key: facts[key] for key in KEYS} | _history(facts)
 
 
 def _are_facts(facts: Mapping[Any, Any]) -> bool:
     """Whether order, mean and std are all stated or all not, and are such as images can be given by."""
-    if any(key not in facts for key in _KEYS) or not any(facts["stride_in_1x1"] is v for v in (True, False, None)):
+    if any(key not in facts for key in KEYS) or not any(facts["stride_in_1x1"] is v for v in (True, False, None)):
         return False
     order, mean, std = (facts[key] for key in ("channel_order", "pixel_mean", "pixel_std"))
     if order is None:
@@ -73,7 +73,7 @@ def _numbers(values: Any) -> bool:
 
 def _history(facts: Mapping[Any, Any]) -> dict[str, Any]:
     """What else the converter has written and reads again, as far as it is of the type that it wrote."""
-    kinds = {"layout": str, "trunk": str, "source": str, "source_sha256": str, "batch_norm": str, "tensors_crc32": int}
+    kinds = {**dict.fromkeys(ORIGIN, str), "batch_norm": str, "tensors_crc32": int}
     kept: dict[str, Any] = {key: facts[key] for key, kind in kinds.items() if type(facts.get(key)) is kind}
     origin = facts["origin"] if isinstance(facts.get("origin"), Mapping) else {}
     if first := {key: origin[key] for key in ORIGIN if type(origin.get(key)) is str}:
@@ -96,7 +96,7 @@ def configured_facts(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return None
     ((mean, std),) = pixels if len(pixels) == 1 else ((None, None),)
     if mean is None or std is None or len(orders) > 1 or len(styles) > 1:
-        return dict.fromkeys(_KEYS)
+        return dict.fromkeys(KEYS)
     order = "RGB" if orders == {"True"} else "BGR"
     return {"channel_order": order, "pixel_mean": list(mean), "pixel_std": list(std),
             "stride_in_1x1": styles == {"caffe"}}  # fmt: skip

@@ -6,6 +6,7 @@ Shape shorthand: N images; H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +43,24 @@ def source_forward(
     model = architecture.build(stride_in_1x1=stride_in_1x1).eval()
     network: nn.Module = nn.Sequential(*model.children()) if naming == "sequential" else model
     head = "9." if naming == "sequential" else "fc."
-    lost = network.load_state_dict(dict(source), strict=False)
-    missing = [k for k in lost.missing_keys if not k.startswith(head) and not k.endswith("num_batches_tracked")]
-    if missing or lost.unexpected_keys:
-        names = ", ".join([*missing, *lost.unexpected_keys][:3])
-        raise AuditError(f"torchvision's {architecture.name} does not take the source's tensors ({names})")
+    if left := not_taken(network.load_state_dict(dict(source), strict=False), head):
+        raise AuditError(
+            f"torchvision's {architecture.name} does not take the source's tensors ({', '.join(left[:3])})"
+        )
     return network_forward(model, x)
+
+
+def not_taken(lost: Any, head: str = "fc.") -> list[str]:
+    """Names that `load_state_dict(strict=False)` missed, or had no place for, beyond the classifier and counters."""
+    missing = [k for k in lost.missing_keys if not k.startswith(head) and not k.endswith("num_batches_tracked")]
+    return [*missing, *lost.unexpected_keys]
+
+
+def relative_differences(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, float]:
+    """Per stage the largest absolute difference over the largest feature of ours; NaN where one is not finite."""
+    gaps = {stage: float((theirs[stage] - features).abs().max()) for stage, features in ours.items()}
+    sizes = {stage: float(features.abs().max()) for stage, features in ours.items()}
+    return {stage: gap / sizes[stage] if sizes[stage] else gap for stage, gap in gaps.items()}
 
 
 def torchvision_trunk(tensors: Mapping[str, Tensor], architecture: Architecture, stride_in_1x1: bool) -> ResNet:

@@ -19,7 +19,7 @@ def fragment(metadata: Mapping[str, Any], weights: str) -> str:
     """
     stated, stride = metadata["channel_order"] is not None, metadata["stride_in_1x1"]
     mean, std = (_numbers(metadata[key]) for key in ("pixel_mean", "pixel_std"))
-    source = " ".join(str(metadata["source"]).split())
+    source = " ".join(str(metadata["source"]).split()).encode("utf-8", "backslashreplace").decode()
     lines = [f"# Fits {metadata['arch']} from {source} ({metadata['layout']})."]
     if not stated:
         lines.append("# The weights do not say INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD: set them yourself.")

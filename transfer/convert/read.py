@@ -87,10 +87,9 @@ def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
     if path.is_dir():
         raise _refusal(path, "it is a folder (of a sharded checkpoint?); write one file with "
                        "torch.distributed.checkpoint.format_utils.dcp_to_torch_save")  # fmt: skip
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"checkpoint '{path}' is no regular file; write it to one first")
     if not path.is_file():
-        raise CheckpointError(f"checkpoint '{path}' does not exist; check the path")
+        why = "is no regular file; write it to one first" if path.exists() else "does not exist; check the path"
+        raise CheckpointError(f"checkpoint '{path}' {why}")
     try:
         with without_collection():
             return _open(path, trust)
@@ -100,13 +99,14 @@ def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
         raise _refusal(path, str(error)) from error
     except MemoryError as error:
         raise _refusal(path, "it asks for more memory than there is") from error
-    except (ImportError, AttributeError) as error:
-        if not trust:
-            raise _refusal(path, _damaged(error)) from error
-        raise _refusal(path, f"{error}; unpickle it where its project is installed, and export its tensors there with "
-                       "torch.save(state_dict)") from error  # fmt: skip
     except Exception as error:
-        raise _refusal(path, _damaged(error)) from error
+        elsewhere = trust and isinstance(error, (ImportError, AttributeError))
+        raise _refusal(path, _not_here(error) if elsewhere else _damaged(error)) from error
+
+
+def _not_here(error: Exception) -> str:
+    where = "unpickle it where its project is installed, and export its tensors there with torch.save(state_dict)"
+    return f"{error}; {where}"
 
 
 def _damaged(error: Exception) -> str:
@@ -134,8 +134,6 @@ def _open(path: Path, trust: bool) -> File:
     for magic, reason in _OTHER_FILES:
         if head.startswith(magic):
             raise _refusal(path, reason)
-    if head[:4] != b"PK\x03\x04" and any(head) and tarfile.is_tarfile(path):  # torch would read one, without safeguards
-        raise _refusal(path, "it is a tar archive; unpack it with `tar -xf` and give the file that is in it")
     if head[:4] == b"PK\x03\x04":
         archive = open_archive(path)
         names = scan(archive.pickle)
@@ -144,6 +142,8 @@ def _open(path: Path, trust: bool) -> File:
                            "safely; write it again with torch.save's own protocol, or, if you know who wrote it, add "
                            "--trust")  # fmt: skip
         return File(path, _load_torch(path, names, trust, mmap=True), "torch zip", names, archive.checksums)
+    if any(head) and tarfile.is_tarfile(path):  # torch would read one, without safeguards
+        raise _refusal(path, "it is a tar archive; unpack it with `tar -xf` and give the file that is in it")
     if head[8:9] == b"{":
         return _open_safetensors(path)
     if _LEGACY.match(head):

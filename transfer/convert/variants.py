@@ -13,6 +13,7 @@ FLATTENED = (
     "it holds FSDP's flattened parameters; save the full state dict instead: StateDictType.FULL_STATE_DICT, or "
     "get_model_state_dict with full_state_dict=True"
 )
+_FLAT = r"(^|\.)_?flat_param(_\d+)?$"
 # a tensor's name within the trunk's own modules, in any naming -> why
 _WITHIN = (
     (r"^conv1\.\d+\.|^stem\.\d+\.|^stem\.conv[23]\.|^0\.\d+\.", _DEEP),
@@ -23,7 +24,7 @@ _WITHIN = (
     (r"\.(aa|anti_alias|blur)\.|\.conv2\.1\.", "it blurs before its strides (anti-aliased ResNet)"),
     (r"\.(avd|avd_first|avd_last)\.", "it pools in its blocks (ResNeSt)"),
     (r"\.(gn|ln|in)[1-3]\.", _NORM),
-    (r"(^|\.)_?flat_param(_\d+)?$", FLATTENED),
+    (_FLAT, FLATTENED),
     (r"\.(lora_[AB]|parametrizations|weight_orig|weight_mask|weight_[gv])\b",
      "its weights are reparametrised; merge them into plain weights first"),
 )  # fmt: skip
@@ -34,7 +35,7 @@ _BESIDE = (
     (r"^(ca|sa|se|eca|cbam|attn|attention|nl|non_?local|gc|stn)\d*\.", _ATTENTION),
     (r"^(gn|ln|in)\d\.", _NORM),
     (r"^(layer|stage)s?_?\d*\.", "it has other stages than layer1 to layer4"),
-    (r"(^|\.)_?flat_param(_\d+)?$", FLATTENED),
+    (_FLAT, FLATTENED),
 )  # fmt: skip
 
 
@@ -105,4 +106,4 @@ def by_stem(tensors: Mapping[str, Any]) -> str | None:
 
 def flattened(names: Iterable[str]) -> bool:
     """Whether any name is that of parameters that FSDP has flattened into one vector."""
-    return any(re.search(r"(^|\.)_?flat_param(_\d+)?$", n) for n in names)
+    return any(re.search(_FLAT, n) for n in names)

@@ -24,6 +24,7 @@ from pretrain.runtime import checkpoint
 from pretrain.runtime.log import progress
 from transfer.convert.architecture import Architecture
 from transfer.convert.convert import take
+from transfer.convert.facts import KEYS
 from transfer.convert.forward import torchvision_trunk
 from transfer.data import catalog
 from transfer.trials.inputs import expanded, pretraining_data
@@ -39,7 +40,6 @@ QUERIES = 6
 NEAREST = 5
 BATCH = 50
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
-_FACTS = ("channel_order", "pixel_mean", "pixel_std", "stride_in_1x1")
 _UNSTATED = ("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # torchvision's; for files that do not say
 
 
@@ -182,7 +182,7 @@ def _trunk(folder: Path, name: str, path: Path, images: Pool, twins: dict[str, N
     if trained is None or random is None:
         taken = take(path)
         stride_in_1x1 = bool(taken.facts["stride_in_1x1"])
-        twin = repr((taken.architecture, [taken.facts[k] for k in _FACTS]))
+        twin = repr((taken.architecture, [taken.facts[k] for k in KEYS]))
         if trained is None:
             net = torchvision_trunk(taken.tensors, taken.architecture, stride_in_1x1)
             trained = _compute(net, images, taken.facts, f"features of '{name}'")

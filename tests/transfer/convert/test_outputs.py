@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import resource
 
@@ -230,6 +231,14 @@ def test_the_fragment_quotes_what_it_is_given(tmp_path, r18, name):
     source.write_bytes(r18.read_bytes())
     convert(source, tmp_path / name, emit_config=tmp_path / "c.yaml")
     assert yaml.safe_load((tmp_path / "c.yaml").read_text())["MODEL"]["WEIGHTS"] == str(tmp_path / name)
+
+
+def test_a_source_whose_name_is_no_utf8(tmp_path):
+    source = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.pkl")
+    with open(source, "wb") as f:
+        pickle.dump(caffe2(trunk(18)), f)
+    convert(source, tmp_path / "a.pkl", emit_config=tmp_path / "c.yaml")
+    assert "from \\udcff.pkl (" in (tmp_path / "c.yaml").read_text(encoding="utf-8")
 
 
 def test_the_first_source_is_remembered(tmp_path, r18):

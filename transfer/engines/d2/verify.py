@@ -14,10 +14,9 @@ from detectron2.modeling.backbone import build_resnet_backbone
 from torch import nn
 
 from transfer.convert.architecture import AuditError
-from transfer.convert.forward import detectron2_forward
+from transfer.convert.convert import PARITY_LIMIT
+from transfer.convert.forward import detectron2_forward, relative_differences
 from transfer.convert.read import read_weights
-
-LIMIT = 1e-5  # of the largest activation of a stage
 
 
 def verify(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,9 +50,9 @@ def verify(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     with torch.inference_mode():
         theirs = model.backbone(x)
         ours = detectron2_forward(weights, x, bool(metadata["stride_in_1x1"]))
-    gaps = {k: float((theirs[k] - ours[k]).abs().max() / ours[k].abs().max().clamp(min=1e-12)) for k in theirs}
+    gaps = relative_differences(theirs, ours)
     for stage, gap in gaps.items():
-        if not gap <= LIMIT:
+        if not gap <= PARITY_LIMIT:
             raise AuditError(f"Detectron2's features of {stage} differ by {gap:.3g} of their size; nothing was written")
     return {
         "backbone keys matched": f"{len(keys)} of {len(keys)}",
