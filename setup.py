@@ -31,9 +31,19 @@ setup(
         "matplotlib>=3.8",
         "scipy>=1.11",
         "safetensors>=0.4",
+        "pydantic>=2.6",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "types-tqdm", "submitit>=1.5"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-PyYAML",
+            "types-tqdm",
+            "submitit>=1.5",
+        ],
         "cluster": ["submitit>=1.5"],  # trials side by side, and on SLURM
         "detectron2": [f"detectron2 @ git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"],
     },

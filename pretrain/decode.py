@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pretrain.runtime.errors import ExpectedError
 
-class BadImageError(RuntimeError):
+
+class BadImageError(ExpectedError, RuntimeError):
     """An image that cannot be read; the message names its path."""
 
 

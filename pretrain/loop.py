@@ -19,6 +19,7 @@ from pretrain.augment import normalise
 from pretrain.data import Batch
 from pretrain.decode import BadImageError
 from pretrain.runtime import dist
+from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.log import MetricsWriter, progress
 from pretrain.runtime.preempt import Preempted, StopRequest
 
@@ -27,7 +28,7 @@ LOG = logging.getLogger(__name__)
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> the mean over queries
 
 
-class DivergedError(RuntimeError):
+class DivergedError(ExpectedError, RuntimeError):
     """The loss is no longer a number."""
 
 

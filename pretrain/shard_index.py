@@ -16,6 +16,7 @@ import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.errors import ExpectedError
 
 SUFFIX = ".idx"
 _VERSION = 1
@@ -24,7 +25,7 @@ _BLOCK = 512  # bytes that tar counts in
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-class ShardError(RuntimeError):
+class ShardError(ExpectedError, RuntimeError):
     """A tar file that cannot be used, or whose index cannot be kept; names the file and the remedy."""
 
 

@@ -18,6 +18,7 @@ from pretrain.encoders import base_encoder
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.errors import ExpectedError
 
 HEAD = "fc."
 PREFIXES = ("module.encoder_q.", "encoder_q.", "module.", "")  # MoCo; MoCo, not wrapped; linear probe; torchvision
@@ -26,7 +27,7 @@ _COUNTER = ".num_batches_tracked"  # absent from the oldest files, and without e
 Trunk = Callable[[Tensor], Tensor]  # N x 3 x H x W, normalised RGB -> N x C, float32
 
 
-class TrunkChangedError(RuntimeError):
+class TrunkChangedError(ExpectedError, RuntimeError):
     """A trunk that was to stay frozen has other weights or BN statistics than before."""
 
 

@@ -14,11 +14,13 @@ from typing import IO, Any
 
 import torch
 
+from pretrain.runtime.errors import ExpectedError
+
 # How files of torch.save begin: a zip archive, or before torch 1.6 a pickle of this number.
 _TORCH = (b"PK\x03\x04", (0x1950A86A20F9469CFC6C).to_bytes(10, "little"))
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ExpectedError, RuntimeError):
     """A checkpoint that cannot be read or written, with the path and the remedy in the message."""
 
 

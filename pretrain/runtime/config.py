@@ -17,10 +17,12 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
+from pretrain.runtime.errors import ExpectedError
+
 BASE_KEY = "_BASE_"
 
 
-class ConfigError(ValueError):
+class ConfigError(ExpectedError, ValueError):
     """A config that cannot be used; the message names the file, the key and the remedy."""
 
 

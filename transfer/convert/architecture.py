@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from pretrain.runtime.errors import ExpectedError
+
 _BLOCK_COUNTS = {
     ("basic", (2, 2, 2, 2)): 18,
     ("basic", (3, 4, 6, 3)): 34,
@@ -20,7 +22,7 @@ _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 DEPTHS = tuple(_BLOCK_COUNTS.values())
 
 
-class AuditError(ValueError):
+class AuditError(ExpectedError, ValueError):
     """A trunk that is incomplete, misshapen or computes something else after conversion."""
 
 

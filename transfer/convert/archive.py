@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pretrain.runtime.errors import ExpectedError
 
-class ArchiveError(ValueError):
+
+class ArchiveError(ExpectedError, ValueError):
     """An archive that is damaged, or not one of torch.save."""
 
 

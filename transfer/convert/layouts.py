@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pretrain.runtime.errors import ExpectedError
 from transfer.convert import variants
 from transfer.convert.architecture import Architecture
 from transfer.convert.facts import (
@@ -24,7 +25,7 @@ from transfer.convert.facts import (
 from transfer.convert.trunks import Trunk, find_trunks, tensor_names
 
 
-class LayoutError(ValueError):
+class LayoutError(ExpectedError, ValueError):
     """A checkpoint whose layout is not in the table, that holds several trunks alike, or a ResNet of another kind."""
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from functools import cache
 from typing import IO
 
+from pretrain.runtime.errors import ExpectedError
+
 DEEPEST = 100  # containers within containers; deeper ones overflow the interpreter's stack when they are hashed
 SPARSEST = 1000  # memo places left out; picklers count on, and a reader allocates up to the highest
 
 
-class PickleError(ValueError):
+class PickleError(ExpectedError, ValueError):
     """A byte stream that is no pickle, or one whose structure only an attack has."""
 
 

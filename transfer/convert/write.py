@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain.runtime.errors import ExpectedError
 from transfer.convert import keymap
 
 EXTENSIONS = (".pkl", ".pth", ".safetensors")
 NAMES = ("detectron2", "torchvision")
 
 
-class OutputError(ValueError):
+class OutputError(ExpectedError, ValueError):
     """An output path that its readers would not read, or that cannot be written."""
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pretrain.runtime.errors import ExpectedError
+
 Record = dict[str, Any]
 """One image in Detectron2's standard form; boxes are XYXY absolute pixels. See `catalog.load`."""
 
 
-class DatasetError(ValueError):
+class DatasetError(ExpectedError, ValueError):
     """A dataset that cannot be used as asked; the message names the value, the file and the remedy."""
 
 

@@ -18,6 +18,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.runtime import checkpoint, dist, provenance
 from pretrain.runtime.config import ConfigError, to_dict
+from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.result import RunResult
 from transfer.config.facts import inspect, weights_facts
 from transfer.config.lint import ERROR, NAMES
@@ -30,7 +31,7 @@ LAST_CHECKPOINT = "last_checkpoint"  # a text file that names the newest trainin
 SYNC_NORMS = ("SyncBN", "naiveSyncBN", "nnSyncBN")
 
 
-class EngineError(RuntimeError):
+class EngineError(ExpectedError, RuntimeError):
     """An engine that cannot run what it was asked to; the message says what to do."""
 
 

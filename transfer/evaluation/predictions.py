@@ -17,9 +17,10 @@ import numpy as np
 
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.collector import without_collection
+from pretrain.runtime.errors import ExpectedError
 
 
-class EvaluationError(ValueError):
+class EvaluationError(ExpectedError, ValueError):
     """Detections or ground truth that cannot be evaluated; the message names the value and the remedy."""
 
 

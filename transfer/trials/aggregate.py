@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.result import RunResult
 
 
-class AggregateError(ValueError):
+class AggregateError(ExpectedError, ValueError):
     """Results that must not be averaged together."""
 
 

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pretrain.runtime.errors import ExpectedError
+
 logger = logging.getLogger(__name__)
 
 
-class LockError(RuntimeError):
+class LockError(ExpectedError, RuntimeError):
     """A file system on which nothing can be locked."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import multiprocessing as mp
 
 from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest, load_config
 from transfer.engines import base
@@ -25,7 +26,7 @@ TRIAL_ERRORS = (FloatingPointError, RuntimeError, OSError, mp.ProcessRaisedExcep
 EXPLAINED = (FloatingPointError, base.EngineError, checkpoint.CheckpointError)  # errors that need no traceback
 
 
-class TrialsFailed(RuntimeError):
+class TrialsFailed(ExpectedError, RuntimeError):
     """Some trials of a row failed; the message says which and why."""
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.preempt import REQUEUE_STATUS
 from pretrain.runtime.provenance import package_version
 from transfer.trials.failure import forget_failure, read_failure, write_failure
@@ -36,7 +37,7 @@ STOPPED = (REQUEUE_STATUS, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes 
 _running: set[int] = set()
 
 
-class StageError(RuntimeError):
+class StageError(ExpectedError, RuntimeError):
     """A stage that failed; the message names its command and its folder."""
 
 

@@ -1,0 +1,89 @@
+"""How detections are scored: one table of protocols, each with its metrics and the evaluator that computes them.
+
+Nothing heavy is imported until an evaluator is made, so that `tools/status.py` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transfer.evaluation.metric import Metric, Rule, full_key
+
+_VOC_STD = {"AP50": 0.2, "AP": 0.2, "AP75": 0.4}  # over fine-tuning trials, MoCo's notes on fine-tuning
+_COCO_GAP = Rule(gap=0.3)  # the same notes: on COCO a difference of 0.3 AP is within variation
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to score predictions.
+
+    Attributes:
+        name: what results and data sets call it.
+        label: what people call it.
+        metrics: all that it computes, the headline first.
+        implementation: "module:Class" of its `evaluator.Evaluator`; empty for probes, which make their own results.
+        note: what a reader of its curves or tables must know, one sentence; may be empty.
+    """
+
+    name: str
+    label: str
+    metrics: tuple[Metric, ...]
+    implementation: str = ""
+    note: str = ""
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of a key, or of a short name ("AP50"); None if the protocol has no such metric."""
+        key = full_key(name)
+        return next((m for m in self.metrics if m.key == key), None)
+
+    def evaluator(self, *args: Any, **kwargs: Any) -> Any:
+        """A fresh evaluator; the arguments are those of its class."""
+        module, _, name = self.implementation.partition(":")
+        return getattr(importlib.import_module(module), name)(*args, **kwargs)
+
+
+def _voc(name: str, label: str, note: str) -> Protocol:
+    papers = [Metric(f"bbox/{m}", m, Rule(std=std), per_class=True) for m, std in _VOC_STD.items()]
+    exact = [Metric(f"bbox_unrounded/{m}", f"unrounded {m}") for m in _VOC_STD]
+    return Protocol(name, label, (*papers, *exact), "transfer.evaluation.voc:VOCEvaluator", note)
+
+
+def _coco() -> Protocol:
+    metrics = []
+    for kind, words in (("bbox", ""), ("segm", "mask ")):
+        metrics += [Metric(f"{kind}/AP", f"{words}AP", _COCO_GAP, per_class=True)]
+        metrics += [Metric(f"{kind}/{m}", f"{words}{m}") for m in ("AP50", "AP75", "APs", "APm", "APl")]
+    return Protocol("coco", "COCO AP", tuple(metrics), "transfer.evaluation.coco:COCOEvaluator")
+
+
+def _probe(name: str, label: str, *metrics: Metric) -> Protocol:
+    pretext = (Metric("pretext/acc1", "pretext accuracy"), Metric("pretext/loss", "pretext loss"))
+    return Protocol(name, label, (*metrics, *pretext))
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        _voc("voc07", "11-point VOC AP", "precision is taken at 11 recalls"),
+        _voc("voc12", "VOC AP by area", ""),
+        _coco(),
+        _probe("knn", "kNN on frozen features", Metric("knn/acc1", "kNN top-1")),
+        _probe(
+            "linear", "linear classifier on frozen features",
+            Metric("linear/acc1", "linear top-1"), Metric("linear/acc5", "linear top-5"),
+        ),
+    )
+}  # fmt: skip
+
+
+def known_metric(name: str) -> Metric | None:
+    """The first protocol's metric of that name, for labels where the protocol is not known; None if none has it."""
+    return next((m for p in PROTOCOLS.values() if (m := p.metric(name)) is not None), None)
+
+
+def metric_names() -> list[str]:
+    """Every metric's key, each once."""
+    return list(dict.fromkeys(m.key for p in PROTOCOLS.values() for m in p.metrics))
