@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.pixels import to_rgb
 
 
 class BadImageError(ExpectedError, RuntimeError):
@@ -31,24 +32,6 @@ def decode(data: bytes, name: str) -> Image.Image:
         reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         reason = reason if data else "it is empty"
         raise BadImageError(f"cannot read image '{name}' ({reason})") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8 bits of red, green and blue; of an animation, the first frame.
-
-    Transparency is dropped, as in torchvision's loader. 16 bits of grey are scaled: Pillow alone would clip them, which
-    leaves white wherever a value is above 255 of 65535.
-
-    Raises:
-        ValueError: 32-bit pixels, whose range no format states.
-    """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # PPM, old Pillow: I
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels, mode {image.mode}, have no known range; convert them to 8 or 16 bits")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the same colours; Pillow warns at every image otherwise
-    return image.convert("RGB")
 
 
 def decode_array(data: bytes, name: str) -> np.ndarray:
