@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrain.runtime.collector import without_collection
 from pretrain.runtime.workers import start_worker
-from transfer.engines.tv.records import PackedRecords
+from transfer.data.records import PackedRecords
 
 WORKERS = 2
 IMAGES, OBJECTS = 118_287, 7.27  # of COCO 2017's training set, and per image

@@ -13,7 +13,8 @@ from tests.conftest import ROOT
 
 PACKAGES = sorted(p for name in ("pretrain", "transfer") for p in (ROOT / name).rglob("*.py"))
 ENGINES = "transfer.engines."
-BELOW_ENGINES = ("transfer.config", "transfer.convert", "transfer.data", "transfer.evaluation")
+BELOW_TASKS = ("transfer.config", "transfer.convert", "transfer.data", "transfer.evaluation")
+BELOW_ENGINES = (*BELOW_TASKS, "transfer.tasks")
 
 
 def imports(path: Path) -> set[str]:
@@ -53,6 +54,8 @@ def test_direction(path: Path):
             assert within(name, "pretrain.runtime") or name == "pretrain", f"{here} imports {name}"
         if within(here, *BELOW_ENGINES):
             assert not within(name, "transfer.engines", "transfer.trials", "transfer.report"), f"{here} imports {name}"
+        if within(here, *BELOW_TASKS):
+            assert not within(name, "transfer.tasks"), f"{here} imports {name}"
         if within(here, "transfer.engines"):
             assert not within(name, "transfer.trials", "transfer.report"), f"{here} imports {name}"
         if within(here, "transfer.engines.d2"):

@@ -17,11 +17,30 @@ from pathlib import Path
 
 from pretrain.runtime.checkpoint import save_json
 from pretrain.runtime.commands import leave
+from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.log import setup_logging
 from transfer.data import catalog
-from transfer.data.catalog import DatasetError
-from transfer.engines.evaluators import evaluate_detections
+from transfer.evaluation.evaluator import Scores
 from transfer.evaluation.predictions import EvaluationError, load_coco_json, load_voc_text
+from transfer.tasks.instances import INSTANCES
+
+
+def scored(predictions: Path, name: str, specs: Sequence[str]) -> Scores:
+    dataset = catalog.open_dataset(catalog.resolve([name], specs)[0])
+    protocol = INSTANCES.protocol(dataset)
+    dataset.check_scorable()
+    if predictions.is_dir():
+        if not protocol.text_files:
+            raise EvaluationError(
+                f"'{predictions}' is a folder; '{name}' is scored by {protocol.label} and takes a json"
+            )
+        found = load_voc_text(predictions, dataset.classes)
+    else:
+        found = load_coco_json(predictions, dataset.category_ids)
+    masks = any(d.masks is not None for d in found) and any(m.key.startswith("segm/") for m in protocol.metrics)
+    evaluator = protocol.evaluator(dataset, masks=masks)
+    evaluator.merge([found])
+    return evaluator.scores()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,26 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     setup_logging(None)
     try:
-        (spec,) = catalog.resolve([args.dataset], args.spec)
-        if args.predictions.is_dir():
-            if spec.format == "coco":
-                raise EvaluationError(f"'{args.predictions}' is a folder; '{spec.name}' is a COCO set and takes a json")
-            found = load_voc_text(args.predictions, catalog.class_names(spec))
-        else:
-            found = load_coco_json(args.predictions, catalog.category_ids(spec))
-        records = catalog.load(spec)
-        place = {record["image_id"]: i for i, record in enumerate(records)}
-        found.sort(key=lambda d: place.get(d.image_id, -1))  # equal scores count in the data set's order
-        metrics, details = evaluate_detections(spec, records, found, None)
+        scores = scored(args.predictions, args.dataset, args.spec)
         if args.json is not None:
-            save_json({"dataset": spec.name, "metrics": metrics, **details}, args.json)
-    except (DatasetError, EvaluationError, OSError) as error:
+            save_json({"dataset": args.dataset, **scores.to_json()}, args.json)
+    except (ExpectedError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for name, row in details["per_class"].items():
-        print(f"  {name:<22}" + "".join(f"{key:>9} {value:7.3f}" for key, value in row.items()))
-    for name, value in metrics.items():
-        print(f"{name:<24}{value:8.3f}")
+    for name, row in scores.per_class.items():
+        print(f"  {name:<22}" + "".join(f"{key:>16} {value:7.3f}" for key, value in row.items()))
+    for name, value in scores.metrics.items():
+        why = f"   ({scores.undefined[name]})" if name in scores.undefined else ""
+        print(f"{name:<24}{value:8.3f}{why}")
+    for note in scores.notes:
+        print(note)
     return 0
 
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.commands import leave
 from pretrain.runtime.config import ConfigError
-from transfer.config.facts import inspect, weights_facts
+from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, Finding
 from transfer.config.load import load_config
 from transfer.engines.base import Engine, EngineError
 from transfer.engines.select import CHOICES, select
+from transfer.tasks.inspect import inspect
 
 
 def findings(file: str, opts: Sequence[str], engine: Engine) -> list[Finding]:

@@ -19,7 +19,7 @@ from pretrain.runtime.log import setup_logging
 from transfer.config.load import load_config
 from transfer.data import catalog
 from transfer.engines.base import EngineError
-from transfer.engines.select import CHOICES, preview, select
+from transfer.engines.select import CHOICES, select
 from transfer.evaluation.predictions import EvaluationError
 from transfer.report import visualize
 
@@ -50,7 +50,7 @@ def write(args: argparse.Namespace) -> list[Path]:
         names = catalog.class_names(catalog.resolve(cfg.DATASETS.TRAIN, cfg.DATASETS.SPECS)[0])
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "training_inputs.png"
-        visualize.training_inputs(preview(engine)(cfg, args.count), names, path)
+        visualize.training_inputs(engine.training_inputs(cfg, args.count), names, path)
         return [path]
     cfg = load_config(args.config_file, args.opts) if args.command == "truth" else load_config(args.run / "config.yaml")
     folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ def pair(config: Path, opts: Sequence[str], norm: str = "BN", spread: bool = Tru
     from detectron2.modeling import build_model
 
     from transfer.engines.d2.engine import Detectron2Engine
-    from transfer.engines.tv.detector import build_detector
+    from transfer.engines.tv.adapters.instances import build_detector
     from transfer.engines.tv.weights import detectron2_state, load_weights
 
     opts = [*opts, "MODEL.RESNETS.NORM", norm]

@@ -33,7 +33,7 @@ def test_backbones_agree_and_no_key_is_left(tmp_path, small_config, small_opts, 
     from detectron2.modeling import build_model
 
     from transfer.engines.d2.engine import Detectron2Engine, check_loaded
-    from transfer.engines.tv.detector import build_detector
+    from transfer.engines.tv.adapters.instances import build_detector
     from transfer.engines.tv.weights import load_weights
 
     torch.save(moco(base_encoder(arch)().state_dict()), tmp_path / "moco.pth.tar")
@@ -66,7 +66,7 @@ def test_a_trunk_arrives_in_every_detector(tmp_path, generated, name):
     from detectron2.modeling import build_model
 
     from transfer.engines.d2.engine import Detectron2Engine, check_loaded
-    from transfer.engines.tv.detector import build_detector
+    from transfer.engines.tv.adapters.instances import build_detector
     from transfer.engines.tv.weights import detectron2_state, load_weights
 
     config, _ = ARCHITECTURES[name]

@@ -1,47 +1,19 @@
-"""What the linter needs from outside the config: facts about its weights, classes of its data sets."""
+"""What the linter needs from outside the config: facts about its weights."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fvcore.common.config import CfgNode
-
-from pretrain.runtime.config import ConfigError
-from transfer.config.lint import NAMES, WARNING, Finding, lint
 from transfer.convert.architecture import AuditError, infer_architecture
 from transfer.convert.layouts import BGR_FAIR, BGR_MSRA, RGB_IMAGENET, LayoutError, facts_of, recognise
 from transfer.convert.read import check_written_for_detectron2, read_file
-from transfer.data import catalog
-from transfer.data.catalog import DatasetError
 
 # Detectron2's model zoo, by folder: how its ImageNet trunks were trained (FAIR: its ResNeXts).
 _ZOO = re.compile(r"^detectron2://ImageNetPretrained/(MSRA|torchvision|FAIR)/[RX]-(\d+)(?:-(\d+)x(\d+)d)?\.pkl$")
 _ZOO_FACTS: Mapping[str, Mapping[str, Any]] = {"MSRA": BGR_MSRA, "torchvision": RGB_IMAGENET, "FAIR": BGR_FAIR}
-
-
-def inspect(
-    cfg: CfgNode, facts: Mapping[str, Any] | None, names: Mapping[str, Collection[str]] = NAMES
-) -> list[Finding]:
-    """`lint` with the classes of the config's data sets.
-
-    A data set that is not known here is a warning, since a training refuses it itself.
-
-    Args:
-        facts: see `weights_facts`; None for random weights.
-    """
-    found: list[Finding] = []
-    classes: dict[str, int] = {}
-    for key in ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            try:
-                (spec,) = catalog.resolve([name], cfg.DATASETS.SPECS)
-                classes[name] = len(catalog.class_names(spec))
-            except (ConfigError, DatasetError) as error:
-                found.append(Finding(WARNING, "data", f"DATASETS.{key}", f"classes not checked: {error}"))
-    return [*found, *lint(cfg, facts, classes, names)]
 
 
 def weights_facts(weights: str) -> Mapping[str, Any] | None:

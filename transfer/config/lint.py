@@ -63,7 +63,6 @@ class Finding:
 def lint(
     cfg: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
-    classes: Mapping[str, int] | None = None,
     names: Mapping[str, Collection[str]] = NAMES,
 ) -> list[Finding]:
     """Everything that is wrong with a merged config.
@@ -72,27 +71,27 @@ def lint(
         facts: the converter's metadata of `MODEL.WEIGHTS`: depth, groups, width_per_group, stem_out_channels,
             res2_out_channels, channel_order ("RGB" or "BGR"), pixel_mean and pixel_std (three numbers in that order,
             range 0..255), stride_in_1x1. What is None or absent is not known and not checked. None: random weights.
-        classes: data set -> number of its classes, for the sets of `DATASETS` whose classes are known.
         names: key -> the names that may stand there.
     """
     return [
         *_names(cfg, names),
         *_norms(cfg),
         *_tuned_layers(cfg),
-        *_parts(cfg),
+        *_dilation(cfg),
         *(_mean_order(cfg) if (facts or {}).get("pixel_mean") is None else ()),
         *(_weights(cfg, facts) if facts is not None else ()),
-        *_classes(cfg, classes or {}),
         *_schedule(cfg),
         *_rate(cfg),
     ]
 
 
-def _error(code: str, key: str, message: str) -> Finding:
+def error(code: str, key: str, message: str) -> Finding:
+    """Returns a finding that makes the run mean something else than its file says."""
     return Finding(ERROR, code, key, message)
 
 
-def _warning(code: str, key: str, message: str) -> Finding:
+def warning(code: str, key: str, message: str) -> Finding:
+    """Returns a finding that somebody may want."""
     return Finding(WARNING, code, key, message)
 
 
@@ -100,7 +99,7 @@ def _names(cfg: Mapping[str, Any], names: Mapping[str, Collection[str]]) -> Iter
     for key, known in names.items():
         if (value := value_at(cfg, key)) not in known:
             hint = nearest(value, known) or f"; known are {', '.join(sorted(filter(None, known)))}"
-            yield _error("name", key, f"'{value}' is registered nowhere{hint}")
+            yield error("name", key, f"'{value}' is registered nowhere{hint}")
 
 
 def _norms(cfg: Mapping[str, Any]) -> Iterator[Finding]:
@@ -108,20 +107,20 @@ def _norms(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     for key in keys:
         norm = value_at(cfg, key)
         if norm not in NORMS:
-            yield _error("norm", key, f"'{norm}' is no kind of norm{nearest(norm, NORMS)}")
+            yield error("norm", key, f"'{norm}' is no kind of norm{nearest(norm, NORMS)}")
         elif norm == "SyncBN":
-            yield _warning(
+            yield warning(
                 "sync-bn", key,
                 f"in torch {torch.__version__} 'SyncBN' is torch's SyncBatchNorm, which needs GPUs (Detectron2's "
                 "was the naive one up to torch 1.5 only); the reference trains with naiveSyncBN",
             )  # fmt: skip
         elif norm == "FrozenBN":
-            yield _warning(
+            yield warning(
                 "frozen-bn", key, "'FrozenBN' is not tuned; the papers train every norm: set it to naiveSyncBN"
             )
     model = cfg["MODEL"]
     if len(keys) > 1 and not model["FPN"]["NORM"] and model["RESNETS"]["NORM"] in TRAINED_NORMS:
-        yield _warning(
+        yield warning(
             "fpn-norm", "MODEL.FPN.NORM",
             f"it is empty; the papers normalise new layers too, and without it training may end in NaN: set it to "
             f"{model['RESNETS']['NORM']}",
@@ -131,47 +130,20 @@ def _norms(cfg: Mapping[str, Any]) -> Iterator[Finding]:
 def _tuned_layers(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     if (at := cfg["MODEL"]["BACKBONE"]["FREEZE_AT"]) != 0:
         frozen = ", ".join(("the stem", "res2", "res3", "res4", "res5")[:at])
-        yield _warning("freeze-at", "MODEL.BACKBONE.FREEZE_AT", f"{at} freezes {frozen}; the papers tune all layers: 0")
+        yield warning("freeze-at", "MODEL.BACKBONE.FREEZE_AT", f"{at} freezes {frozen}; the papers tune all layers: 0")
 
 
-def _parts(cfg: Mapping[str, Any]) -> Iterator[Finding]:
-    model = cfg["MODEL"]
-    backbone, dilation = model["BACKBONE"]["NAME"], model["RESNETS"]["RES5_DILATION"]
-    heads = model["ROI_HEADS"]["NAME"] if model["META_ARCHITECTURE"] == "GeneralizedRCNN" else ""
+def _dilation(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    backbone, dilation = cfg["MODEL"]["BACKBONE"]["NAME"], cfg["MODEL"]["RESNETS"]["RES5_DILATION"]
     if backbone == DILATED_C5 and dilation != 2:
-        yield _error("dilation", "MODEL.RESNETS.RES5_DILATION", f"{dilation}, but {backbone} has a dilated conv5: 2")
-    if dilation != 1 and backbone != DILATED_C5:
-        key = "MODEL.RESNETS.RES5_DILATION"
-        if backbone == FPN or heads.startswith("Res5"):
-            yield _error("dilation", key, f"{dilation} does not go with {backbone} and {heads}: set it to 1")
-        else:
-            yield _warning(
-                "dilation", key,
-                "stock DC5 lacks the 3x3 convolution that the papers' detector has behind conv5: set "
-                f"MODEL.BACKBONE.NAME to {DILATED_C5}",
-            )  # fmt: skip
-    if heads == "Res5ROIHeads":
-        yield _warning(
-            "extra-norm", "MODEL.ROI_HEADS.NAME", "the papers' C4 box head ends in a norm: Res5ROIHeadsExtraNorm"
-        )
-    box, mask = model["ROI_BOX_HEAD"], model["ROI_MASK_HEAD"]
-    if heads == "StandardROIHeads" and (box["NUM_CONV"] > 0 or box["NORM"]):
-        yield _warning(
-            "box-head", "MODEL.ROI_BOX_HEAD",
-            f"{box['NUM_CONV']} convolutions and norm '{box['NORM']}' are another detector than the papers' Table 5, "
-            "whose box head is two fc layers without norm: NUM_CONV 0, NUM_FC 2, NORM ''",
-        )  # fmt: skip
-    if model["MASK_ON"] and mask["NORM"]:
-        yield _warning(
-            "mask-head", "MODEL.ROI_MASK_HEAD.NORM", f"'{mask['NORM']}', but the papers' mask head has no norm: set ''"
-        )
+        yield error("dilation", "MODEL.RESNETS.RES5_DILATION", f"{dilation}, but {backbone} has a dilated conv5: 2")
 
 
 def _mean_order(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     """ImageNet's means differ enough by channel to tell in which order they were written."""
     order, mean = cfg["INPUT"]["FORMAT"], list(cfg["MODEL"]["PIXEL_MEAN"])
     if order in ("RGB", "BGR") and _close(mean, _IMAGENET_MEAN[::-1] if order == "RGB" else _IMAGENET_MEAN):
-        yield _error(
+        yield error(
             "mean-order", "MODEL.PIXEL_MEAN",
             f"{mean} is in the order {order[::-1]}, but INPUT.FORMAT is {order}: set it to {mean[::-1]}",
         )  # fmt: skip
@@ -186,24 +158,24 @@ def _weights(cfg: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Findi
     for name, key in shape.items():
         if (fact := facts.get(name)) is not None and fact != resnet[key]:
             what = f"{resnet[key]}, but the weights ({facts.get('arch', 'a ResNet')}) have {fact}"
-            yield _error("architecture", f"MODEL.RESNETS.{key}", f"{what}: set it to {fact}, or give other weights")
+            yield error("architecture", f"MODEL.RESNETS.{key}", f"{what}: set it to {fact}, or give other weights")
     stride = facts.get("stride_in_1x1")
     if stride is not None and resnet["DEPTH"] >= 50 and bool(stride) != bool(resnet["STRIDE_IN_1X1"]):
         where = "1x1 (MSRA's rule)" if stride else "3x3 (MoCo's and torchvision's rule)"
-        yield _error(
+        yield error(
             "stride", "MODEL.RESNETS.STRIDE_IN_1X1",
             f"{resnet['STRIDE_IN_1X1']}, but the weights have the stride in the {where}: set it to {bool(stride)}",
         )  # fmt: skip
     order, trained = cfg["INPUT"]["FORMAT"], facts.get("channel_order")
     if trained is None:
-        yield _warning(
+        yield warning(
             "weights-facts", "MODEL.WEIGHTS",
             "the file does not say the channel order, mean and std that its weights were trained with: check "
             "INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD yourself",
         )  # fmt: skip
         return
     if trained != order:
-        yield _error(
+        yield error(
             "channel-order", "INPUT.FORMAT",
             f"{order}, but the weights were trained on {trained}: set it to {trained}, with mean and std in that order",
         )  # fmt: skip
@@ -211,20 +183,10 @@ def _weights(cfg: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Findi
         given, fact = list(cfg["MODEL"][name.upper()]), facts.get(name)
         # In the weights' own order it fits as well: the order alone is wrong then, which is said above.
         if fact is not None and not _close(given, fact) and (order == trained or not _close(given[::-1], fact)):
-            yield _error(
+            yield error(
                 code, f"MODEL.{name.upper()}", f"{given}, but the weights were trained with {trained} {list(fact)}"
                 ": set it so"
             )  # fmt: skip
-
-
-def _classes(cfg: Mapping[str, Any], classes: Mapping[str, int]) -> Iterator[Finding]:
-    given = cfg["MODEL"]["ROI_HEADS"]["NUM_CLASSES"]
-    for name, count in classes.items():
-        if count != given:
-            key = "MODEL.ROI_HEADS.NUM_CLASSES"
-            yield _error(
-                "classes", key, f"NUM_CLASSES is {given}, but data set '{name}' has {count} classes: set it so"
-            )
 
 
 def _schedule(cfg: Mapping[str, Any]) -> Iterator[Finding]:
@@ -232,14 +194,14 @@ def _schedule(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     steps, end = list(solver["STEPS"]), solver["MAX_ITER"]
     if solver["LR_SCHEDULER_NAME"] == "WarmupMultiStepLR":
         if steps != sorted(set(steps)):
-            yield _error("steps", "SOLVER.STEPS", f"{tuple(steps)} must rise")
+            yield error("steps", "SOLVER.STEPS", f"{tuple(steps)} must rise")
         if late := [step for step in steps if step >= end]:
-            yield _error(
+            yield error(
                 "steps", "SOLVER.STEPS",
                 f"{tuple(late)} would never come, SOLVER.MAX_ITER is {end}: move the steps with it, or leave them out",
             )  # fmt: skip
     if solver["WARMUP_ITERS"] > end:
-        yield _error(
+        yield error(
             "warm-up", "SOLVER.WARMUP_ITERS", f"{solver['WARMUP_ITERS']} is more than SOLVER.MAX_ITER {end}: shorten it"
         )
 
@@ -248,7 +210,7 @@ def _rate(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     batch, rate = cfg["SOLVER"]["IMS_PER_BATCH"], cfg["SOLVER"]["BASE_LR"]
     expected = RATE * batch / BATCH
     if abs(rate - expected) > 0.01 * expected:
-        yield _warning(
+        yield warning(
             "learning-rate", "SOLVER.BASE_LR",
             f"{rate:g} for {batch} images per batch; the papers' rule ({RATE} for {BATCH}, linear) gives {expected:g}. "
             "For another batch than a config's let --auto-scale move rate, iterations, steps and warm-up together",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from pretrain.runtime.config import ConfigError, dotted_keys, value_at
@@ -89,10 +90,10 @@ def _mask_pooler(entry: Support = HONOURED) -> Support:
     )
 
 
-_OTHER_TASK = _refused("belongs to a detector that is not among the papers' VOC and COCO detectors; use Detectron2")
+_OTHER_TASK = _refused("belongs to a task that no engine of this version does")
 _DEFORM = _refused("deformable convolutions are not part of the papers' detectors; use Detectron2")
 _PROPOSALS = _refused("precomputed proposals are not supported; proposals come from the RPN")
-_FED = _refused("federated loss and sigmoid classification belong to LVIS recipes; use Detectron2")
+_FED = _refused("the papers classify by softmax; federated loss and sigmoid classification are not supported")
 _NORMS = _only("BN", "SyncBN", "naiveSyncBN", "FrozenBN", why="these are the papers' norms")
 _NO_CONV = "the papers' heads are two hidden layers; 4conv1fc is another detector"
 _NO_NORM = "the papers' heads have no norm: SyncBN is on the backbone and on FPN only"
@@ -106,7 +107,7 @@ TABLE: Mapping[str, Support] = {
     "MODEL.PIXEL_MEAN": HONOURED,
     "MODEL.PIXEL_STD": HONOURED,
     "MODEL.MASK_ON": HONOURED,
-    "MODEL.KEYPOINT_ON": _refused("the torchvision engine has no keypoint head; use Detectron2"),
+    "MODEL.KEYPOINT_ON": _refused("keypoints are a task that no engine of this version does"),
     "MODEL.LOAD_PROPOSALS": _PROPOSALS,
     "MODEL.BACKBONE.NAME": _only("build_resnet_backbone", FPN, DILATED_C5, why="these are the papers' backbones"),
     "MODEL.BACKBONE.FREEZE_AT": _only(0, 1, 2, 3, 4, why="0 tunes all layers, 1 freezes the stem, 2 also res2, ..."),
@@ -215,24 +216,27 @@ TABLE: Mapping[str, Support] = {
 }
 
 
-def lookup(key: str) -> Support:
+def lookup(key: str, table: Mapping[str, Support] = TABLE) -> Support:
     """The entry of a dotted key: its own, else that of the nearest enclosing branch.
 
     Raises:
         KeyError: the table has no entry, which a test rules out for every key of the defaults.
     """
-    if key in TABLE:
-        return TABLE[key]
+    if key in table:
+        return table[key]
     parts = key.split(".")
     for end in range(len(parts) - 1, 0, -1):
         branch = ".".join(parts[:end]) + ".*"
-        if branch in TABLE:
-            return TABLE[branch]
+        if branch in table:
+            return table[branch]
     raise KeyError(key)
 
 
-def check(cfg: Mapping[str, Any]) -> list[str]:
+def check(cfg: Mapping[str, Any], task: Mapping[str, Support] = MappingProxyType({})) -> list[str]:
     """Holds a merged config against the table.
+
+    Args:
+        task: the entries of the config's task, which stand before those of the detectors of boxes and masks.
 
     Returns:
         A sentence for every key that was set away from its default but has no effect.
@@ -240,10 +244,10 @@ def check(cfg: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: all refused settings at once, each with its reason.
     """
-    defaults = get_cfg()
+    defaults, table = get_cfg(), {**TABLE, **task}
     refused, idle = [], []
     for key in dotted_keys(defaults):
-        value, default, entry = value_at(cfg, key), value_at(defaults, key), lookup(key)
+        value, default, entry = value_at(cfg, key), value_at(defaults, key), lookup(key, table)
         changed = _plain(value) != _plain(default)
         if entry.reader is not None and not entry.reader(cfg):
             entry = _no_effect(entry.idle)
@@ -251,7 +255,8 @@ def check(cfg: Mapping[str, Any]) -> list[str]:
             refused.append(f"{key} = {value!r}: {entry.why}")
         elif entry.status == "no effect" and changed:
             idle.append(f"{key} = {value!r} has no effect on the torchvision engine: {entry.why}")
-    refused += _misfits(cfg)
+    if cfg["MODEL"]["META_ARCHITECTURE"] == "GeneralizedRCNN":
+        refused += _misfits(cfg)
     if refused:
         raise ConfigError("the torchvision engine refuses:\n  " + "\n  ".join(refused))
     return idle

@@ -24,6 +24,26 @@ class PackedRecords(Sequence[Record]):
         self._ends = torch.from_numpy(np.cumsum([0, *map(len, packed)]))
         self._bytes = torch.from_numpy(np.frombuffer(bytearray(b"".join(packed)), np.uint8))
 
+    @classmethod
+    def joined(cls, parts: Sequence[PackedRecords]) -> PackedRecords:
+        """Returns the records of all parts, one after the other, without unpacking them."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = [np.diff(part._ends.numpy()) for part in parts]
+        whole = cls(())
+        whole._ends = torch.from_numpy(np.cumsum([0, *np.concatenate(lengths).tolist()]))
+        whole._bytes = torch.cat([part._bytes for part in parts])
+        return whole
+
+    def select(self, indices: Sequence[int]) -> PackedRecords:
+        """Returns the records at these positions, in this order, without unpacking them."""
+        ends = self._ends.tolist()
+        parts = [self._bytes[ends[i] : ends[i + 1]] for i in indices]
+        chosen = PackedRecords(())
+        chosen._ends = torch.from_numpy(np.cumsum([0, *map(len, parts)]))
+        chosen._bytes = torch.cat(parts) if parts else self._bytes[:0]
+        return chosen
+
     @property
     def nbytes(self) -> int:
         return self._bytes.nbytes + self._ends.nbytes

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from pretrain.runtime.errors import ExpectedError
 
@@ -18,46 +22,63 @@ class DatasetError(ExpectedError, ValueError):
     """A dataset that cannot be used as asked; the message names the value, the file and the remedy."""
 
 
+def _text(value: Any) -> Any:
+    """A number in a YAML file where a name belongs, such as `name: 2024`, is meant as written."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
+"""A name in a spec file."""
+Names = Annotated[list[Text], Field(min_length=1)]
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """One split of one dataset.
 
     Attributes:
-        name: what configs call it, e.g. "voc_2007_test".
-        format: "voc" (XML per image, id list per split) or "coco" (one instances json per split).
-        root: VOC: the folder with Annotations, ImageSets and JPEGImages. COCO: what the paths below were relative to.
+        name: what configs call it, e.g. "voc_2007_test"; it names files, too.
+        format: a key of `formats.FORMATS`: how images and annotations lie on disk.
+        root: the folder that holds it, as the format says.
         split: e.g. "trainval"; in VOC the stem of a file in ImageSets/Main.
-        classes: names in the order of the contiguous category ids 0, 1, ...; None (COCO only) takes the json's.
+        classes: names in the order of the contiguous category ids 0, 1, ...; None takes the annotations' own.
         year: VOC only, which metric evaluates it: 2007 is 11-point AP, 2012 the area under the curve.
-        image_root: COCO only, the folder that the json's file names are relative to.
+        image_root: the folder that file names in `json_file` are relative to.
         json_file: COCO only, the instances json.
         remedy: where to get it, for errors about what is missing; empty if that is not known.
+
+    Raises:
+        DatasetError: an unknown format, what the format needs is absent, or a class stands twice.
     """
 
     name: str
-    format: Literal["voc", "coco"]
+    format: str
     root: Path
     split: str
     classes: tuple[str, ...] | None = None
-    year: Literal[2007, 2012] | None = None
+    year: int | None = None
     image_root: Path | None = None
     json_file: Path | None = None
     remedy: str = field(default="", compare=False)
 
+    @property
+    def official(self) -> bool:
+        """Whether it is one of the sets that papers report on, whose numbers must be what they are."""
+        return bool(self.remedy)
+
     def __post_init__(self) -> None:
-        if self.format == "voc":
-            if not self.classes:
-                raise DatasetError(f"dataset '{self.name}': the VOC layout holds no class list; give `classes`")
-            if self.year not in (2007, 2012):
+        from transfer.data.formats import format_of  # a format reads specs
+
+        format_of(self).check_spec(self)
+        for what, word in (("name", self.name), ("split", self.split)):
+            if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]{1,100}", word) or word.startswith("."):
                 raise DatasetError(
-                    f"dataset '{self.name}': year is {self.year!r}; "
-                    "give 2007 (11-point AP) or 2012 (area under the curve)"
+                    f"dataset '{one_line(self.name)}': {what} '{one_line(word)}' cannot be part of a file's name; "
+                    "give at most 100 characters, no slash, no control character, and no dot in front"
                 )
-        elif self.format == "coco":
-            if self.image_root is None or self.json_file is None:
-                raise DatasetError(f"dataset '{self.name}': a COCO dataset needs an image folder and a json file")
-        else:
-            raise DatasetError(f"dataset '{self.name}': format is {self.format!r}; known formats are 'voc' and 'coco'")
+        for name in self.classes or ():
+            if not name.strip() or not name.isprintable():
+                raise DatasetError(f"dataset '{self.name}': class '{one_line(name)}' is no printable name; rename it")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
             raise DatasetError(f"dataset '{self.name}': classes listed twice: {', '.join(twice)}")
@@ -82,6 +103,26 @@ def sizes_in(paths: Iterable[Path]) -> Iterator[int | None]:
 
 def few(values: Iterable[object], n: int = 3) -> str:
     """The first values of a list for a message: 'a, b, c and 14 more'."""
-    shown = [str(v) for v in values]
+    shown = [one_line(v) for v in values]
     rest = len(shown) - n
     return ", ".join(shown[:n]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def one_line(value: object, limit: int = 160) -> str:
+    """A value for a message: on one line, control characters escaped, cut in the middle if it is long."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 4 :]}"
+
+
+def path_in(base: Path, text: str) -> Path:
+    """Returns `text` with `~` and `$VARIABLES` expanded, relative to `base`.
+
+    Raises:
+        DatasetError: a variable that is not set, or a NUL character.
+    """
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    if "$" in expanded:
+        raise DatasetError(f"path '{one_line(text)}' names an environment variable that is not set")
+    if "\0" in expanded:
+        raise DatasetError(f"path '{one_line(text)}' holds a NUL character")
+    return base / expanded

@@ -6,12 +6,22 @@ XYXY in absolute coordinates, the same box being x0=0, x1=W: xmin and ymin lose 
 
 from __future__ import annotations
 
+import codecs
+import math
 import os
+import re
 import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.data.spec import DatasetError, DatasetSpec, Record, few, nearest
+from pydantic import BaseModel, ConfigDict
+
+from pretrain.runtime.log import progress
+from transfer.data.faults import Faults
+from transfer.data.format import Contents, Format
+from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, few, nearest, one_line, path_in
 
 # In the order of Detectron2, which is the alphabetical order of the devkit.
 CLASS_NAMES = tuple(
@@ -19,7 +29,24 @@ CLASS_NAMES = tuple(
     "sofa train tvmonitor".split()
 )
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+"""In any case of letters; where one id has several files, the first of these is taken."""
+
+PROTOCOL = {2007: "voc07", 2012: "voc12"}
+_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
+
+
+class VOCKeys(BaseModel):
+    """A spec file's keys; see datasets/README.md."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Text
+    root: Text
+    classes: Names
+    year: int
+    splits: Names
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,109 @@ class VOCAnnotation:
     objects: tuple[VOCObject, ...]
 
 
+class VOC(Format):
+    """See the module."""
+
+    name = "voc"
+    keys = VOCKeys
+    set_aside = "difficult"
+
+    def specs(self, keys: VOCKeys, file: Path) -> list[DatasetSpec]:
+        root = path_in(file.parent, keys.root)
+        return [
+            DatasetSpec(f"{keys.name}_{split}", "voc", root, split, tuple(keys.classes), keys.year)
+            for split in keys.splits
+        ]
+
+    def check_spec(self, spec: DatasetSpec) -> None:
+        if not spec.classes:
+            raise DatasetError(f"dataset '{spec.name}': the VOC layout holds no class list; give `classes`")
+        if spec.year not in PROTOCOL:
+            raise DatasetError(
+                f"dataset '{spec.name}': year is {spec.year!r}; give 2007 (11-point AP) or 2012 (area under the curve)"
+            )
+
+    def place(self, spec: DatasetSpec) -> Path:
+        return split_file(spec)
+
+    def sources(self, spec: DatasetSpec) -> Iterable[Path]:
+        yield self.place(spec)
+        if (folder := spec.root / "Annotations").is_dir():
+            yield folder
+            yield from (Path(entry.path) for entry in os.scandir(folder))
+        yield spec.root / "JPEGImages"
+
+    def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:
+        assert spec.year is not None  # check_spec
+        return (PROTOCOL[spec.year],)
+
+    def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
+        ids, files = read_split(spec), image_files(spec)
+        texts = [(path.read_bytes() if (path := annotation_file(spec, i)).is_file() else b"") for i in ids]
+        names = [files[i].name if i in files else i for i in ids]
+        content = b"\0".join([repr(spec.year).encode(), "\n".join(ids).encode(), *texts])
+        return content, [(name, spec.root / "JPEGImages" / name) for name in names]
+
+    def read(self, spec: DatasetSpec, faults: Faults) -> Contents:
+        ids, files = read_split(spec), image_files(spec)
+        for image_id, times in Counter(ids).items():
+            if times > 1:
+                faults.error("image listed more than once", image_id)
+        index = {name: i for i, name in enumerate(spec.classes or ())}
+        records: list[Record] = []
+        missing = set()
+        with progress(len(ids), f"annotations of {spec.name}", "files", disable=len(ids) < 1000) as bar:
+            for image_id in ids:
+                bar.update()
+                if image_id not in files:
+                    faults.error(f"image missing from '{spec.root / 'JPEGImages'}'", image_id)
+                    missing.add(len(records))
+                try:
+                    annotation = read_annotation(annotation_file(spec, image_id))
+                except DatasetError as error:
+                    faults.error("annotation missing or malformed", str(error))
+                    missing.discard(len(records))
+                    continue
+                path = files.get(image_id, spec.root / "JPEGImages" / f"{image_id}.jpg")
+                records.append(_record(image_id, path, annotation, index, faults))
+                _check_twice(records[-1], faults.warn if spec.official else faults.unscorable)
+        classes = spec.classes or ()
+        return Contents(classes, tuple(range(1, len(classes) + 1)), records, frozenset(missing))
+
+
+def _record(image_id: str, path: Path, annotation: VOCAnnotation, index: Mapping[str, int], faults: Faults) -> Record:
+    annotations = []
+    for obj in annotation.objects:
+        if obj.name not in index:
+            faults.error(f"class '{one_line(obj.name)}' is not listed{nearest(obj.name, index)}", image_id)
+            continue
+        annotations.append(
+            {
+                "bbox": list(obj.box),
+                "category_id": index[obj.name],
+                "iscrowd": 0,
+                "difficult": int(obj.difficult),
+            }
+        )
+    return {
+        "file_name": str(path),
+        "image_id": image_id,
+        "height": annotation.height,
+        "width": annotation.width,
+        "annotations": annotations,
+    }
+
+
+def _check_twice(record: Record, fault: Callable[..., None]) -> None:
+    """Tells of objects with one box and one class: a detection counts for the first of them alone, by VOC's rule."""
+    seen = set()
+    for annotation in record["annotations"]:
+        key = (annotation["category_id"], *annotation["bbox"])
+        if key in seen and not annotation["difficult"]:
+            fault("object annotated twice, with one box, of which VOC's rule finds only one", record["image_id"])
+        seen.add(key)
+
+
 def split_file(spec: DatasetSpec) -> Path:
     return spec.root / "ImageSets" / "Main" / f"{spec.split}.txt"
 
@@ -48,11 +178,29 @@ def annotation_file(spec: DatasetSpec, image_id: str) -> Path:
     return spec.root / "Annotations" / f"{image_id}.xml"
 
 
-def read_split(spec: DatasetSpec) -> list[str]:
-    """Image ids of the split, in file order.
+def decoded(path: Path, content: bytes) -> str:
+    """Text of a file in UTF-8, or in UTF-16 with its mark.
 
     Raises:
-        DatasetError: no such file, an empty one, or lines that hold more than an id.
+        DatasetError: another encoding.
+    """
+    encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"'{path}' is not in UTF-8 (byte {error.start}); save it in that encoding, e.g. with `iconv -t utf-8`"
+        ) from None
+    if "\0" in text:
+        raise DatasetError(f"'{path}' holds NUL characters; save it as text in UTF-8")
+    return text
+
+
+def read_split(spec: DatasetSpec) -> list[str]:
+    """Image ids of the split, in file order; a line may also name the image's file, and `#` begins a comment.
+
+    Raises:
+        DatasetError: no such file, an empty one, no text, or a line that is no id.
     """
     path = split_file(spec)
     if not path.is_file():
@@ -60,18 +208,35 @@ def read_split(spec: DatasetSpec) -> list[str]:
         hint = f"; the folder has {few(there, 6)}" if there else f"; nor does the folder '{path.parent}' hold any split"
         remedy = f". {spec.remedy}" if spec.remedy else ""
         raise DatasetError(f"dataset '{spec.name}': split file '{path}' does not exist{hint}{remedy}")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    folder = spec.root / "Annotations"
+    known = {name.removesuffix(".xml") for name in os.listdir(folder)} if folder.is_dir() else set()
     ids = []
-    for number, line in enumerate(lines, start=1):
-        words = line.split("#", 1)[0].split()
-        if len(words) > 1:
+    for number, line in enumerate(decoded(path, path.read_bytes()).splitlines(), start=1):
+        if (found := _id_of(line, known)) is None:
+            continue
+        if len(found.split()) > 1 and found not in known or "/" in found or "\\" in found:
+            words = len(found.split())
             raise DatasetError(
-                f"'{path}' line {number}: '{line.strip()}' holds {len(words)} words; expected one image id"
+                f"'{path}' line {number}: '{one_line(line.strip())}' "
+                + (f"holds {words} words" if words > 1 else "is a path")
+                + "; expected one image id, the name of a file in Annotations without .xml"
             )
-        ids += words
+        ids.append(found)
     if not ids:
         raise DatasetError(f"dataset '{spec.name}': split file '{path}' lists no image")
     return ids
+
+
+def _id_of(line: str, known: set[str]) -> str | None:
+    """The id that a line of a split file names; None if it names none. What has an annotation comes first."""
+    whole = line.strip()
+    if whole in known:
+        return whole
+    words = line.split("#", 1)[0].strip()
+    if not words:
+        return None
+    stem, suffix = os.path.splitext(words)
+    return stem if suffix.lower() in IMAGE_SUFFIXES and words not in known else words
 
 
 def image_files(spec: DatasetSpec) -> dict[str, Path]:
@@ -83,8 +248,8 @@ def image_files(spec: DatasetSpec) -> dict[str, Path]:
     found: dict[str, tuple[int, str]] = {}
     for name in os.listdir(folder):
         stem, suffix = os.path.splitext(name)
-        if suffix in IMAGE_SUFFIXES:
-            entry = (IMAGE_SUFFIXES.index(suffix), name)
+        if suffix.lower() in IMAGE_SUFFIXES and not name.startswith("._"):
+            entry = (IMAGE_SUFFIXES.index(suffix.lower()), name)
             found[stem] = min(found.get(stem, entry), entry)
     return {stem: folder / name for stem, (_, name) in found.items()}
 
@@ -93,21 +258,20 @@ def read_annotation(path: Path) -> VOCAnnotation:
     """Parses one XML. Coordinates may have decimals; an object without <difficult> is not difficult.
 
     Raises:
-        DatasetError: the file is missing, no XML, or lacks a tag; the message names it.
+        DatasetError: the file is missing, no XML, or lacks a tag, or a number is none; the message names it.
     """
-    try:
-        root = ET.parse(path).getroot()
-    except FileNotFoundError:
-        raise DatasetError(f"annotation '{path}' does not exist; the split lists its image") from None
-    except ET.ParseError as error:
-        raise DatasetError(f"annotation '{path}' is no well-formed XML: {error}") from None
+    root = _parse(path)
 
     def number(node: ET.Element, tag: str) -> float:
         text = node.findtext(tag)
         try:
-            return float(text)  # type: ignore[arg-type]  # None is caught as the missing tag it is
+            value = float(text)  # type: ignore[arg-type]  # None is caught as the missing tag it is
         except (TypeError, ValueError):
-            raise DatasetError(f"annotation '{path}': <{tag}> in <{node.tag}> is {text!r}, not a number") from None
+            value = math.nan
+        if not math.isfinite(value):
+            given = None if text is None else one_line(text)
+            raise DatasetError(f"annotation '{path}': <{tag}> in <{node.tag}> is {given!r}, not a number")
+        return value
 
     objects: list[VOCObject] = []
     for node in root.findall("object"):
@@ -115,52 +279,41 @@ def read_annotation(path: Path) -> VOCAnnotation:
         name = node.findtext("name", "").strip()
         if box is None or not name:
             raise DatasetError(f"annotation '{path}': object {len(objects) + 1} lacks <name> or <bndbox>")
-        x0, y0, x1, y1 = (number(box, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        x0, y0, x1, y1 = corners = tuple(number(box, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        if max(corners) <= 1 and any(v != int(v) for v in corners):
+            raise DatasetError(
+                f"annotation '{path}': the box of object {len(objects) + 1} ends at ({x1:g}, {y1:g}): normalised "
+                "coordinates? Give pixels, counted from 1"
+            )
         difficult = number(node, "difficult") if node.find("difficult") is not None else 0
+        if difficult not in (0, 1):
+            raise DatasetError(f"annotation '{path}': <difficult> in <object> is {difficult:g}; give 0 or 1")
         objects.append(VOCObject(name, (x0 - 1, y0 - 1, x1, y1), bool(difficult)))
-    width, height = number(root, "size/width"), number(root, "size/height")
+    width, height = (number(root, f"size/{tag}") for tag in ("width", "height"))
+    if not (width >= 1 and height >= 1 and width == int(width) and height == int(height)):
+        raise DatasetError(f"annotation '{path}': <size> is {width:g}x{height:g}; give the image's width and height")
     return VOCAnnotation(int(width), int(height), tuple(objects))
 
 
-def load(spec: DatasetSpec) -> list[Record]:
-    """The split as standard records, difficult objects included; `image_id` is the VOC id, a string.
-
-    Raises:
-        DatasetError: a missing split file, XML or image, or a class that `spec.classes` does not list.
-    """
-    ids, files = read_split(spec), image_files(spec)
-    if missing := [image_id for image_id in ids if image_id not in files]:
-        raise DatasetError(
-            f"dataset '{spec.name}': {len(missing)} of {len(ids)} images are missing from "
-            f"'{spec.root / 'JPEGImages'}': {few(missing)}; {spec.remedy or 'copy them, or take them out of the split'}"
-        )
-    index = {name: i for i, name in enumerate(spec.classes or ())}
-    records = []
-    for image_id in ids:
-        path = annotation_file(spec, image_id)
-        annotation = read_annotation(path)
-        annotations = []
-        for obj in annotation.objects:
-            if obj.name not in index:
-                raise DatasetError(
-                    f"'{path}': class '{obj.name}' is not among the {len(index)} classes of dataset "
-                    f"'{spec.name}'{nearest(obj.name, index)}"
-                )
-            annotations.append(
-                {
-                    "bbox": list(obj.box),
-                    "category_id": index[obj.name],
-                    "iscrowd": 0,
-                    "difficult": int(obj.difficult),
-                }
-            )
-        records.append(
-            {
-                "file_name": str(files[image_id]),
-                "image_id": image_id,
-                "height": annotation.height,
-                "width": annotation.width,
-                "annotations": annotations,
-            }
-        )
-    return records
+def _parse(path: Path) -> ET.Element:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DatasetError(f"annotation '{path}' does not exist; the split lists its image") from None
+    except OSError as error:
+        raise DatasetError(f"annotation '{path}' cannot be read: {error.strerror}") from None
+    declared = _DECLARED.match(content)
+    try:
+        if declared is not None and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = content[declared.end() :].decode(declared.group(1).decode())
+        else:
+            text = re.sub(r"^\s*<\?xml[^>]*\?>", "", decoded(path, content))
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise DatasetError(f"annotation '{path}' declares a document type; VOC's have none, and it is not read")
+        return ET.fromstring(text)
+    except (LookupError, UnicodeDecodeError) as error:
+        raise DatasetError(f"annotation '{path}' is not in the encoding that it declares: {error}") from None
+    except (ET.ParseError, ValueError, RecursionError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"annotation '{path}' is no well-formed XML: {error}") from None

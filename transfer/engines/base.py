@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from pretrain.runtime import checkpoint, dist, provenance
 from pretrain.runtime.config import ConfigError, to_dict
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.result import RunResult
-from transfer.config.facts import inspect, weights_facts
+from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, NAMES
 from transfer.config.load import digest
+from transfer.engines.inputs import TrainingInput
+from transfer.tasks.inspect import inspect
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,14 @@ class Engine(ABC):
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         """Evaluates `MODEL.WEIGHTS` (a detector) on `DATASETS.TEST`; saves `result.json`."""
 
+    @abstractmethod
+    def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
+        """Yields the first `count` inputs of a training with this config and SEED, as its network sees them.
+
+        Raises:
+            ConfigError, DatasetError: what keeps the training from starting.
+        """
+
     def part_names(self) -> Mapping[str, Collection[str]]:
         """Key -> what this engine's registries hold, for the linter."""
         return NAMES
@@ -105,26 +115,6 @@ def resolve_norms(cfg: CfgNode, processes: int, notes: RunNotes) -> CfgNode:
             branch.NORM = "BN"
     cfg.freeze()
     return cfg
-
-
-def check_resume(output_dir: Path, resume: str) -> bool:
-    """Whether to continue from a checkpoint in `output_dir`.
-
-    Raises:
-        EngineError: `resume="must"` and there is nothing to continue from; or `resume="no"` and there is something
-            that a fresh run would overwrite.
-    """
-    if resume not in ("no", "must", "auto"):
-        raise ValueError(f"resume must be no, must or auto, not {resume!r}")
-    found = (output_dir / LAST_CHECKPOINT).is_file()
-    if resume == "must" and not found:
-        raise EngineError(f"--resume: no checkpoint in '{output_dir}'; drop --resume or use --resume auto")
-    if resume == "no" and found:
-        raise EngineError(
-            f"'{output_dir}' holds the checkpoint of an earlier run; continue it with --resume, or choose another "
-            "OUTPUT_DIR"
-        )
-    return found and resume != "no"
 
 
 def weights_file(cfg: CfgNode) -> str | None:
@@ -234,16 +224,23 @@ def finish(
     extra: Mapping[str, Any],
     initial_weights: str | None,
     seed: int,
+    iterations: int = 0,
+    run_digest: str | None = None,
 ) -> RunResult:
-    """Assembles the result of a run and saves it as `OUTPUT_DIR/result.json`."""
+    """Assembles the result of a run and saves it as `OUTPUT_DIR/result.json`.
+
+    Args:
+        iterations: optimizer steps that were done.
+        run_digest: of what was trained, where that is not what the config says (see `resume.run_digest`).
+    """
     result = RunResult(
         kind=kind,
         engine=engine,
         seed=seed,
-        config_digest=digest(cfg),
+        config_digest=run_digest or digest(cfg),
         weights_sha256=checkpoint.sha256(initial_weights) if initial_weights else None,
         metrics=dict(metrics),
-        iterations=cfg.SOLVER.MAX_ITER if kind == "train" else 0,
+        iterations=iterations,
         seconds=time.time() - started,
         notes=list(notes),
         artifacts=dict(artifacts),

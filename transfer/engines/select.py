@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-
-from fvcore.common.config import CfgNode
 
 from transfer.convert.convert import Verify
 from transfer.engines.base import Engine, EngineError
-from transfer.engines.preview import TrainingInput
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +34,6 @@ def select(choice: str = "auto") -> Engine:
         raise EngineError(f"--engine detectron2: {problem}; {_INSTALL}")
     logger.info("engine: torchvision (%s)", problem)
     return _torchvision()
-
-
-def preview(engine: Engine) -> Callable[[CfgNode, int], Iterator[TrainingInput]]:
-    """The engine's `training_inputs(cfg, count)`: what its network sees in training."""
-    if engine.name == "detectron2":
-        from transfer.engines.d2.preview import training_inputs
-    else:
-        from transfer.engines.tv.preview import training_inputs
-    return training_inputs
 
 
 def detectron2_problem() -> str | None:

@@ -1,57 +1,60 @@
-"""From detections to metrics and files, the same on both engines."""
+"""From a model's predictions to metrics and files: one loop, the same on both engines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from transfer.data import catalog
-from transfer.data.catalog import DatasetSpec, Record
-from transfer.evaluation.coco_ap import coco_average_precision
-from transfer.evaluation.predictions import ImageDetections, save_coco_json, save_voc_text
-from transfer.evaluation.voc_ap import voc_average_precision
-
-
-def predictions_file(dataset: str) -> str:
-    """Name of the file, in a run's folder, that keeps its detections on `dataset` (COCO's results json)."""
-    return f"predictions_{dataset}.json"
+from pretrain.runtime import dist
+from transfer.data.dataset import Dataset
+from transfer.engines.base import RunNotes
+from transfer.evaluation.evaluator import Evaluator
 
 
-def voc_text_folder(dataset: str) -> str:
-    """Name of the folder that keeps a VOC set's detections as the devkit's text files, one per class."""
-    return f"predictions_{dataset}"
-
-
-def evaluate_detections(
-    spec: DatasetSpec, records: Sequence[Record], detections: Sequence[ImageDetections], output_dir: Path | None
+def test(
+    datasets: Sequence[Dataset],
+    evaluator: Callable[[Dataset], Evaluator],
+    predict: Callable[[Dataset], Iterable[Any]],
+    output_dir: Path,
+    notes: RunNotes,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics in percent ("bbox/AP", "bbox/AP50", ...), and details for `RunResult.extra` (per-class tables).
+    """Scores a model on data sets; every process predicts its share, the main one scores and writes the files.
 
-    VOC sets get VOC AP, rounded as Detectron2 rounds (the papers' numbers were made so) and, under "bbox_unrounded/",
-    of the numbers as they are; COCO sets get COCO AP, of masks too ("segm/AP", ...) if there are any. The detections
-    are saved if there is a folder for them, those of VOC sets as text files too.
+    Args:
+        evaluator: makes a fresh one for a data set.
+        predict: yields the predictions of this process's images, as the evaluator takes them.
+        output_dir: where the predictions are kept.
+        notes: what a reader of the numbers must know is added to them.
+
+    Returns:
+        Key -> points (with the data set's name in front if there are several), and per data set the details for
+        `RunResult.extra`; both empty in other processes than the main one.
     """
-    names = catalog.class_names(spec)
     metrics: dict[str, float] = {}
-    per_class: dict[str, dict[str, float]] = {}
-    if output_dir is not None:
-        save_coco_json(output_dir / predictions_file(spec.name), detections, catalog.category_ids(spec))
-    if spec.format == "coco":
-        assert spec.json_file is not None
-        tasks: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
-        for task in tasks if any(d.masks is not None for d in detections) else tasks[:1]:
-            found = coco_average_precision(spec.json_file, detections, task)
-            metrics |= {f"{task}/{name}": getattr(found, name) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
-            column = "AP" if task == "bbox" else "mask AP"
-            for name, ap in found.per_class.items():
-                per_class.setdefault(name, {})[column] = ap
-        return metrics, {"per_class": per_class, "metric": "COCO"}
-    assert spec.year is not None
-    if output_dir is not None:
-        save_voc_text(output_dir / voc_text_folder(spec.name), detections, names)
-    for prefix, rounded in (("bbox", True), ("bbox_unrounded", False)):
-        result = voc_average_precision(records, detections, names, spec.year, rounded)
-        metrics.update({f"{prefix}/AP": result.AP, f"{prefix}/AP50": result.AP50, f"{prefix}/AP75": result.AP75})
-        per_class = per_class or result.per_class
-    return metrics, {"per_class": per_class, "metric": "11-point" if spec.year == 2007 else "area"}
+    details: dict[str, Any] = {}
+    for dataset in datasets:
+        found = evaluator(dataset)
+        for prediction in predict(dataset):
+            found.add(prediction)
+        states = dist.gather_objects(found.state())
+        if not dist.is_main():
+            continue
+        found.merge(states)
+        found.save(output_dir)
+        scores = found.scores()
+        prefix = "" if len(datasets) == 1 else f"{dataset.name}/"
+        metrics |= {prefix + key: value for key, value in scores.metrics.items()}
+        details[dataset.name] = scores.details()
+        for note in (*scores.notes, *_why(prefix, scores.metrics, scores.undefined)):
+            notes.add(note)
+    return metrics, details
+
+
+def _why(prefix: str, metrics: Mapping[str, float], undefined: Mapping[str, str]) -> list[str]:
+    """A sentence per reason for which metrics are undefined."""
+    reasons: dict[str, list[str]] = {}
+    for key in metrics:
+        if key in undefined:
+            reasons.setdefault(undefined[key], []).append(prefix + key)
+    return [f"{', '.join(keys)}: undefined, since {reason}" for reason, keys in reasons.items()]

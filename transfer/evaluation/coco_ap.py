@@ -10,11 +10,9 @@ import contextlib
 import io
 import logging
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +21,8 @@ import pycocotools.cocoeval
 from faster_coco_eval import COCO, COCOeval_faster
 
 from pretrain.runtime.collector import without_collection
+from transfer.data.coco import Truth
+from transfer.data.dataset import Dataset
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, check, to_coco_results
 
 log = logging.getLogger(__name__)
@@ -57,48 +57,43 @@ class COCOResult:
 
 @without_collection()
 def coco_average_precision(
-    json_file: str | os.PathLike[str],
+    dataset: Dataset,
     detections: Sequence[ImageDetections],
     iou_type: Literal["bbox", "segm"] = "bbox",
     backend: str = "faster-coco-eval",
 ) -> COCOResult:
-    """AP over all images of an instances json, at most 100 detections per image.
+    """Computes AP over all images of a data set in COCO's layout, at most 100 detections per image.
+
+    Images, objects and categories are numbered from 1 for it: pycocotools takes an annotation whose id is 0 for no
+    match at all, and knows no ids but integers.
 
     Args:
-        json_file: the ground truth (`DatasetSpec.json_file`); areas and crowd regions are taken from it.
-        detections: classes are contiguous, in the order of the json's category ids; an image without an entry has no
-            detections.
+        dataset: the ground truth; areas and crowd regions are its annotations'.
+        detections: classes are contiguous; an image without an entry has no detections.
         iou_type: "segm" compares the masks, which every entry must then have, and sorts sizes by mask area.
         backend: which of `BACKENDS` computes; the numbers are the same.
 
     Raises:
-        EvaluationError: no such json, a json without annotations, an unknown or repeated image, a class number out of
-            range, or masks that are asked for and absent.
+        EvaluationError: an unknown or repeated image, a class number out of range, or masks that are asked for and
+            absent.
     """
-    if not Path(json_file).is_file():
-        raise EvaluationError(f"ground truth '{json_file}' does not exist; check the data set's paths")
     make_truth, make_evaluation = BACKENDS[backend]
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = make_truth(str(json_file))
-    if "annotations" not in truth.dataset:
-        raise EvaluationError(
-            f"'{json_file}' has no annotations; a test set of this kind is evaluated by COCO's server"
-        )
-    category_ids = sorted(truth.getCatIds())
-    names = [category["name"] for category in truth.loadCats(category_ids)]
-    check(detections, truth.imgs, len(names))
-
-    results = to_coco_results(detections, category_ids)
+    names = dataset.classes
+    check(detections, dataset.order, len(names))
+    numbered = [replace(d, image_id=dataset.order[d.image_id] + 1) for d in detections]
+    results = to_coco_results(numbered, range(1, len(names) + 1))
     if not results:
         return COCOResult(per_class={name: NAN for name in names})
     if iou_type == "segm":
         for result in results:
             if "segmentation" not in result:
-                raise EvaluationError(
-                    f"mask AP is asked for, but image {result['image_id']!r} has detections without masks"
-                )
+                image = dataset.records[result["image_id"] - 1]["image_id"]
+                raise EvaluationError(f"mask AP is asked for, but image {image!r} has detections without masks")
             del result["bbox"]  # else sizes would be sorted by box area
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth = make_truth()
+        truth.dataset = ground_truth(dataset, masks=iou_type == "segm")
+        truth.createIndex()
         evaluation = make_evaluation(truth, truth.loadRes(results), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -109,6 +104,41 @@ def coco_average_precision(
     curves = {name: (recall, at_50[:, k]) for k, name in enumerate(names) if at_50[:, k].max(initial=-1) > -1}
     ap, ap50, ap75, small, medium, large = (_percent(value) for value in evaluation.stats[:6])
     return COCOResult(ap, ap50, ap75, small, medium, large, per_class, curves)
+
+
+def ground_truth(dataset: Dataset, masks: bool) -> dict[str, Any]:
+    """Returns the annotations as an instances json holds them, with images, objects and categories numbered from 1.
+
+    Args:
+        masks: give the objects their masks, of which every one must then have one.
+
+    Raises:
+        EvaluationError: an object without a mask.
+    """
+    truth: Truth = dataset.truth
+    images, shapes = [], []
+    for number, record in enumerate(dataset.records, start=1):
+        images.append({"id": number, "height": record["height"], "width": record["width"]})
+        shapes.append([a.get("segmentation") for a in record["annotations"]] if masks else [])
+    annotations = []
+    rows = zip(truth.image, truth.place, truth.category, truth.boxes, truth.areas, truth.crowd, strict=True)
+    for number, (image, place, category, box, area, crowd) in enumerate(rows, start=1):
+        annotation = {
+            "id": number,
+            "image_id": int(image) + 1,
+            "category_id": int(category) + 1,
+            "bbox": box.tolist(),
+            "area": float(area),
+            "iscrowd": int(crowd),
+        }
+        if masks:
+            annotation["segmentation"] = shapes[image][place] if place >= 0 else None
+            if annotation["segmentation"] is None:
+                name = dataset.records[int(image)]["image_id"]
+                raise EvaluationError(f"mask AP is asked for, but an object of image {name!r} has no mask")
+        annotations.append(annotation)
+    categories = [{"id": i, "name": name} for i, name in enumerate(dataset.classes, start=1)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
 def _percent(value: float) -> float:

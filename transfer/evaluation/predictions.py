@@ -5,8 +5,10 @@ Boxes are XYXY absolute pixels counted from 0, as in `transfer.data.catalog`; cl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ import numpy as np
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.collector import without_collection
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.wording import short
+from transfer.data.segmentation import checked, is_number
 
 
 class EvaluationError(ExpectedError, ValueError):
@@ -62,6 +66,25 @@ class ImageDetections:
             raise EvaluationError(f"detections of image {self.image_id!r} hold NaN or infinity; did training diverge?")
 
 
+def predictions_file(dataset: str) -> str:
+    """Name of the file, in a run's folder, that keeps its detections on `dataset` (COCO's results json)."""
+    return f"predictions_{dataset}.json"
+
+
+def voc_text_folder(dataset: str) -> str:
+    """Name of the folder that keeps a VOC set's detections as the devkit's text files, one per class."""
+    return f"predictions_{dataset}"
+
+
+def voc_text_file(name: str) -> str:
+    """Name of a class's file: the devkit's, where the class's name can be part of a file's."""
+    plain = re.sub(r"[/\\\x00-\x1f]", "_", name).encode("utf-8", "replace")
+    if plain.decode() == name and len(plain) <= 200:
+        return f"comp4_det_{name}.txt"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"comp4_det_{plain[:100].decode('utf-8', 'ignore')}-{digest}.txt"
+
+
 def check(detections: Sequence[ImageDetections], image_ids: Iterable[str | int], n_classes: int) -> None:
     """Raises EvaluationError if an image is not of the dataset or comes twice, or a class number is out of range."""
     known = set(image_ids)
@@ -82,7 +105,7 @@ def check(detections: Sequence[ImageDetections], image_ids: Iterable[str | int],
             )
 
 
-def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequence[int | str]) -> list[dict[str, Any]]:
     """COCO's results list: per detection image_id, category_id, bbox (XYWH), score, and segmentation if it has masks.
 
     Args:
@@ -104,7 +127,7 @@ def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequenc
 
 @without_collection()
 def save_coco_json(
-    path: str | os.PathLike[str], detections: Sequence[ImageDetections], category_ids: Sequence[int]
+    path: str | os.PathLike[str], detections: Sequence[ImageDetections], category_ids: Sequence[int | str]
 ) -> None:
     """Writes COCO's results json, atomically. Widths are taken in float64, so that float32 boxes survive the file."""
     exact = [ImageDetections(d.image_id, d.boxes.astype(np.float64), d.scores, d.classes, d.masks) for d in detections]
@@ -113,39 +136,66 @@ def save_coco_json(
 
 
 @without_collection()
-def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int]) -> list[ImageDetections]:
-    """The inverse of `save_coco_json`, as float32; images without detections are not in such a file.
+def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int | str]) -> list[ImageDetections]:
+    """Reads COCO's results json, as float32; images without detections are not in such a file.
 
     Raises:
-        EvaluationError: no such file, no results list, or a category id that is not among `category_ids`.
+        EvaluationError: no such file, no results list, a category id that is not among `category_ids`, or a value of
+            the wrong kind.
     """
     path = Path(path)
     try:
         results = json.loads(path.read_bytes())
-        contiguous = {cat_id: i for i, cat_id in enumerate(category_ids)}
-        by_image: dict[str | int, list[dict[str, Any]]] = defaultdict(list)
-        for result in results:
-            if result["category_id"] not in contiguous:
-                raise EvaluationError(f"'{path}': category_id {result['category_id']} is not among the dataset's")
-            by_image[result["image_id"]].append(result)
-        detections = []
-        for image_id, found in by_image.items():
-            boxes = np.array([r["bbox"] for r in found], np.float64)
-            boxes[:, 2:] += boxes[:, :2]
-            detections.append(
-                ImageDetections(
-                    image_id,
-                    boxes.astype(np.float32),
-                    np.array([r["score"] for r in found], np.float32),
-                    np.array([contiguous[r["category_id"]] for r in found], np.int64),
-                    [r["segmentation"] for r in found] if all("segmentation" in r for r in found) else None,
-                )
-            )
     except FileNotFoundError:
         raise EvaluationError(f"predictions '{path}' do not exist; a run leaves them in its OUTPUT_DIR") from None
-    except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
-        raise EvaluationError(f"'{path}' is no COCO results json: {type(error).__name__} {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"'{path}' is no json: {error}") from None
+    if not isinstance(results, list):
+        raise EvaluationError(f"'{path}' is no COCO results json: a {type(results).__name__}, not a list of detections")
+    contiguous = {cat_id: i for i, cat_id in enumerate(category_ids)}
+    by_image: dict[str | int, list[dict[str, Any]]] = defaultdict(list)
+    for number, result in enumerate(results):
+        if fault := _result_fault(result, contiguous):
+            raise EvaluationError(f"'{path}': detection {number}: {fault}")
+        by_image[result["image_id"]].append(result)
+    detections = []
+    for image_id, found in by_image.items():
+        boxes = np.array([r["bbox"] for r in found], np.float64)
+        boxes[:, 2:] += boxes[:, :2]
+        detections.append(
+            ImageDetections(
+                image_id,
+                boxes.astype(np.float32),
+                np.array([r["score"] for r in found], np.float32),
+                np.array([contiguous[r["category_id"]] for r in found], np.int64),
+                [r["segmentation"] for r in found] if all("segmentation" in r for r in found) else None,
+            )
+        )
     return detections
+
+
+def _result_fault(result: Any, category_ids: Mapping[Any, int]) -> str:
+    """What is wrong with one entry of a results json; empty if nothing is."""
+    if not isinstance(result, dict):
+        return f"{short(result)} is no object with keys"
+    if absent := [key for key in ("image_id", "category_id", "bbox", "score") if key not in result]:
+        return f"'{absent[0]}' is missing"
+    image, category, box, score = (result[key] for key in ("image_id", "category_id", "bbox", "score"))
+    if isinstance(image, (list, dict, bool)) or image is None:
+        return f"image_id {short(image)} is no number and no string"
+    if isinstance(category, (list, dict)) or category not in category_ids:
+        return f"category_id {short(category)} is not among the dataset's"
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+        return f"bbox {short(box)} is not [x, y, width, height] in finite numbers"
+    if not is_number(score):
+        return f"score {short(score)} is no finite number"
+    if "segmentation" not in result:
+        return ""
+    mask = result["segmentation"]
+    size = mask.get("size") if isinstance(mask, dict) else None
+    if not (isinstance(size, list) and len(size) == 2 and isinstance(mask.get("counts"), str)):
+        return f"segmentation {short(mask)} is no compressed RLE {{'size': [height, width], 'counts': text}}"
+    return checked(mask, *size)[1] or ""
 
 
 def save_voc_text(folder: str | os.PathLike[str], detections: Sequence[ImageDetections], names: Sequence[str]) -> None:
@@ -160,7 +210,7 @@ def save_voc_text(folder: str | os.PathLike[str], detections: Sequence[ImageDete
         for (x0, y0, x1, y1), score, cls in zip(boxes.tolist(), d.scores.tolist(), d.classes.tolist(), strict=True):
             lines[cls].append(f"{d.image_id} {score:.3f} {x0:.1f} {y0:.1f} {x1:.1f} {y1:.1f}\n")
     for name, text in zip(names, lines, strict=True):
-        with atomic_write(Path(folder) / f"comp4_det_{name}.txt", "w") as f:
+        with atomic_write(Path(folder) / voc_text_file(name), "w") as f:
             f.write("".join(text))
 
 
@@ -172,7 +222,7 @@ def load_voc_text(folder: str | os.PathLike[str], names: Sequence[str]) -> list[
     """
     by_image: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     for cls, name in enumerate(names):
-        path = Path(folder) / f"comp4_det_{name}.txt"
+        path = Path(folder) / voc_text_file(name)
         if not path.is_file():
             raise EvaluationError(f"'{path}' does not exist; expected one file per class")
         for number, line in enumerate(path.read_text().splitlines(), start=1):

@@ -26,6 +26,7 @@ class Protocol:
         metrics: all that it computes, the headline first.
         implementation: "module:Class" of its `evaluator.Evaluator`; empty for probes, which make their own results.
         note: what a reader of its curves or tables must know, one sentence; may be empty.
+        text_files: whether its predictions may also come as the VOC devkit's text files, one per class.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Protocol:
     metrics: tuple[Metric, ...]
     implementation: str = ""
     note: str = ""
+    text_files: bool = False
 
     def metric(self, name: str) -> Metric | None:
         """The metric of a key, or of a short name ("AP50"); None if the protocol has no such metric."""
@@ -48,7 +50,7 @@ class Protocol:
 def _voc(name: str, label: str, note: str) -> Protocol:
     papers = [Metric(f"bbox/{m}", m, Rule(std=std), per_class=True) for m, std in _VOC_STD.items()]
     exact = [Metric(f"bbox_unrounded/{m}", f"unrounded {m}") for m in _VOC_STD]
-    return Protocol(name, label, (*papers, *exact), "transfer.evaluation.voc:VOCEvaluator", note)
+    return Protocol(name, label, (*papers, *exact), "transfer.evaluation.voc:VOCEvaluator", note, text_files=True)
 
 
 def _coco() -> Protocol:

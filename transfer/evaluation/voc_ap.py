@@ -62,8 +62,9 @@ def voc_average_precision(
             of this sequence counts.
         class_names: by contiguous category id.
         year: 2007 for the 11-point metric, 2012 for the area under the precision-recall curve.
-        rounded: round detections as Detectron2 does, and annotated coordinates to whole pixels (they are, in VOC).
-            False evaluates the numbers as they are.
+        rounded: round detections as Detectron2 does, if all annotated coordinates are whole pixels, as in VOC. With
+            decimals among them, which Detectron2's evaluator cannot read, nothing is rounded: small objects would be
+            missed by even perfect detections. False evaluates the numbers as they are.
 
     A class without objects that count has AP 0 in both metrics. (Detectron2 gives 0 in the 11-point metric, and in the
     other NaN if there are detections of the class, which makes the mean NaN.)
@@ -77,8 +78,8 @@ def voc_average_precision(
     if len(position) < len(records):
         raise EvaluationError("an image stands twice in the dataset; remove one from its split")
     check(detections, position, len(class_names))
-    truth = _Truth.of(records, rounded)
-    found = _Found.of(detections, position, rounded)
+    truth = _Truth.of(records)
+    found = _Found.of(detections, position, rounded and truth.whole)
 
     average_precision = _eleven_points if year == 2007 else _area
     table = np.zeros((len(class_names), len(THRESHOLDS)))
@@ -113,15 +114,20 @@ class _Truth:
     difficult: np.ndarray
 
     @staticmethod
-    def of(records: Sequence[Record], rounded: bool) -> _Truth:
+    def of(records: Sequence[Record]) -> _Truth:
         rows = [(i, a) for i, record in enumerate(records) for a in record["annotations"]]
         boxes = np.array([a["bbox"] for _, a in rows], np.float64).reshape(-1, 4) + (1, 1, 0, 0)
         return _Truth(
             np.array([i for i, _ in rows], np.intp),
             np.array([a["category_id"] for _, a in rows], np.intp),
-            np.rint(boxes) if rounded else boxes,
+            boxes,
             np.array([a.get("difficult", 0) for _, a in rows], bool),
         )
+
+    @property
+    def whole(self) -> bool:
+        """Whether all coordinates are whole pixels."""
+        return bool((self.boxes == np.rint(self.boxes)).all())
 
     def only(self, which: np.ndarray) -> _Truth:
         return _Truth(self.images[which], self.classes[which], self.boxes[which], self.difficult[which])

@@ -13,6 +13,7 @@ from transfer.report.evaluated import Evaluated, Found
 from transfer.report.gallery import Gallery, choose
 from transfer.report.markup import Markup, join, named, section, tag
 from transfer.report.precision import PrecisionRecall, precision_recall
+from transfer.tasks.instances import INSTANCES
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def not_shown(error: Exception) -> Markup:
 def _evenly(data: Evaluated, gallery: Gallery, count: int) -> Markup:
     chosen = choose(data.records, count)
     items = [gallery.item(record, data.rows, f"image {record['image_id']}") for record in chosen]
-    lead = f"Images of {data.spec.name}, evenly spaced in its order and chosen without looking at results."
+    lead = f"Images of {data.dataset.name}, evenly spaced in its order and chosen without looking at results."
     return _group("Evenly spaced", lead, items, len(data.rows))
 
 
@@ -96,7 +97,7 @@ def precision(report: ExperimentReport, sets: Sequence[Evaluated]) -> Markup | N
 
 def _curves(data: Evaluated, found: Found) -> PrecisionRecall | None:
     try:
-        return precision_recall(data.spec, data.records, list(found.detections.values()))
+        return precision_recall(data.dataset, list(found.detections.values()))
     except EvaluationError as error:
         logger.warning("no precision and recall of row '%s': %s", found.row, error)
         return None
@@ -105,7 +106,7 @@ def _curves(data: Evaluated, found: Found) -> PrecisionRecall | None:
 def _figures(data: Evaluated, found: Sequence[tuple[Found, PrecisionRecall]], prefix: str) -> list[Markup]:
     lines = [PRLine(row.colour, curves.mean()) for row, curves in found]
     said = "; ".join(f"{row.row}, seed {row.seed}: AP50 {curves.AP50:.1f}" for row, curves in found)
-    chart = precision_recall_chart(lines, f"Precision over recall on {data.spec.name}, {said}.", prefix)
+    chart = precision_recall_chart(lines, f"Precision over recall on {data.dataset.name}, {said}.", prefix)
     legend = [
         tag("li", named(row.colour, row.row), tag("b", f"{curves.AP50:.1f}"), tag("small", f"seed {row.seed}"))
         for row, curves in found
@@ -114,9 +115,10 @@ def _figures(data: Evaluated, found: Sequence[tuple[Found, PrecisionRecall]], pr
     whole = tag("figure", tag("h3", "Mean over classes"), chart, caption, class_="card")
     sampled = [(row, curves, curves.sampled()) for row, curves in found]
     names = [name for name in sorted(data.names) if any(name in curves for _, _, curves in sampled)]
+    note = INSTANCES.protocol(data.dataset).note
     lead = (
-        f"At IoU 0.5 on {data.spec.name}, of each row's first trial; at each recall the best precision from there on. "
-        "The area under a curve is its AP50" + (" (here taken at 11 recalls)." if data.spec.year == 2007 else ".")
+        f"At IoU 0.5 on {data.dataset.name}, of each row's first trial; at each recall the best precision from there "
+        f"on. The area under a curve is its AP50{f' ({note})' if note else ''}."
     )
     if len(names) > FEW:
         lead += f" Of {len(names)} classes only the mean is drawn."

@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from pretrain.runtime.log import progress
 from transfer.data import catalog
-from transfer.data.catalog import DatasetSpec, Record
-from transfer.engines.evaluators import predictions_file
-from transfer.evaluation.predictions import EvaluationError, ImageDetections, load_coco_json
+from transfer.data.catalog import Dataset, Record
+from transfer.evaluation.predictions import EvaluationError, ImageDetections, load_coco_json, predictions_file
 from transfer.report.collect import ExperimentReport, RowReport
 from transfer.report.disagreement import all_found
 from transfer.trials.reproduce import Plan
@@ -45,10 +44,16 @@ class Found:
 class Evaluated:
     """`rows`: those with a trial whose detections were kept, in the experiment's order."""
 
-    spec: DatasetSpec
-    names: tuple[str, ...]
-    records: list[Record]
+    dataset: Dataset
     rows: tuple[Found, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.dataset.classes
+
+    @property
+    def records(self) -> Sequence[Record]:
+        return self.dataset.records
 
     def row(self, colour: int) -> Found | None:
         return next((found for found in self.rows if found.colour == colour), None)
@@ -70,15 +75,15 @@ def read(plan: Plan, report: ExperimentReport) -> list[Evaluated]:
     cfg = plan.config(job.config, job.opts)
     sets = []
     for spec in catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS):
-        records, ids = catalog.load(spec), catalog.category_ids(spec)
+        dataset = catalog.open_dataset(spec)
         kept = [_trials(row, spec.name) for row in report.rows]
         with progress(sum(map(len, kept)), f"detections on {spec.name}", "trials", disable=not any(kept)) as bar:
             rows = [
-                _read(row, i, trials, ids, records, bar)
+                _read(row, i, trials, dataset, bar)
                 for i, (row, trials) in enumerate(zip(report.rows, kept, strict=True))
             ]
         if found := tuple(row for row in rows if row is not None):
-            sets.append(Evaluated(spec, catalog.class_names(spec), records, found))
+            sets.append(Evaluated(dataset, found))
     return sets
 
 
@@ -97,20 +102,19 @@ def _read(
     row: RowReport,
     colour: int,
     files: Sequence[tuple[int, Path]],
-    ids: Sequence[int],
-    records: Sequence[Record],
+    dataset: Dataset,
     bar: tqdm,
 ) -> Found | None:
     first, counts = None, []
     for seed, path in files:
         try:
-            detections = {d.image_id: d for d in load_coco_json(path, ids)}
+            detections = {d.image_id: d for d in load_coco_json(path, dataset.category_ids)}
         except EvaluationError as error:
             logger.warning("row '%s' is not among the test images: %s", row.name, error)
             continue
         finally:
             bar.update()
-        counts.append(all_found(records, detections))
+        counts.append(all_found(dataset.records, detections))
         first = first or (seed, detections)
     if first is None:
         return None

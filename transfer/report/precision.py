@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transfer.data import catalog
-from transfer.data.catalog import DatasetSpec, Record
-from transfer.evaluation.coco_ap import coco_average_precision
+from transfer.data.dataset import Dataset
+from transfer.evaluation.evaluator import Scores
 from transfer.evaluation.predictions import ImageDetections
-from transfer.evaluation.voc_ap import voc_average_precision
+from transfer.tasks.instances import INSTANCES
 
 RECALLS = np.linspace(0, 1, 101)
 
@@ -39,24 +38,23 @@ class PrecisionRecall:
         return np.mean(list(self.sampled().values()), axis=0) if self.curves else np.zeros(len(RECALLS))
 
 
-def precision_recall(
-    spec: DatasetSpec, records: Sequence[Record], detections: Sequence[ImageDetections]
-) -> PrecisionRecall:
-    """
-    Args:
-        records: of `spec`, from `catalog.load`.
+def precision_recall(dataset: Dataset, detections: Sequence[ImageDetections]) -> PrecisionRecall | None:
+    """Scores saved detections by the data set's protocol; None if it has no curves.
 
     Raises:
         EvaluationError: detections that are not of this set.
     """
-    if spec.format == "voc":
-        assert spec.year is not None
-        voc = voc_average_precision(records, detections, catalog.class_names(spec), spec.year)
-        return PrecisionRecall(voc.AP50, {name: ap["AP50"] for name, ap in voc.per_class.items()}, voc.curves)
-    assert spec.json_file is not None
-    coco = coco_average_precision(spec.json_file, detections)
-    scores = {name: 100 * float(precision.mean()) for name, (_, precision) in coco.curves.items()}
-    return PrecisionRecall(coco.AP50, scores, coco.curves)
+    evaluator = INSTANCES.protocol(dataset).evaluator(dataset)
+    evaluator.merge([detections])
+    found: Scores = evaluator.scores()
+    if not found.curves:
+        return None
+    per_class = {c: values.get("bbox/AP50") for c, values in found.per_class.items()}
+    scores = {
+        name: 100 * float(np.mean(precision)) if (ap := per_class.get(name)) is None else ap
+        for name, (_, precision) in found.curves.items()
+    }
+    return PrecisionRecall(found.metrics["bbox/AP50"], scores, found.curves)
 
 
 def at_recalls(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:

@@ -13,9 +13,8 @@ from PIL import Image, ImageOps
 from pretrain.runtime.config import ConfigError
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
-from transfer.engines.evaluators import predictions_file
-from transfer.engines.preview import TrainingInput
-from transfer.evaluation.predictions import ImageDetections, load_coco_json
+from transfer.engines.inputs import TrainingInput
+from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file
 from transfer.report import pictures
 from transfer.report.gallery import choose
 from transfer.report.pictures import Objects, draw, sheet
@@ -61,7 +60,9 @@ def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path:
 
 def curves(spec: DatasetSpec, run: Path, path: Path) -> None:
     """Precision over recall at IoU .5 for every class."""
-    found = precision_recall(spec, catalog.load(spec), _load(spec, run))
+    found = precision_recall(catalog.open_dataset(spec), _load(spec, run))
+    if found is None:
+        raise ConfigError(f"no precision and recall of '{spec.name}': nothing was detected, or nothing is annotated")
     pictures.precision_recall(found.curves, found.scores, f"{spec.name}, box AP50 {found.AP50:.1f}", path)
 
 

@@ -75,7 +75,7 @@ def resolved(path: Path):
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_the_torchvision_engine_builds_it(path: Path):
-    from transfer.engines.tv.detector import build_detector
+    from transfer.engines.tv.adapters.instances import build_detector
 
     assert support.check(load_config(path)) == []
     with torch.device("meta"):
@@ -92,7 +92,7 @@ def test_both_engines_build_the_same_tensors(path: Path):
 
     from transfer.convert.keymap import detector_to_detectron2
     from transfer.engines.d2.engine import Detectron2Engine
-    from transfer.engines.tv.detector import build_detector
+    from transfer.engines.tv.adapters.instances import build_detector
 
     cfg = resolved(path)
     theirs = load_config(path, ["MODEL.DEVICE", "meta"], Detectron2Engine().defaults())

@@ -10,10 +10,12 @@ import torch
 from pretrain.runtime.checkpoint import CheckpointError
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
-from transfer.config.facts import inspect, weights_facts
+from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, NAMES, lint
 from transfer.config.load import load_config
 from transfer.convert.convert import convert
+from transfer.data.generated import CLASS_NAMES
+from transfer.tasks.inspect import inspect
 
 CONFIGS = ROOT / "configs" / "transfer"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -21,13 +23,16 @@ C4 = CONFIGS / "voc" / "faster_rcnn_R_50_C4_24k.yaml"
 C4_MOCO = CONFIGS / "voc" / "faster_rcnn_R_50_C4_24k_moco.yaml"
 DC5 = CONFIGS / "voc" / "faster_rcnn_R_50_DC5_24k_moco.yaml"
 FPN = CONFIGS / "coco" / "mask_rcnn_R_50_FPN_1x_moco.yaml"
+SPEC = f"name: generated\nformat: voc\nroot: .\nyear: 2007\nsplits: [trainval, test]\nclasses: {[*CLASS_NAMES]}\n"
 MSRA = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_the_projects_configs_have_no_errors(path):
+def test_the_projects_configs_have_no_errors(path, tmp_path):
     """The papers' rows no warnings either; the small ones have their own rates and data."""
-    findings = inspect(load_config(path), None)
+    (tmp_path / "voc.yaml").write_text(SPEC)
+    specs = ["DATASETS.SPECS", f"('{tmp_path}/voc.yaml',)"] if "demo" in path.stem else []
+    findings = inspect(load_config(path, specs), None)
     assert not [str(f) for f in findings if f.level == ERROR]
     assert {f.code for f in findings} <= ({"learning-rate", "data"} if "R_18" in path.stem else set())
 
@@ -72,7 +77,7 @@ R50_MOCO = {
     ],
 )  # fmt: skip
 def test_what_the_config_alone_tells(path, opts, expected):
-    found = lint(load_config(path, opts))
+    found = inspect(load_config(path, opts), None)
     assert len(found) == len(expected)
     for finding, text in zip(found, expected, strict=True):
         head, message = text.split(": ", 1)
@@ -110,12 +115,20 @@ def test_every_field_of_the_facts_may_be_unknown():
 
 
 def test_class_counts():
-    (found,) = lint(load_config(C4), classes={"voc_2007_test": 20, "mine": 3})
-    assert found.level == ERROR and "NUM_CLASSES is 20, but data set 'mine' has 3 classes" in found.message
-    coco = ["DATASETS.TEST", "('coco_2017_val', 'gone_val')"]
-    assert [(f.level, f.code) for f in inspect(load_config(C4, coco), None)] == [
-        ("warning", "data"), ("error", "classes"),
-    ]  # fmt: skip
+    found = inspect(load_config(C4, ["DATASETS.TEST", "('coco_2017_val', 'gone_val')"]), None)
+    assert [(f.level, f.code) for f in found] == [("error", "data"), ("error", "classes"), ("error", "class-names")]
+    assert "'gone_val' is not among the built-in sets" in found[0].message
+    assert "NUM_CLASSES is 20, but data set 'coco_2017_val' has 80 classes" in found[1].message
+
+
+def test_a_set_that_is_not_here_is_no_error(tmp_path):
+    """Its classes cannot be checked before it is; training refuses it itself."""
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nformat: coco\nroot: .\nsplits:\n  test: {images: i, annotations: a.json}\n"
+    )
+    opts = ["DATASETS.SPECS", f"('{tmp_path}/s.yaml',)", "DATASETS.TEST", "('s_test',)"]
+    (found,) = inspect(load_config(C4, opts), None)
+    assert (found.level, found.code) == ("warning", "data") and "classes not checked" in found.message
 
 
 def test_facts_of_the_model_zoo():

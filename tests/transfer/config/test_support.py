@@ -29,7 +29,7 @@ def test_refusals_come_all_at_once_with_reasons(small_config):
     cfg = load_config(small_config, ["MODEL.KEYPOINT_ON", "True", "TEST.AUG.ENABLED", "True"])
     with pytest.raises(ConfigError) as error:
         support.check(cfg)
-    assert "MODEL.KEYPOINT_ON = True: the torchvision engine has no keypoint head" in str(error.value)
+    assert "MODEL.KEYPOINT_ON = True: keypoints are a task that no engine of this version does" in str(error.value)
     assert "TEST.AUG.ENABLED = True" in str(error.value)
 
 

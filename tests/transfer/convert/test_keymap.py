@@ -7,7 +7,7 @@ import torch
 from torchvision.models import resnet
 
 from transfer.convert import keymap
-from transfer.engines.tv.detector import build_detector
+from transfer.engines.tv.adapters.instances import build_detector
 
 
 @pytest.mark.parametrize(("depth", "tensors"), [(18, 120), (34, 216), (50, 318), (101, 624), (152, 930)])

@@ -67,16 +67,28 @@ def test_home_and_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (VOC_YAML.replace("classes:", "clases:"), "unknown key 'clases'; did you mean classes"),
-        (VOC_YAML.replace("year: 2007\n", ""), "needs `year`"),
+        (VOC_YAML.replace("classes:", "clases:"), "clases: is not known; did you mean classes"),
+        (VOC_YAML.replace("year: 2007\n", ""), "year: is missing; add it"),
         (VOC_YAML.replace("2007", "2010"), "year is 2010"),
         (VOC_YAML.replace("[cat, dog]", "[cat, cat]"), "classes listed twice: cat"),
-        (VOC_YAML.replace("[cat, dog]", "cat"), "`classes` is 'cat'; give a list"),
+        (VOC_YAML.replace("[cat, dog]", "cat"), "classes: is 'cat'; it should be a valid list"),
         (VOC_YAML.replace("format: voc", "format: yolo"), "format is 'yolo'; give 'voc' or 'coco'"),
-        (COCO_YAML.replace("annotations:", "anotations:"), "unknown key 'anotations'; did you mean annotations"),
-        (COCO_YAML + "year: 2007\n", "unknown key 'year'"),
-        ("name: pets\nformat: coco\nroot: x\nsplits: [train]\n", "`splits` must map a split"),
+        (
+            COCO_YAML.replace("annotations:", "anotations:"),
+            "splits.train.anotations: is not known; did you mean annotations",
+        ),
+        (COCO_YAML + "year: 2007\n", "year: is not known; remove it"),
+        (
+            "name: pets\nformat: coco\nroot: x\nsplits: [train]\n",
+            "splits: is \\['train'\\]; it should be a valid dictionary",
+        ),
         (VOC_YAML + "name: other\n", "stands twice"),
+        (VOC_YAML.replace("name: pets", "name: [pets]"), r"name: is \['pets'\]; it should be a valid string"),
+        (VOC_YAML.replace("name: pets", "name: ../../pets"), "name '../../pets_train' cannot be part of a file's name"),
+        (VOC_YAML.replace("[train, test]", "['../train']"), "cannot be part of a file's name"),
+        (VOC_YAML.replace("[cat, dog]", '[cat, "d\\0g"]'), "class .* is no printable name"),
+        (VOC_YAML.replace("[cat, dog]", "[cat, null]"), r"classes\[1\]: is None; it should be a valid string"),
+        (VOC_YAML.replace("2007", "'2007'"), "year: is '2007'; it should be a valid integer"),
     ],
 )
 def test_faulty_spec_files_are_explained(tmp_path: Path, text: str, message: str) -> None:
@@ -105,8 +117,8 @@ def test_one_name_for_two_sets_is_refused(tmp_path: Path) -> None:
 def test_a_spec_checks_itself() -> None:
     with pytest.raises(DatasetError, match="needs an image folder and a json file"):
         DatasetSpec("x", "coco", Path("."), "train")
-    with pytest.raises(DatasetError, match="known formats"):
-        DatasetSpec("x", "yolo", Path("."), "train")  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match="format is 'yolo'; give 'voc' or 'coco'"):
+        DatasetSpec("x", "yolo", Path("."), "train")
 
 
 def test_voc_digest_follows_content_not_place_or_time(tmp_path: Path) -> None:

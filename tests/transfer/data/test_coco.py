@@ -31,17 +31,23 @@ def test_records_are_contiguous_and_xyxy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"annotations": [box(1, 9, 5, [0, 0, 1, 1])]}, "annotation 1 of image 9 has category_id 5"),
-        ({"annotations": [box(1, 9, 3, [0, 0, 1, 1], bbox=[])]}, r"has bbox \[\]; expected"),
+        (
+            {"annotations": [box(1, 9, 5, [0, 0, 1, 1])]},
+            "category_id 5 is not in 'categories': annotation 1 of nine.jpg",
+        ),
+        (
+            {"annotations": [box(1, 9, 3, [0, 0, 1, 1], bbox=[])]},
+            r"bbox that is not four finite numbers .*: annotation 1 of nine.jpg: \[\]",
+        ),
         (
             {"annotations": [box(1, 9, 3, [0, 0, 1, 1])] * 2},
-            "annotation ids stand more than once .1.; number them anew",
+            "annotation id stands more than once; number them anew: 1",
         ),
-        ({"annotations": [box(1, 9, 3, [0, 0, 1, 1], ignore=1)]}, "sets 'ignore'"),
+        ({"annotations": [box(1, 9, 3, [0, 0, 1, 1], ignore=1)]}, "'ignore' is set, .*: annotation 1 of nine.jpg"),
         ({"annotations": [{"id": 1}]}, "one of annotations lacks bbox, category_id, image_id"),
         (
             {"images": [{"id": 1, "file_name": "gone.jpg", "width": 1, "height": 1}]},
-            "1 of 1 images are missing .*gone.jpg",
+            "image missing from .*images': gone.jpg",
         ),
         ({"categories": None}, "has no list 'categories'"),
     ],

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from transfer.engines.tv.records import PackedRecords
+from transfer.data.records import PackedRecords
 
 RECORDS = [
     {"file_name": "ä b.jpg", "image_id": "000005", "height": 3, "width": 4, "annotations": []},

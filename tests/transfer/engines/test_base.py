@@ -14,17 +14,6 @@ from transfer.engines import base, select
 from transfer.engines.base import EngineError, RunNotes
 
 
-def test_resume_rules(tmp_path):
-    assert base.check_resume(tmp_path, "no") is False
-    assert base.check_resume(tmp_path, "auto") is False
-    with pytest.raises(EngineError, match="no checkpoint in"):
-        base.check_resume(tmp_path, "must")
-    (tmp_path / base.LAST_CHECKPOINT).write_text("model_0000001.pth")
-    assert base.check_resume(tmp_path, "must") and base.check_resume(tmp_path, "auto")
-    with pytest.raises(EngineError, match="holds the checkpoint of an earlier run"):
-        base.check_resume(tmp_path, "no")
-
-
 def test_synchronised_norms_are_plain_in_one_process_and_that_is_noted():
     fpn = ROOT / "configs" / "transfer" / "coco" / "mask_rcnn_R_50_FPN_1x.yaml"
     notes = RunNotes()

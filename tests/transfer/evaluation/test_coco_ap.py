@@ -56,7 +56,7 @@ def noisy(spec: catalog.DatasetSpec, seed: int) -> list[ImageDetections]:
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_the_truth_scores_100(spec: catalog.DatasetSpec, iou_type: str, capsys: pytest.CaptureFixture[str]) -> None:
-    result = coco_average_precision(spec.json_file, truth(spec), iou_type)  # type: ignore[arg-type]
+    result = coco_average_precision(catalog.open_dataset(spec), truth(spec), iou_type)  # type: ignore[arg-type]
     assert (result.AP, result.AP50, result.AP75) == pytest.approx((100, 100, 100))
     assert list(result.per_class) == list(catalog.class_names(spec))
     assert all(ap == pytest.approx(100) for ap in result.per_class.values())
@@ -67,39 +67,37 @@ def test_the_truth_scores_100(spec: catalog.DatasetSpec, iou_type: str, capsys: 
 def test_no_detections_is_nan(spec: catalog.DatasetSpec) -> None:
     empty = ImageDetections(1, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
     for detections in ([], [empty]):
-        result = coco_average_precision(spec.json_file, detections)  # type: ignore[arg-type]
+        result = coco_average_precision(catalog.open_dataset(spec), detections)  # type: ignore[arg-type]
         assert all(math.isnan(getattr(result, key)) for key in STATISTICS) and len(result.per_class) == 8
 
 
 def test_no_ground_truth_is_nan(spec: catalog.DatasetSpec, tmp_path: Path) -> None:
     data = json.loads(Path(str(spec.json_file)).read_text())
     (tmp_path / "empty.json").write_text(json.dumps(data | {"annotations": []}))
-    result = coco_average_precision(tmp_path / "empty.json", truth(spec))
+    empty = catalog.open_dataset(dataclasses.replace(spec, json_file=tmp_path / "empty.json"))
+    result = coco_average_precision(empty, truth(spec))
     assert math.isnan(result.AP) and all(math.isnan(ap) for ap in result.per_class.values())
-    del data["annotations"]
-    (tmp_path / "test.json").write_text(json.dumps(data))
-    with pytest.raises(EvaluationError, match="has no annotations"):
-        coco_average_precision(tmp_path / "test.json", [])
+    with pytest.raises(catalog.DatasetError, match="no object is annotated"):
+        empty.check_scorable()
 
 
-def test_bad_input_is_named(spec: catalog.DatasetSpec, tmp_path: Path) -> None:
+def test_bad_input_is_named(spec: catalog.DatasetSpec) -> None:
     [first, *_] = truth(spec)
-    assert spec.json_file is not None
-    with pytest.raises(EvaluationError, match="does not exist"):
-        coco_average_precision(tmp_path / "none.json", [])
+    dataset = catalog.open_dataset(spec)
     with pytest.raises(EvaluationError, match="image 777, which the dataset lacks"):
-        coco_average_precision(spec.json_file, [dataclasses.replace(first, image_id=777)])
+        coco_average_precision(dataset, [dataclasses.replace(first, image_id=777)])
     with pytest.raises(EvaluationError, match="class 8 is out of range; the dataset has 8"):
-        coco_average_precision(spec.json_file, [dataclasses.replace(first, classes=first.classes * 0 + 8)])
+        coco_average_precision(dataset, [dataclasses.replace(first, classes=first.classes * 0 + 8)])
     with pytest.raises(EvaluationError, match="mask AP is asked for"):
-        coco_average_precision(spec.json_file, [dataclasses.replace(first, masks=None)], "segm")
+        coco_average_precision(dataset, [dataclasses.replace(first, masks=None)], "segm")
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @pytest.mark.parametrize("seed", range(3))
 def test_both_backends_agree(spec: catalog.DatasetSpec, seed: int, iou_type: Literal["bbox", "segm"]) -> None:
-    assert spec.json_file is not None
-    fast, slow = (coco_average_precision(spec.json_file, noisy(spec, seed), iou_type, name) for name in BACKENDS)
+    fast, slow = (
+        coco_average_precision(catalog.open_dataset(spec), noisy(spec, seed), iou_type, name) for name in BACKENDS
+    )
     assert 5 < fast.AP < 95
     for key in STATISTICS:
         assert getattr(fast, key) == pytest.approx(getattr(slow, key), abs=1e-9, nan_ok=True), key
@@ -132,9 +130,8 @@ def test_equals_detectron2(spec: catalog.DatasetSpec, seed: int) -> None:
         instances.pred_masks = torch.stack(masks) if masks else torch.zeros(0, 9, 9)
         evaluator.process([{"image_id": d.image_id}], [{"instances": instances}])
     theirs = evaluator.evaluate()
-    assert spec.json_file is not None
     for task in ("bbox", "segm"):
-        ours: COCOResult = coco_average_precision(spec.json_file, detections, task)  # type: ignore[arg-type]
+        ours: COCOResult = coco_average_precision(catalog.open_dataset(spec), detections, task)  # type: ignore[arg-type]
         want = theirs[task]
         assert [getattr(ours, k) for k in STATISTICS] == pytest.approx(
             [want[k] for k in STATISTICS], abs=1e-9, nan_ok=True

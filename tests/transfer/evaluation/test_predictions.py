@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +67,30 @@ def test_faulty_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="do not exist"):
         load_coco_json(path, [1])
     path.write_text("[{]")
-    with pytest.raises(EvaluationError, match="no COCO results json"):
+    with pytest.raises(EvaluationError, match="is no json"):
         load_coco_json(path, [1])
     path.write_text('[{"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1], "score": 1}]')
     with pytest.raises(EvaluationError, match="category_id 2 is not among"):
         load_coco_json(path, [1])
     path.write_text('[{"image_id": 1, "category_id": 1, "score": 1}]')
-    with pytest.raises(EvaluationError, match="KeyError 'bbox'"):
+    with pytest.raises(EvaluationError, match="detection 0: 'bbox' is missing"):
         load_coco_json(path, [1])
+    for change, message in (
+        ({"bbox": [1, 2, 3]}, r"bbox \[1, 2, 3\] is not"),
+        ({"bbox": [1, 2, 3, math.nan]}, "is not"),
+        ({"score": "high"}, "score 'high' is no finite number"),
+        ({"image_id": None}, "image_id None is no number and no string"),
+        ({"segmentation": [[1, 1, 9, 1, 9, 9]]}, "is no compressed RLE"),
+        ({"segmentation": {"size": [4, 4], "counts": "zz"}}, "cannot be decoded"),
+        ({"segmentation": {"size": [4, 4], "counts": "04"}}, "cover 4 pixels instead of 16"),
+    ):
+        path.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1} | change]))
+        with pytest.raises(EvaluationError, match=f"detection 0: .*{message}"):
+            load_coco_json(path, [1])
+    for text in ("{}", "[1]"):
+        path.write_text(text)
+        with pytest.raises(EvaluationError, match="not a list of detections|1 is no object"):
+            load_coco_json(path, [1])
     with pytest.raises(EvaluationError, match="comp4_det_a.txt' does not exist"):
         load_voc_text(tmp_path, ["a"])
     (tmp_path / "comp4_det_a.txt").write_text("img 0.5 1 2 3\n")

@@ -85,11 +85,13 @@ def test_rounding_makes_ties_and_can_be_left_out() -> None:
     assert voc_average_precision(records, detections, ["x"], 2012, rounded=False).AP50 == pytest.approx(50)
 
 
-def test_coordinates_with_decimals_are_rounded_to_pixels_only_with_rounding() -> None:
-    records = [record("a", ([0.0, 0.0, 10.4, 10.0], 0, 0))]
-    detections = [found("a", ([0, 0, 10, 5.1], 0.9, 0))]  # 51 of 100, but of 104 below one half
-    assert voc_average_precision(records, detections, ["x"], 2012).AP50 == 100
-    assert voc_average_precision(records, detections, ["x"], 2012, rounded=False).AP50 == 0
+def test_nothing_is_rounded_where_annotations_have_decimals() -> None:
+    """Detectron2 cannot read them; rounded, a small object would be missed by a perfect detection."""
+    for box in ([0.0, 0.0, 10.4, 10.0], [3.27, 3.31, 4.52, 4.49]):
+        records = [record("a", (box, 0, 0))]
+        exact, half = [found("a", (box, 0.9, 0))], [found("a", ([0, 0, 10, 5.1], 0.9, 0))]
+        assert voc_average_precision(records, exact, ["x"], 2007).AP == pytest.approx(100)
+        assert voc_average_precision(records, half, ["x"], 2012).AP50 == 0  # rounded it would be 51 of 100
 
 
 @pytest.mark.parametrize("year", [2007, 2012])

@@ -19,7 +19,7 @@ def test_first_trial_and_mean_over_all(tmp_path: Path, generated: Path) -> None:
     trees.fill(plan, finished={"moco-v2": 2})
     report = collect(plan)
     (data,) = read(plan, report)
-    assert data.spec.name == "generated_test" and [found.trials for found in data.rows] == [3, 2]
+    assert data.dataset.name == "generated_test" and [found.trials for found in data.rows] == [3, 2]
     for found, row in zip(data.rows, report.rows, strict=True):
         files = [trial_folder(row.folder, s) / "predictions_generated_test.json" for s in range(1, found.trials + 1)]
         loaded = [{d.image_id: d for d in load_coco_json(file, range(1, 9))} for file in files]

@@ -14,7 +14,7 @@ from tests.architectures import ARCHITECTURES, options
 from tests.conftest import ROOT
 from transfer.config.load import load_config
 from transfer.data import catalog
-from transfer.engines.select import preview, select
+from transfer.engines.select import select
 from transfer.evaluation.predictions import ImageDetections, save_coco_json
 from transfer.report import visualize
 from transfer.report.pictures import Objects, colour, draw, sheet
@@ -50,7 +50,7 @@ def test_ground_truth_is_dashed_and_a_sheet_has_a_place_for_every_picture():
 def test_training_inputs_of_both_engines(name, engine, generated, tmp_path):
     chosen = select(engine)
     cfg = load_config(ARCHITECTURES[name][0], options(name, generated, tmp_path), chosen.defaults())
-    inputs = list(preview(chosen)(cfg, 5))
+    inputs = list(chosen.training_inputs(cfg, 5))
     assert len({x.file_name for x in inputs}) == 5
     for x in inputs:
         h, w = x.image.shape[:2]
@@ -60,7 +60,7 @@ def test_training_inputs_of_both_engines(name, engine, generated, tmp_path):
             ys, xs = np.nonzero(mask)
             assert xs.min() > box[0] - 2 and ys.min() > box[1] - 2 and xs.max() < box[2] + 1 and ys.max() < box[3] + 1
             assert np.ptp(xs) * np.ptp(ys) > 0.5 * (box[2] - box[0]) * (box[3] - box[1])
-    again = list(preview(chosen)(cfg, 5))
+    again = list(chosen.training_inputs(cfg, 5))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(inputs, again, strict=True))
     visualize.training_inputs(inputs, NAMES, tmp_path / "inputs.png")
     with Image.open(tmp_path / "inputs.png") as picture:

@@ -20,8 +20,7 @@ from transfer.config.load import digest
 from transfer.data import catalog
 from transfer.data.generated import CLASS_NAMES
 from transfer.engines.base import Engine
-from transfer.engines.evaluators import predictions_file
-from transfer.evaluation.predictions import ImageDetections, save_coco_json
+from transfer.evaluation.predictions import ImageDetections, predictions_file, save_coco_json
 from transfer.trials.aggregate import aggregate
 from transfer.trials.experiment import Row, load_experiment
 from transfer.trials.reproduce import TRUNK, Plan

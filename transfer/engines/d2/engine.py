@@ -5,32 +5,36 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.data import build_detection_test_loader
+from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase, default_setup, launch
-from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
+from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from pretrain.runtime import dist
+from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.log import MetricsWriter, setup_logging
+from pretrain.runtime.log import MetricsWriter, progress, setup_logging
 from pretrain.runtime.preempt import Preempted, StopRequest
 from pretrain.runtime.result import RunResult
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
-from transfer.data import catalog
-from transfer.engines import base, machines
-from transfer.engines.d2 import evaluators, names, register
+from transfer.data.dataset import Dataset
+from transfer.engines import base, machines, resume, testing
+from transfer.engines.d2 import names, register
+from transfer.engines.d2.adapters import adapter_of
+from transfer.engines.data import check_run_data, open_run_data, with_objects
+from transfer.engines.inputs import TrainingInput
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +55,33 @@ class Detectron2Engine(base.Engine):
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         return _launch(_evaluate, cfg, num_gpus)
 
+    def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
+        run = open_run_data(cfg, training=True)
+        adapter = adapter_of(run.task.name)
+        register.register_datasets(run.train)
+        records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        mapper = DatasetMapper(cfg, is_train=True)
+        seed = max(cfg.SEED, 0)
+        order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
+        state = np.random.get_state()
+        np.random.seed(seed)  # Detectron2 augments by numpy's global generator
+        try:
+            for index in order[:count]:
+                yield adapter.training_input(cfg, records[index], mapper(records[index]))
+        finally:
+            np.random.set_state(state)
+
     def part_names(self) -> Mapping[str, Collection[str]]:
         return names.part_names()
 
 
-def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, resume: str | None = None) -> RunResult:
-    """Runs a training, or an evaluation (`resume` None): here, in `num_gpus` processes, or as one of a group."""
-    args = () if resume is None else (resume,)
-    warnings = [] if resume is None else base.lint_before_training(cfg, names.part_names())
+def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | None = None) -> RunResult:
+    """Runs a training, or an evaluation (`mode` None): here, in `num_gpus` processes, or as one of a group."""
+    args = () if mode is None else (mode,)
+    warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())
+    check_run_data(cfg, training=mode is not None)
     if dist.world_size() > 1:
-        if resume is not None and base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()) == "cpu":
+        if mode is not None and base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()) == "cpu":
             raise base.EngineError(
                 f"Detectron2 trains in several processes only on GPUs, not in these {dist.world_size()} on the CPU; "
                 "start one, or use --engine torchvision"
@@ -87,17 +108,13 @@ class _Session:
         if dist.world_size() > 1:  # a spawned process, which has neither a log nor what defaults() registered
             setup_logging(None, dist.rank())
         register.register_heads()
-        names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-        if not cfg.DATASETS.TEST or not (eval_only or cfg.DATASETS.TRAIN):
-            raise ConfigError("DATASETS.TRAIN or DATASETS.TEST is empty; name at least one data set")
-        specs = {spec.name: spec for spec in register.register_datasets(names, cfg.DATASETS.SPECS)}
-        for spec in specs.values():
-            if (count := len(catalog.class_names(spec))) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-                raise ConfigError(
-                    f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{spec.name}' has "
-                    f"{count} classes"
-                )
-        self.test_specs = [specs[name] for name in cfg.DATASETS.TEST]
+        self.data = open_run_data(cfg, training=not eval_only)
+        self.adapter = adapter_of(self.data.task.name)
+        for line in self.data.notes:
+            self.notes.add(line)
+        if not eval_only:
+            with_objects(self.data.train, keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        register.register_datasets((*self.data.train, *self.data.test))
         default_setup(cfg, argparse.Namespace(eval_only=eval_only))
         self.cfg = base.resolve_norms(cfg, dist.world_size(), self.notes)
         self.cfg.defrost()
@@ -113,19 +130,25 @@ class _Session:
             read_weights(self.weights)  # refuses what is unsafe or unreadable before Detectron2 unpickles it
 
     def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, Any]]:
-        metrics: dict[str, float] = {}
-        details: dict[str, Any] = {}
-        for spec in self.test_specs:
-            collector = evaluators.Collector(spec, self.output_dir)
-            stock = evaluators.stock_evaluator(spec, self.output_dir, self.notes, self.cfg.MODEL.MASK_ON)
-            loader = build_detection_test_loader(self.cfg, spec.name)
-            theirs = inference_on_dataset(model, loader, DatasetEvaluators([collector, stock]))
-            if dist.is_main():
-                prefix = "" if len(self.test_specs) == 1 else f"{spec.name}/"
-                merged = evaluators.merge(collector.metrics, theirs, self.notes)
-                metrics.update({prefix + k: v for k, v in merged.items()})
-                details[spec.name] = collector.details
-        return metrics, details
+        return testing.test(
+            self.data.test,
+            lambda dataset: self.data.task.evaluator(self.cfg, dataset),
+            lambda dataset: self._predict(model, dataset),
+            self.output_dir,
+            self.notes,
+        )
+
+    def _predict(self, model: nn.Module, dataset: Dataset) -> Iterator[Any]:
+        loader = build_detection_test_loader(self.cfg, dataset.name)
+        with (
+            inference_context(model),
+            torch.no_grad(),
+            progress(len(loader), f"detect {dataset.name}", "img", disable=not dist.is_main()) as bar,
+        ):
+            for samples in loader:
+                for sample, output in zip(samples, model(samples), strict=True):
+                    yield self.adapter.prediction(sample, output)
+                    bar.update()
 
 
 class _MetricsFile(EventWriter):
@@ -202,28 +225,39 @@ class Trainer(DefaultTrainer):
         return grouped
 
 
-def _train(cfg: CfgNode, resume: str) -> None:
-    resuming = base.check_resume(Path(cfg.OUTPUT_DIR), resume)
+def _train(cfg: CfgNode, mode: str) -> None:
+    output_dir = Path(cfg.OUTPUT_DIR)
+    resuming = resume.check_resume(output_dir, mode)
+    changed = resume.changed_keys(cfg, output_dir) if resuming else {}
+    initial = base.weights_file(cfg)
+    sha256 = checkpoint.sha256(initial) if initial else None
+    if resuming:
+        resume.check_weights(output_dir, sha256)
     session = _Session(cfg, eval_only=False)
     if session.weights is None:
         session.notes.add("initialisation: random (MODEL.WEIGHTS is empty)")
     trainer = Trainer.start(session, resuming)
     if session.weights is not None and not resuming:
         check_loaded(trainer.model, session.weights)
+    if resuming:
+        resume.record_change(cfg, output_dir, changed, trainer.start_iter)
     if trainer.start_iter >= trainer.max_iter:  # killed between the last checkpoint and the evaluation
         metrics, details = session.test(trainer.model)
     else:
+        resume.begin(output_dir, resuming, sha256)
         try:
             with session.stop:
                 trainer.train()
         except _Stopped as stopped:
             raise Preempted(str(stopped)) from None
         metrics, details = session.latest
+    continued = resume.changes(output_dir)
     if dist.is_main():
         base.finish(
-            "detectron2", "train", cfg, metrics, session.notes.lines, session.started,
-            {"weights": base.FINAL_WEIGHTS, "config": "config.yaml", "metrics": "metrics.jsonl"},
-            details, session.weights, cfg.SEED,
+            "detectron2", "train", cfg, metrics, [*session.notes.lines, *(c.words for c in continued)],
+            session.started, {"weights": base.FINAL_WEIGHTS, "config": "config.yaml", "metrics": "metrics.jsonl"},
+            details, session.weights, cfg.SEED, max(trainer.iter, trainer.start_iter),
+            resume.run_digest(cfg, continued),
         )  # fmt: skip
 
 

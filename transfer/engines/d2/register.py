@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -10,8 +10,7 @@ from detectron2.structures import BoxMode
 from fvcore.common.config import CfgNode
 
 from transfer.config.defaults import add_transfer_config
-from transfer.data import catalog
-from transfer.data.catalog import DatasetSpec
+from transfer.data.dataset import Dataset
 from transfer.engines.d2.heads import register_heads
 
 
@@ -21,40 +20,27 @@ def add(cfg: CfgNode) -> None:
     register_heads()
 
 
-def records_for_detectron2(spec: DatasetSpec) -> list[dict[str, Any]]:
-    """`catalog.load` with the box mode spelt out, as Detectron2 wants it."""
-    records = catalog.load(spec)
+def records_for_detectron2(dataset: Dataset) -> list[dict[str, Any]]:
+    """Returns the data set's records with the box mode spelt out, as Detectron2 wants it."""
+    records = list(dataset.records)
     for record in records:
         for annotation in record["annotations"]:
             annotation["bbox_mode"] = BoxMode.XYXY_ABS
     return records
 
 
-def register_datasets(names: Sequence[str], spec_files: Sequence[str]) -> list[DatasetSpec]:
-    """Registers the named sets that come from spec files (again, if they changed); Detectron2 knows the built-in ones.
+def register_datasets(datasets: Iterable[Dataset]) -> None:
+    """Registers opened data sets under their names, so that Detectron2 reads no annotations a second time.
 
-    Raises:
-        DatasetError: see `catalog.resolve`.
+    Those that Detectron2 knows keep its metadata; their records are the same (`tests/transfer/data`).
     """
-    specs = catalog.resolve(names, spec_files)
-    builtin = catalog.builtin_specs()
-    for spec in specs:
-        if spec.name in DatasetCatalog and builtin.get(spec.name) == spec:
+    for dataset in datasets:
+        known = dataset.name in DatasetCatalog
+        if known:
+            DatasetCatalog.remove(dataset.name)
+        DatasetCatalog.register(dataset.name, lambda dataset=dataset: records_for_detectron2(dataset))
+        if known and getattr(MetadataCatalog.get(dataset.name), "thing_classes", None) == list(dataset.classes):
             continue
-        if spec.name in DatasetCatalog:
-            DatasetCatalog.remove(spec.name)
-            MetadataCatalog.remove(spec.name)
-        DatasetCatalog.register(spec.name, lambda spec=spec: records_for_detectron2(spec))
-        meta = MetadataCatalog.get(spec.name)
-        meta.set(thing_classes=list(catalog.class_names(spec)))
-        if spec.format == "voc":
-            meta.set(dirname=str(spec.root), split=spec.split, year=spec.year, evaluator_type="pascal_voc")
-        else:
-            contiguous = {original: i for i, original in enumerate(catalog.category_ids(spec))}
-            meta.set(
-                json_file=str(spec.json_file),
-                image_root=str(spec.image_root),
-                thing_dataset_id_to_contiguous_id=contiguous,
-                evaluator_type="coco",
-            )
-    return specs
+        if known:
+            MetadataCatalog.remove(dataset.name)
+        MetadataCatalog.get(dataset.name).set(thing_classes=list(dataset.classes), evaluator_type=dataset.protocols[0])

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
@@ -118,29 +117,39 @@ class Pyramid(Backbone):
         return OrderedDict(zip(self.strides, self.fpn(self.bottom_up(x)).values(), strict=True))
 
 
-def build_trunk(r: CfgNode, norm: Norm) -> resnet.ResNet:
-    """The randomly initialised ResNet (He initialisation, fan-out, as Detectron2's) that MODEL.RESNETS describes.
+def build_trunk(
+    norm: Norm,
+    *,
+    depth: int,
+    groups: int,
+    width_per_group: int,
+    stem_out_channels: int,
+    res2_out_channels: int,
+    stride_in_1x1: bool,
+    dilation: int,
+) -> resnet.ResNet:
+    """Builds a randomly initialised ResNet (He initialisation, fan-out, as Detectron2's); names as MODEL.RESNETS has.
 
     Raises:
         ConfigError: a depth, or widths, that no ResNet has.
     """
-    if r.DEPTH not in DEPTHS:
-        raise ConfigError(f"MODEL.RESNETS.DEPTH {r.DEPTH}: choose one of {', '.join(map(str, DEPTHS))}")
-    if r.DEPTH < 50 and (r.NUM_GROUPS, r.WIDTH_PER_GROUP, r.STEM_OUT_CHANNELS) != (1, 64, 64):
+    if depth not in DEPTHS:
+        raise ConfigError(f"MODEL.RESNETS.DEPTH {depth}: choose one of {', '.join(map(str, DEPTHS))}")
+    if depth < 50 and (groups, width_per_group, stem_out_channels) != (1, 64, 64):
         raise ConfigError(
-            f"ResNet-{r.DEPTH} comes in one width: set NUM_GROUPS 1, WIDTH_PER_GROUP 64 and STEM_OUT_CHANNELS 64"
+            f"ResNet-{depth} comes in one width: set NUM_GROUPS 1, WIDTH_PER_GROUP 64 and STEM_OUT_CHANNELS 64"
         )
-    architecture = Architecture(r.DEPTH, r.NUM_GROUPS, r.WIDTH_PER_GROUP, wider=r.STEM_OUT_CHANNELS // 64)
+    architecture = Architecture(depth, groups, width_per_group, wider=stem_out_channels // 64)
     wanted = (architecture.stem_out_channels, architecture.res2_out_channels)
-    if (r.STEM_OUT_CHANNELS, r.RES2_OUT_CHANNELS) != wanted:
+    if (stem_out_channels, res2_out_channels) != wanted:
         raise ConfigError(
-            f"MODEL.RESNETS.STEM_OUT_CHANNELS {r.STEM_OUT_CHANNELS} and RES2_OUT_CHANNELS {r.RES2_OUT_CHANNELS} are no "
-            f"ResNet-{r.DEPTH}; the stem has a multiple of 64 channels, and res2 then {wanted[1]}"
+            f"MODEL.RESNETS.STEM_OUT_CHANNELS {stem_out_channels} and RES2_OUT_CHANNELS {res2_out_channels} are no "
+            f"ResNet-{depth}; the stem has a multiple of 64 channels, and res2 then {wanted[1]}"
         )
-    if r.DEPTH < 50 and r.RES5_DILATION != 1:
-        raise ConfigError(f"ResNet-{r.DEPTH} is not dilated, as in Detectron2: set MODEL.RESNETS.RES5_DILATION 1")
-    trunk = architecture.build(norm, r.STRIDE_IN_1X1)
-    if r.RES5_DILATION == 2:
+    if depth < 50 and dilation != 1:
+        raise ConfigError(f"ResNet-{depth} is not dilated, as in Detectron2: set MODEL.RESNETS.RES5_DILATION 1")
+    trunk = architecture.build(norm, stride_in_1x1)
+    if dilation == 2:
         dilate(trunk.layer4)
     return trunk
 
@@ -153,17 +162,6 @@ def dilate(layer: nn.Module) -> None:
             if module.kernel_size == (3, 3):
                 module.dilation = module.padding = (2, 2)
     layer[0].stride = 1  # type: ignore[index]
-
-
-def build_backbone(cfg: CfgNode, trunk: resnet.ResNet, norm: Norm, fpn_norm: Norm | None) -> Backbone:
-    """The backbone that MODEL.BACKBONE.NAME names, of the stages of `trunk`; what it leaves over is the heads'."""
-    m = cfg.MODEL
-    stages = Stages(trunk, m.RESNETS.OUT_FEATURES, m.BACKBONE.FREEZE_AT)
-    if m.BACKBONE.NAME == "build_resnet_fpn_backbone":
-        return Pyramid(stages, m.FPN.OUT_CHANNELS, fpn_norm)
-    if m.BACKBONE.NAME == "build_dilated_c5_backbone":
-        return DilatedC5(stages, m.RESNETS.RES5_REDUCED_CHANNELS, norm)
-    return stages
 
 
 def _out_channels(layer: nn.Module) -> int:

@@ -15,12 +15,13 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from pretrain.runtime.pixels import to_rgb
 from pretrain.runtime.seed import derive
 from pretrain.runtime.workers import start_worker
 from transfer.data.catalog import DatasetError
+from transfer.data.records import PackedRecords
 from transfer.data.spec import Record
 from transfer.engines.tv import masks
-from transfer.engines.tv.records import PackedRecords
 
 
 def read_image(path: str, channel_order: str) -> np.ndarray:
@@ -31,8 +32,8 @@ def read_image(path: str, channel_order: str) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError) as error:
+            pixels = np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on broken files
         raise DatasetError(f"cannot read image '{path}': {error}") from error
     return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
 
@@ -88,7 +89,7 @@ class TrainSamples(Dataset):
 
     def __init__(
         self,
-        records: Sequence[Record],
+        records: PackedRecords,
         *,
         channel_order: str,
         short_edges: Sequence[int],
@@ -104,7 +105,7 @@ class TrainSamples(Dataset):
                 integer between the two.
             mask_format: "polygon", "bitmask", or None for boxes alone.
         """
-        self.records = PackedRecords(records)
+        self.records = records
         self.wide = [r["width"] > r["height"] for r in records]
         self.channel_order, self.short_edges, self.sampling = channel_order, tuple(short_edges), sampling
         self.max_size, self.flip, self.seed, self.mask_format = max_size, flip, seed, mask_format
@@ -153,8 +154,8 @@ class TrainSamples(Dataset):
 class TestSamples(Dataset):
     """index -> {"image", "height", "width", "image_id"} at the test scale."""
 
-    def __init__(self, records: Sequence[Record], *, channel_order: str, short_edge: int, max_size: int):
-        self.records, self.channel_order = PackedRecords(records), channel_order
+    def __init__(self, records: PackedRecords, *, channel_order: str, short_edge: int, max_size: int):
+        self.records, self.channel_order = records, channel_order
         self.short_edge, self.max_size = short_edge, max_size
 
     def __len__(self) -> int:
@@ -217,8 +218,3 @@ def train_loader(
         generator=torch.Generator(),  # its own, so that starting a loader leaves the model's random numbers alone
     )
     return iter(loader)
-
-
-def drop_empty(records: Sequence[Record]) -> list[Record]:
-    """Records that have something to learn from: at least one object that is not a crowd region."""
-    return [r for r in records if any(not a.get("iscrowd", 0) for a in r["annotations"])]

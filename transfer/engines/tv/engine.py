@@ -6,7 +6,8 @@ import copy
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Samples
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
@@ -21,16 +23,17 @@ from pretrain.runtime.log import progress, setup_logging
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import derive, seed_everything
 from pretrain.runtime.workers import start_worker
-from transfer.config import defaults, support
+from transfer.config import defaults
 from transfer.convert.read import read_weights
-from transfer.data import catalog
-from transfer.engines import base
-from transfer.engines.evaluators import evaluate_detections
+from transfer.data.dataset import Dataset
+from transfer.engines import base, resume, testing
+from transfer.engines.data import open_run_data
+from transfer.engines.inputs import TrainingInput
 from transfer.engines.tv import data, loop, solver
-from transfer.engines.tv.detector import Detector, build_detector
+from transfer.engines.tv.adapters import adapter_of, check_support, part_names
+from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.launch import launch
 from transfer.engines.tv.weights import detectron2_state, load_weights
-from transfer.evaluation.predictions import ImageDetections
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +52,32 @@ class TorchvisionEngine(base.Engine):
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         return launch(_evaluate, cfg, num_gpus)
 
+    def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
+        run, seed = open_run_data(cfg, training=True), max(cfg.SEED, 0)
+        adapter = adapter_of(run.task.name)
+        samples = adapter.train_samples(cfg, run.train, seed)
+        for position, index in islice(data.index_stream(len(samples.records), derive(seed, 0)), count):
+            yield adapter.training_input(cfg, samples.records[index], samples[position, index])
+
+    def part_names(self) -> Mapping[str, Collection[str]]:
+        return part_names()
+
 
 class _Session:
     """What training and evaluation both need: notes, device, data, and a model on its device."""
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, training: bool):
         self.cfg, self.notes, self.started = cfg, base.RunNotes(), time.time()
-        for line in support.check(cfg):
+        for line in check_support(cfg):
             self.notes.add(line)
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.device = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
         if cfg.SOLVER.AMP.ENABLED and not self.device.startswith("cuda"):
             raise ConfigError("SOLVER.AMP.ENABLED is fp16, which needs a GPU; set it to False on the CPU")
+        self.data = open_run_data(cfg, training)
+        self.adapter = adapter_of(self.data.task.name)
+        for line in self.data.notes:
+            self.notes.add(line)
         self.resolved = base.resolve_norms(cfg, dist.world_size(), self.notes)
         self.seed = dist.broadcast_object(cfg.SEED if cfg.SEED >= 0 else int(torch.seed() % 2**31))
         seed_everything(self.seed, dist.rank())
@@ -68,82 +85,71 @@ class _Session:
         if cfg.FLOAT32_PRECISION:
             torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
         setup_logging(self.output_dir, dist.rank())
-        if dist.is_main():
-            base.save_config(cfg, self.output_dir)
 
-    def datasets(self, names: Sequence[str], key: str) -> list[catalog.DatasetSpec]:
-        if not names:
-            raise ConfigError(f"{key} is empty; name at least one data set")
-        specs = catalog.resolve(names, self.cfg.DATASETS.SPECS)
-        for spec in specs:
-            classes = catalog.class_names(spec)
-            if len(classes) != self.cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-                raise ConfigError(
-                    f"MODEL.ROI_HEADS.NUM_CLASSES is {self.cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set "
-                    f"'{spec.name}' has {len(classes)} classes ({', '.join(classes[:5])}{', ...' * (len(classes) > 5)})"
-                )
-        return specs
-
-    def model(self) -> Detector:
+    def model(self) -> nn.Module:
         seed_everything(self.seed)  # the same initial weights on every process
-        model = build_detector(self.resolved, self.device)
+        model = self.adapter.build(self.resolved, self.device)
         seed_everything(self.seed, dist.rank())
         return model.to(self.device)
 
-    def test(self, model: nn.Module, specs: Sequence[catalog.DatasetSpec]) -> tuple[dict[str, float], dict[str, Any]]:
+    def samples(self) -> data.TrainSamples:
+        return self.adapter.train_samples(self.cfg, self.data.train, self.seed)
+
+    def save_config(self) -> None:
+        if dist.is_main():
+            base.save_config(self.cfg, self.output_dir)
+
+    def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, Any]]:
         """Metrics and details over all test sets; every process takes its share of the images."""
-        metrics: dict[str, float] = {}
-        details: dict[str, Any] = {}
-        for spec in specs:
-            records = catalog.load(spec)
-            mine = detect(model, records[dist.rank() :: dist.world_size()], self.cfg, spec.name)
-            detections = [d for part in dist.gather_objects(mine) for d in part]
-            order = {r["image_id"]: i for i, r in enumerate(records)}
-            detections.sort(key=lambda d: order[d.image_id])
-            prefix = "" if len(specs) == 1 else f"{spec.name}/"
-            values, detail = evaluate_detections(spec, records, detections, self.output_dir if dist.is_main() else None)
-            metrics.update({prefix + k: v for k, v in values.items()})
-            details[spec.name] = detail
-        return metrics, details
+        return testing.test(
+            self.data.test,
+            lambda dataset: self.data.task.evaluator(self.cfg, dataset),
+            lambda dataset: self._predict(model, dataset),
+            self.output_dir,
+            self.notes,
+        )
+
+    def _predict(self, model: nn.Module, dataset: Dataset) -> Iterator[Any]:
+        mine = dataset.records.select(range(dist.rank(), len(dataset.records), dist.world_size()))
+        samples = self.adapter.test_samples(self.cfg, mine)
+        return predictions(model, samples, self.adapter, self.cfg.DATALOADER.NUM_WORKERS, f"detect {dataset.name}")
 
 
-def detect(model: nn.Module, records: Sequence[data.Record], cfg: CfgNode, what: str) -> list[ImageDetections]:
-    """Detections of `model` (left in its mode) on every record, in the records' order."""
-    samples = data.TestSamples(
-        records,
-        channel_order=cfg.INPUT.FORMAT,
-        short_edge=cfg.INPUT.MIN_SIZE_TEST,
-        max_size=cfg.INPUT.MAX_SIZE_TEST,
-    )
+def predictions(
+    model: nn.Module, samples: Samples[dict[str, Any]], adapter: Adapter, workers: int, what: str
+) -> Iterator[Any]:
+    """Yields the predictions of `model` (left in its mode) on test samples, in their order, as evaluators take them."""
     loader = DataLoader(
         samples,
         batch_size=1,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        num_workers=workers,
         collate_fn=list,
         generator=torch.Generator(),
         worker_init_fn=start_worker,
     )
     training = model.training
     model.eval()
-    out = []
-    with torch.inference_mode(), progress(len(samples), f"detect {what}", "img", disable=not dist.is_main()) as bar:
+    count = len(samples)  # type: ignore[arg-type]  # they have a length
+    with progress(count, what, "img", disable=not dist.is_main()) as bar:
         for batch in loader:
-            for sample, found in zip(batch, model(batch), strict=True):
-                boxes, scores, labels = (found[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
-                out.append(ImageDetections(sample["image_id"], boxes, scores, labels, found.get("masks")))
+            with torch.inference_mode():
+                outputs = model(batch)
+            for sample, output in zip(batch, outputs, strict=True):
+                yield adapter.prediction(sample, output)
                 bar.update()
     model.train(training)
-    return out
 
 
-def _train(cfg: CfgNode, resume: str) -> None:
+def _train(cfg: CfgNode, mode: str) -> None:
     output_dir = Path(cfg.OUTPUT_DIR)
-    resuming = base.check_resume(output_dir, resume)
-    session = _Session(cfg)
-    train_specs = session.datasets(cfg.DATASETS.TRAIN, "DATASETS.TRAIN")
-    test_specs = session.datasets(cfg.DATASETS.TEST, "DATASETS.TEST")
-    samples = train_samples(cfg, train_specs, session.seed)
+    resuming = resume.check_resume(output_dir, mode)
+    changed = resume.changed_keys(cfg, output_dir) if resuming else {}
+    session = _Session(cfg, training=True)
+    samples = session.samples()
     initial = base.weights_file(cfg)
+    sha256 = checkpoint.sha256(initial) if initial else None
+    if resuming:
+        resume.check_weights(output_dir, sha256)
     model = session.model()
     if initial is None:
         session.notes.add("initialisation: random (MODEL.WEIGHTS is empty)")
@@ -167,13 +173,16 @@ def _train(cfg: CfgNode, resume: str) -> None:
     if resuming:
         training.restore()
         logger.info("resumed at iteration %d of %d", training.iteration, s.MAX_ITER)
+        resume.record_change(cfg, output_dir, changed, training.iteration)
+    session.save_config()
 
     forward: nn.Module = model
     if dist.world_size() > 1:
         devices = [torch.cuda.current_device()] if session.device.startswith("cuda") else None
         forward = nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
     final = output_dir / base.FINAL_WEIGHTS
-    if not (resuming and final.is_file()):
+    if training.iteration < s.MAX_ITER or not final.is_file():
+        resume.begin(output_dir, resuming, sha256)
         loop.run(
             training,
             forward,
@@ -183,7 +192,7 @@ def _train(cfg: CfgNode, resume: str) -> None:
             clip=_clipper(cfg),
             checkpoint_period=s.CHECKPOINT_PERIOD,
             eval_period=cfg.TEST.EVAL_PERIOD,
-            evaluate=lambda: _interim(session, model, samples, test_specs),
+            evaluate=lambda: _interim(session, model, samples),
             images_per_batch=s.IMS_PER_BATCH,
         )
         _precise_bn(cfg, model, samples)
@@ -193,22 +202,24 @@ def _train(cfg: CfgNode, resume: str) -> None:
         dist.barrier()
     else:
         load_weights(model, read_weights(str(final)), str(final))
-    metrics, details = session.test(model, test_specs)
+    metrics, details = session.test(model)
+    continued = resume.changes(output_dir)
     if dist.is_main():
         base.finish(
-            "torchvision", "train", cfg, metrics, session.notes.lines, time.time() - training.seconds,
+            "torchvision", "train", cfg, metrics, [*session.notes.lines, *(c.words for c in continued)],
+            time.time() - training.seconds,
             {"weights": base.FINAL_WEIGHTS, "config": "config.yaml", "metrics": "metrics.jsonl"},
-            details, initial, session.seed,
+            details, initial, session.seed, training.iteration, resume.run_digest(cfg, continued),
         )  # fmt: skip
     dist.barrier()
 
 
 def _evaluate(cfg: CfgNode) -> None:
-    session = _Session(cfg)
-    specs = session.datasets(cfg.DATASETS.TEST, "DATASETS.TEST")
+    session = _Session(cfg, training=False)
     path = base.weights_file(cfg)
     if path is None:
         raise ConfigError("--eval-only needs the detector to evaluate: give MODEL.WEIGHTS")
+    session.save_config()
     model = session.model()
     fresh = load_weights(model, read_weights(path), path)
     if any(not name.endswith("num_batches_tracked") for name in fresh):
@@ -216,7 +227,7 @@ def _evaluate(cfg: CfgNode) -> None:
             f"'{path}' holds a trunk, not a detector: its heads would be random ({fresh[0]}, "
             "...); give the model_final.pth of a run"
         )
-    metrics, details = session.test(model, specs)
+    metrics, details = session.test(model)
     if dist.is_main():
         base.finish(
             "torchvision", "evaluate", cfg, metrics, session.notes.lines, session.started, {"config": "config.yaml"},
@@ -242,37 +253,6 @@ def learning_rate(cfg: CfgNode) -> Callable[[int], float]:
     )
 
 
-def train_samples(cfg: CfgNode, specs: Sequence[catalog.DatasetSpec], seed: int) -> data.TrainSamples:
-    """The training set as `cfg` augments it.
-
-    Raises:
-        ConfigError: no image has an object, or an object that needs a mask has none.
-    """
-    records = [record for spec in specs for record in catalog.load(spec)]
-    usable = data.drop_empty(records) if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else records
-    logger.info("training images: %d of %d (the others have no objects)", len(usable), len(records))
-    if not usable:
-        raise ConfigError(f"no image of {', '.join(cfg.DATASETS.TRAIN)} has an annotated object")
-    if cfg.MODEL.MASK_ON:
-        unmasked = [r["file_name"] for r in usable for a in r["annotations"] if "segmentation" not in a]
-        if unmasked:
-            raise ConfigError(
-                f"MODEL.MASK_ON is True, but an object of '{unmasked[0]}' (and {len(unmasked) - 1} more) has no mask; "
-                "complete the annotations, or set MODEL.MASK_ON False"
-            )
-    i = cfg.INPUT
-    return data.TrainSamples(
-        usable,
-        channel_order=i.FORMAT,
-        short_edges=i.MIN_SIZE_TRAIN,
-        sampling=i.MIN_SIZE_TRAIN_SAMPLING,
-        max_size=i.MAX_SIZE_TRAIN,
-        flip=i.RANDOM_FLIP == "horizontal",
-        seed=seed,
-        mask_format=i.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
-    )
-
-
 def _loader(cfg: CfgNode, samples: data.TrainSamples, start: int) -> Iterator[loop.Batch]:
     return data.train_loader(
         samples,
@@ -285,18 +265,16 @@ def _loader(cfg: CfgNode, samples: data.TrainSamples, start: int) -> Iterator[lo
     )
 
 
-def _precise_bn(cfg: CfgNode, model: Detector, samples: data.TrainSamples) -> None:
+def _precise_bn(cfg: CfgNode, model: nn.Module, samples: data.TrainSamples) -> None:
     if cfg.TEST.PRECISE_BN.ENABLED:
         other = copy.copy(samples)
         other.seed = derive(samples.seed, 2)
         loop.precise_bn(model, _loader(cfg, other, start=0), cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
-def _interim(
-    session: _Session, model: Detector, samples: data.TrainSamples, specs: Sequence[catalog.DatasetSpec]
-) -> dict[str, float]:
+def _interim(session: _Session, model: nn.Module, samples: data.TrainSamples) -> dict[str, float]:
     _precise_bn(session.cfg, model, samples)
-    return session.test(model, specs)[0]
+    return session.test(model)[0]
 
 
 def _clipper(cfg: CfgNode) -> Callable[[list[nn.Parameter]], None] | None:

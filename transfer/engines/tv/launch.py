@@ -13,20 +13,22 @@ from fvcore.common.config import CfgNode
 from pretrain.runtime import dist
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import RunResult
-from transfer.config import support
 from transfer.engines import base, machines
+from transfer.engines.data import check_run_data
+from transfer.engines.tv.adapters import check_support, part_names
 
 
-def launch(job: Callable[..., None], cfg: CfgNode, processes: int, resume: str | None = None) -> RunResult:
+def launch(job: Callable[..., None], cfg: CfgNode, processes: int, mode: str | None = None) -> RunResult:
     """Runs a job here, or in that many processes; in a process group (torchrun) this one is already one of them.
 
     Args:
-        job: called with `cfg`, and with `resume` if it is a training.
-        resume: see `Engine.train`; None for an evaluation.
+        job: called with `cfg`, and with `mode` if it is a training.
+        mode: how to resume, see `Engine.train`; None for an evaluation.
     """
-    support.check(cfg)
-    args = () if resume is None else (resume,)
-    warnings = [] if resume is None else base.lint_before_training(cfg)
+    check_support(cfg)
+    args = () if mode is None else (mode,)
+    warnings = [] if mode is None else base.lint_before_training(cfg, part_names())
+    check_run_data(cfg, training=mode is not None)
     if processes > 1 and dist.world_size() == 1:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))

@@ -19,8 +19,9 @@ def detectron2_state(model: nn.Module) -> dict[str, Tensor]:
     out = {}
     for key, value in model.state_dict().items():
         name = keymap.detector_to_detectron2(key)
-        assert name is not None, f"the torchvision detector has '{key}', which Detectron2 has not"
-        out[name] = value.detach().cpu().clone()
+        named = any(key.startswith(part) for part in ("backbone.", "rpn.", "roi_heads."))
+        assert name is not None or not named, f"the torchvision detector has '{key}', which Detectron2 has not"
+        out[name or key] = value.detach().cpu().clone()  # a head of another task has one name on both engines
     return out
 
 
@@ -70,8 +71,10 @@ def _targets(key: str) -> list[str]:
     if whole is not None:
         return [whole]
     trunk = keymap.trunk_to_torchvision(key)
+    if trunk is None:
+        return [key]
     places = ("backbone.", "backbone.bottom_up.", "roi_heads.box_head.")
-    return [] if trunk is None else [place + trunk for place in places]
+    return [place + trunk for place in places]
 
 
 def as_tensors(state: Mapping[str, object]) -> dict[str, Tensor]:

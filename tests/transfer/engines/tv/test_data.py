@@ -93,8 +93,3 @@ def test_a_wrong_size_and_an_unreadable_image_name_the_file(records, tmp_path):
     (tmp_path / "bad.jpg").write_text("no image")
     with pytest.raises(DatasetError, match="bad.jpg"):
         data.read_image(str(tmp_path / "bad.jpg"), "RGB")
-
-
-def test_images_without_objects_and_crowds_are_left_out():
-    crowd, empty, normal = ({"annotations": a} for a in ([{"iscrowd": 1}], [], [{"iscrowd": 0}, {"iscrowd": 1}]))
-    assert data.drop_empty([crowd, empty, normal]) == [normal]

@@ -13,7 +13,8 @@ from pretrain.runtime.checkpoint import CheckpointError
 from tests.transfer.convert.checkpoints import trunk
 from transfer.config.load import load_config
 from transfer.convert import keymap
-from transfer.engines.tv.detector import build_detector, rescale
+from transfer.engines.tv.adapters.instances import build_detector
+from transfer.engines.tv.detector import rescale
 from transfer.engines.tv.rpn import Anchors, box_loss
 from transfer.engines.tv.weights import detectron2_state, load_weights
 

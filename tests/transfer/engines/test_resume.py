@@ -1,0 +1,84 @@
+"""Going on with a run: from what, with which config, and what its result then says. No training is needed for it."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from pretrain.runtime.config import ConfigError, to_dict
+from transfer.config.load import digest, load_config
+from transfer.engines import base, resume
+from transfer.engines.base import EngineError
+
+
+@pytest.fixture
+def config(small_config):
+    return lambda *opts: load_config(small_config, ["SOLVER.MAX_ITER", "6", "SOLVER.STEPS", "(4,)", *opts])
+
+
+def begun(folder, cfg):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(cfg)))
+
+
+def test_resume_rules(tmp_path):
+    assert resume.check_resume(tmp_path, "no") is False
+    assert resume.check_resume(tmp_path, "auto") is False
+    with pytest.raises(EngineError, match="no checkpoint in"):
+        resume.check_resume(tmp_path, "must")
+    (tmp_path / base.LAST_CHECKPOINT).write_text("model_0000001.pth")
+    assert resume.check_resume(tmp_path, "must") and resume.check_resume(tmp_path, "auto")
+    with pytest.raises(EngineError, match="holds the checkpoint of an earlier run"):
+        resume.check_resume(tmp_path, "no")
+
+
+def test_only_the_length_may_change(config, tmp_path):
+    begun(tmp_path, config())
+    assert resume.changed_keys(config(), tmp_path) == {}
+    longer = config("SOLVER.MAX_ITER", "9", "TEST.EVAL_PERIOD", "2", "OUTPUT_DIR", "elsewhere")
+    assert resume.changed_keys(longer, tmp_path) == {"SOLVER.MAX_ITER": (6, 9)}
+    with pytest.raises(EngineError, match=r"SOLVER.BASE_LR was 0.0\d+ and is 0.5"):
+        resume.changed_keys(config("SOLVER.BASE_LR", "0.5"), tmp_path)
+    with pytest.raises(EngineError, match="MODEL.RESNETS.NORM was 'naiveSyncBN' and is 'BN'"):
+        resume.changed_keys(config("MODEL.RESNETS.NORM", "BN"), tmp_path)
+    begun(tmp_path, config("SEED", "3"))
+    with pytest.raises(EngineError, match="SEED was 3 and is 4"):
+        resume.changed_keys(config("SEED", "4"), tmp_path)
+
+
+def test_a_folder_without_its_config_is_not_held_against_anything(config, tmp_path):
+    assert resume.changed_keys(config(), tmp_path) == {}
+
+
+def test_what_was_run_is_what_the_result_says(config, tmp_path):
+    """Longer with the same past is the longer config's training; with another past it is one of its own."""
+    cfg = config("SOLVER.MAX_ITER", "9")
+    resume.record_change(cfg, tmp_path, {}, 6)
+    assert resume.changes(tmp_path) == [] and resume.run_digest(cfg, []) == digest(cfg)
+    resume.record_change(cfg, tmp_path, {"SOLVER.MAX_ITER": (6, 9)}, 6)
+    (change,) = resume.changes(tmp_path)
+    assert change.words == "continued after 6 iterations with another schedule: SOLVER.MAX_ITER 6 -> 9"
+    assert not change.past and resume.run_digest(cfg, [change]) == digest(cfg)
+    other = config("SOLVER.MAX_ITER", "9", "SOLVER.STEPS", "(8,)")
+    resume.record_change(other, tmp_path, {"SOLVER.STEPS": ([4], [8])}, 6)
+    found = resume.changes(tmp_path)
+    assert [c.past for c in found] == [False, True] and resume.run_digest(other, found) != digest(other)
+    with pytest.raises(ConfigError, match="has 12 iterations behind it, but SOLVER.MAX_ITER is 9: raise it"):
+        resume.record_change(cfg, tmp_path, {}, 12)
+
+
+def test_other_initial_weights_are_refused(tmp_path):
+    resume.check_weights(tmp_path, "ab" * 32)  # nothing to hold them against
+    resume.begin(tmp_path, False, "ab" * 32)
+    resume.check_weights(tmp_path, "ab" * 32)
+    with pytest.raises(EngineError, match="began with weights of sha256 abababababab, but MODEL.WEIGHTS gives random"):
+        resume.check_weights(tmp_path, None)
+
+
+def test_what_speaks_of_another_run_goes(tmp_path):
+    for name in ("result.json", "model_final.pth", "resumed.json", "log.txt"):
+        (tmp_path / name).write_text("[]")
+    resume.begin(tmp_path, True, None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.txt", "resumed.json"]
+    resume.begin(tmp_path, False, None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["begun.json", "log.txt"]

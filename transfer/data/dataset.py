@@ -1,0 +1,177 @@
+"""A data set opened: read and validated once per process, then handed on to loaders, evaluators, linter and report.
+
+What is wrong is found here, in one place, before anything is computed: `doctor.check` shows all of it, `open_dataset`
+refuses what cannot be trained on, `Dataset.check_scorable` what cannot be scored.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from transfer.data.faults import Faults, Problem, refuse
+from transfer.data.format import Contents
+from transfer.data.formats import format_of
+from transfer.data.records import PackedRecords
+from transfer.data.spec import DatasetError, DatasetSpec, Record, few
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split, read and validated. Its records are packed: what one asks for is a fresh dict each time.
+
+    Attributes:
+        classes: names by contiguous category id.
+        category_ids: the ids that result files use, by contiguous id.
+        records: one per image, in the data set's order; see `catalog.load`.
+        problems: what is wrong with it without stopping every use, the worst first.
+        truth: what the format's protocols need beside the records.
+        missing: positions in `records` of images whose file is not there.
+    """
+
+    spec: DatasetSpec
+    classes: tuple[str, ...]
+    category_ids: tuple[int | str, ...]
+    records: PackedRecords
+    problems: tuple[Problem, ...] = ()
+    truth: Any = None
+    missing: frozenset[int] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Names of the protocols that can score it."""
+        return format_of(self.spec).protocols(self.spec)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was mended on reading it, for the notes of a result."""
+        return [f"data set '{self.name}': {p.what}" for p in self.problems if p.level == "note"]
+
+    @cached_property
+    def order(self) -> Mapping[str | int, int]:
+        """Image id -> position in `records`."""
+        return {record["image_id"]: i for i, record in enumerate(self.records)}
+
+    def check_scorable(self) -> None:
+        """Raises DatasetError for a set on which even perfect predictions would not score 100."""
+        refuse(self.name, format_of(self.spec).place(self.spec), self.problems, ("unscorable",), self.spec.remedy)
+
+
+def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:
+    """Reads a split and holds everything but pixels against each other.
+
+    Returns:
+        What was read (None if nothing could be), and all that is wrong with it.
+    """
+    faults = Faults()
+    try:
+        contents = format_of(spec).read(spec, faults)
+    except (DatasetError, OSError) as error:
+        faults.error(str(error))
+        return None, faults
+    for record in contents.records:
+        _check_boxes(record, contents.classes, faults)
+    return contents, faults
+
+
+def _check_boxes(record: Record, names: Sequence[str], faults: Faults) -> None:
+    width, height = record["width"], record["height"]
+    for annotation in record["annotations"]:
+        x0, y0, x1, y1 = annotation["bbox"]
+        name = names[annotation["category_id"]]
+        what = ""
+        if x1 < x0 or y1 < y0:
+            level, what = faults.error, "box with negative width or height"
+        elif x1 == x0 or y1 == y0:
+            level, what = faults.unscorable, "box without area, which training leaves out"
+        elif x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+            level, what = faults.error, "box wholly outside its image"
+        elif max(-x0, -y0, x1 - width, y1 - height) > max(width, height):
+            level, what = faults.error, "box that reaches far over its image's border"
+        elif min(x0, y0, width - x1, height - y1) < -1:
+            level, what = faults.warn, "box reaching over the border by more than a pixel"
+        if what:
+            image = os.path.basename(record["file_name"])
+            level(what, f"{image} {name} ({x0:g}, {y0:g}, {x1:g}, {y1:g}) in {width}x{height}")
+
+
+_opened: dict[DatasetSpec, tuple[tuple[tuple[str, int, int], ...], Dataset]] = {}
+
+
+def open_dataset(spec: DatasetSpec) -> Dataset:
+    """Returns the data set, read and validated; the same object again as long as its annotation files do not change.
+
+    Raises:
+        DatasetError: it cannot be used, all reasons in one message.
+    """
+    stamp = _stamp(spec)
+    if (known := _opened.get(spec)) is not None and known[0] == stamp:
+        return known[1]
+    contents, faults = examine(spec)
+    place = format_of(spec).place(spec)
+    refuse(spec.name, place, faults.problems, ("error",), spec.remedy)
+    assert contents is not None  # else there is an error
+    problems = tuple(faults.problems)
+    for problem in problems:
+        logger.log(logging.INFO if problem.level == "note" else logging.WARNING, "'%s': %s", place, problem)
+    dataset = Dataset(
+        spec, contents.classes, contents.category_ids, PackedRecords(contents.records), problems, contents.truth,
+        contents.missing,
+    )  # fmt: skip
+    _opened[spec] = stamp, dataset
+    return dataset
+
+
+def _stamp(spec: DatasetSpec) -> tuple[tuple[str, int, int], ...]:
+    """Size and time of every annotation file, which tell whether they were changed."""
+    found = []
+    for path in format_of(spec).sources(spec):
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        found.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def check_classes(classes: Mapping[str, Sequence[str]]) -> None:
+    """Holds the classes of data sets that are trained and tested on together against each other.
+
+    Args:
+        classes: data set -> its class names by contiguous id.
+
+    Raises:
+        DatasetError: two of them differ in a name or in the order, so that one's classes would count as the other's.
+    """
+    if fault := classes_differ(classes):
+        raise DatasetError(fault)
+
+
+def classes_differ(classes: Mapping[str, Sequence[str]]) -> str | None:
+    """Says in a sentence how the classes of data sets differ by name or order; None if they agree."""
+    if not classes:
+        return None
+    (first, names), *others = classes.items()
+    for other, theirs in others:
+        if tuple(theirs) == tuple(names):
+            continue
+        if sorted(theirs) == sorted(names):
+            what = f"stand in another order ({few(names, 6)} against {few(theirs, 6)})"
+        else:
+            alone = {first: [n for n in names if n not in theirs], other: [n for n in theirs if n not in names]}
+            what = "differ: " + "; ".join(f"only '{name}' has {few(own, 6)}" for name, own in alone.items() if own)
+        return (
+            f"the classes of data sets '{first}' and '{other}' {what}; give all sets of DATASETS.TRAIN and TEST the "
+            "same classes in the same order, by `classes` of their spec files or the categories' ids"
+        )
+    return None

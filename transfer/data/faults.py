@@ -1,0 +1,77 @@
+"""What is wrong with a data set: collected while it is read, equal faults on one line, judged by what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transfer.data.spec import DatasetError, few
+
+Level = Literal["error", "unscorable", "warning", "note"]
+LEVELS: Sequence[Level] = ("error", "unscorable", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of fault.
+
+    Attributes:
+        level: "error" stops every use; "unscorable" stops a use as a test set, since even perfect predictions would
+            not score 100 (training leaves such objects out); "warning" stops nothing; a "note" says what was mended.
+        what: went wrong.
+        where: the places, in order of discovery.
+    """
+
+    level: Level
+    what: str
+    where: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        times = f" [{len(self.where)}x]" if len(self.where) > 1 else ""
+        level = "error in a test set" if self.level == "unscorable" else self.level
+        return f"{level}: {self.what}{times}" + (f": {few(self.where)}" if self.where else "")
+
+
+class Faults:
+    """Collects the faults of one data set; equal ones share a line."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Problem] = {}
+
+    def error(self, what: str, *where: str) -> None:
+        self._add("error", what, where)
+
+    def unscorable(self, what: str, *where: str) -> None:
+        self._add("unscorable", what, where)
+
+    def warn(self, what: str, *where: str) -> None:
+        self._add("warning", what, where)
+
+    def note(self, what: str, *where: str) -> None:
+        self._add("note", what, where)
+
+    def _add(self, level: Level, what: str, where: Sequence[str]) -> None:
+        self._found.setdefault(what, Problem(level, what)).where.extend(where)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All of them, the worst first."""
+        return sorted(self._found.values(), key=lambda problem: LEVELS.index(problem.level))
+
+
+def refuse(name: str, place: object, problems: Sequence[Problem], levels: Sequence[Level], remedy: str = "") -> None:
+    """Raises DatasetError with a line per problem of these levels, if there are any.
+
+    Args:
+        name: of the data set; `place`: the file or folder to look into.
+        remedy: where to get the data set anew, if that is known.
+    """
+    found = [problem for problem in problems if problem.level in levels]
+    if not found:
+        return
+    more = f"; {remedy}" if remedy else ""
+    if len(found) == 1:
+        raise DatasetError(f"dataset '{name}' ('{place}'): {str(found[0]).partition(': ')[2]}{more}")
+    lines = "".join(f"\n  {problem}" for problem in found)
+    raise DatasetError(f"dataset '{name}' ('{place}') cannot be used{more}:{lines}")

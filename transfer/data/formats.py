@@ -1,0 +1,34 @@
+"""How data sets lie on disk: one table, a module per format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transfer.data.coco import COCO
+from transfer.data.format import Format
+from transfer.data.spec import DatasetError, DatasetSpec
+from transfer.data.voc import VOC
+
+FORMATS: Mapping[str, Format] = {f.name: f for f in (VOC(), COCO())}
+"""Every format by the name that spec files give it."""
+
+
+def format_of(spec: DatasetSpec) -> Format:
+    """Returns the format of a data set; see `named`."""
+    return named(spec.format, f"dataset '{spec.name}'")
+
+
+def named(name: Any, where: str) -> Format:
+    """Returns the format of that name.
+
+    Args:
+        where: begins the message of the error.
+
+    Raises:
+        DatasetError: an unknown format.
+    """
+    if not isinstance(name, str) or name not in FORMATS:
+        known = " or ".join(f"'{n}'" for n in FORMATS)
+        raise DatasetError(f"{where}: format is {name!r}; give {known}")
+    return FORMATS[name]

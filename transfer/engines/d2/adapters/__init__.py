@@ -1,0 +1,20 @@
+"""The tasks that the Detectron2 engine can do: one table, a module per task."""
+
+from __future__ import annotations
+
+from pretrain.runtime.config import ConfigError
+from transfer.engines.d2.adapters.adapter import Adapter
+from transfer.engines.d2.adapters.instances import InstancesAdapter
+
+ADAPTERS: dict[str, Adapter] = {"instances": InstancesAdapter()}
+
+
+def adapter_of(task: str) -> Adapter:
+    """Returns the adapter of a task.
+
+    Raises:
+        ConfigError: the engine has none.
+    """
+    if task not in ADAPTERS:
+        raise ConfigError(f"the Detectron2 engine does not do the task '{task}'; use --engine torchvision")
+    return ADAPTERS[task]

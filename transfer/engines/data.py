@@ -1,0 +1,115 @@
+"""A run's data sets: opened, validated and held against the config before the first iteration, on both engines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime import dist
+from pretrain.runtime.config import ConfigError
+from transfer.data import catalog
+from transfer.data.dataset import Dataset, check_classes, open_dataset
+from transfer.data.files import check_images
+from transfer.tasks import task_of
+from transfer.tasks.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains and tests on. `train` is empty in an evaluation."""
+
+    task: Task
+    train: tuple[Dataset, ...]
+    test: tuple[Dataset, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was mended in the data sets, for the notes of the result."""
+        return list(dict.fromkeys(note for dataset in (*self.train, *self.test) for note in dataset.notes))
+
+
+def open_run_data(cfg: CfgNode, training: bool) -> RunData:
+    """Opens all data sets of a run and checks everything that is known of them without pixels.
+
+    No error that can be known here may come after the training: test sets are held against their protocol, too.
+
+    Args:
+        training: False for an evaluation, which needs test sets alone.
+
+    Raises:
+        ConfigError: no data set is named, no task is the config's, or its number of classes is not the data's.
+        DatasetError: a data set that cannot be used as asked.
+    """
+    task = task_of(cfg)
+    if task is None:
+        raise ConfigError(
+            "no task of this project is what the config asks for "
+            f"(MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}, KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON}): its "
+            "detectors predict boxes and masks"
+        )
+    sets: dict[str, tuple[Dataset, ...]] = {}
+    for key in ("TRAIN", "TEST") if training else ("TEST",):
+        if not cfg.DATASETS[key]:
+            raise ConfigError(f"DATASETS.{key} is empty; name at least one data set")
+        sets[key] = tuple(open_dataset(spec) for spec in catalog.resolve(cfg.DATASETS[key], cfg.DATASETS.SPECS))
+    data = RunData(task, sets.get("TRAIN", ()), sets["TEST"])
+    both = {dataset.name: dataset for dataset in (*data.train, *data.test)}
+    key, count = task.classes(cfg)
+    for dataset in both.values():
+        if len(dataset.classes) != count:
+            shown = ", ".join(dataset.classes[:5]) + ", ..." * (len(dataset.classes) > 5)
+            raise ConfigError(
+                f"{key} is {count}, but data set '{dataset.name}' has {len(dataset.classes)} classes ({shown})"
+            )
+    check_classes({name: dataset.classes for name, dataset in both.items()})
+    for dataset in data.train:
+        task.check_training(cfg, dataset)
+    for dataset in data.test:
+        task.check_test(cfg, dataset)
+    return data
+
+
+def check_run_data(cfg: CfgNode, training: bool) -> None:
+    """Does what `open_run_data` does, and looks into the header of every image: once per run, before it starts.
+
+    In a process group the first process looks, and all raise what it finds.
+    """
+    problem: str | None = None
+    data = open_run_data(cfg, training)
+    if dist.is_main():
+        try:
+            check_images((*data.train, *data.test))
+        except catalog.DatasetError as error:
+            problem = str(error)
+    if (problem := dist.broadcast_object(problem)) is not None:
+        raise catalog.DatasetError(problem)
+
+
+def with_objects(datasets: Sequence[Dataset], keep_empty: bool) -> list[list[int]]:
+    """Per data set the positions of images that are trained on: those with an object that is no crowd region.
+
+    Args:
+        keep_empty: DATALOADER.FILTER_EMPTY_ANNOTATIONS is off.
+
+    Raises:
+        ConfigError: no image is left.
+    """
+    chosen = [
+        [i for i, record in enumerate(dataset.records) if keep_empty or _has_object(record)] for dataset in datasets
+    ]
+    total, left = sum(len(d.records) for d in datasets), sum(map(len, chosen))
+    without = "" if left == total else f" (the other {total - left} have no objects)"
+    logger.info("training images: %d of %d%s", left, total, without)
+    if not left:
+        raise ConfigError(f"no image of {', '.join(d.name for d in datasets)} has an annotated object")
+    return chosen
+
+
+def _has_object(record: Mapping[str, Any]) -> bool:
+    return any(not annotation.get("iscrowd", 0) for annotation in record["annotations"])

@@ -1,0 +1,174 @@
+"""Going on with a run: whether to, from what, and whether it still is the same training. The same on both engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.config import ConfigError, dotted_keys, to_dict, value_at
+from pretrain.runtime.provenance import config_digest
+from pretrain.runtime.result import FILE_NAME
+from pretrain.runtime.wording import short
+from transfer.config.load import NOT_IN_DIGEST, digest
+from transfer.engines.base import FINAL_WEIGHTS, LAST_CHECKPOINT, EngineError
+
+BEGUN = "begun.json"  # what a run began with
+RECORD = "resumed.json"  # where a run was continued with another schedule, and what was changed
+SCHEDULE = ("SOLVER.MAX_ITER", "SOLVER.STEPS")
+"""What may change when a run goes on: it is trained longer. The iterations before stay what they were."""
+_FREE = {
+    *NOT_IN_DIGEST, "DATASETS.TEST", "TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD", "TEST.DETECTIONS_PER_IMAGE",
+    "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST", "MODEL.RPN.PRE_NMS_TOPK_TEST", "MODEL.RPN.POST_NMS_TOPK_TEST",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Change:
+    """One continuation under another schedule.
+
+    Attributes:
+        iteration: done when it was continued.
+        keys: key -> its value before and after.
+        past: whether the iterations before would have been others under the new values.
+    """
+
+    iteration: int
+    keys: Mapping[str, tuple[Any, Any]]
+    past: bool
+
+    @property
+    def words(self) -> str:
+        """A line for the notes of a result."""
+        changes = ", ".join(f"{key} {short(old)} -> {short(new)}" for key, (old, new) in self.keys.items())
+        return f"continued after {self.iteration} iterations with another schedule: {changes}"
+
+
+def check_resume(output_dir: Path, resume: str) -> bool:
+    """Whether to continue from a checkpoint in `output_dir`.
+
+    Raises:
+        EngineError: `resume="must"` and there is nothing to continue from; or `resume="no"` and there is something
+            that a fresh run would overwrite.
+    """
+    if resume not in ("no", "must", "auto"):
+        raise ValueError(f"resume must be no, must or auto, not {resume!r}")
+    found = (output_dir / LAST_CHECKPOINT).is_file()
+    if resume == "must" and not found:
+        raise EngineError(f"--resume: no checkpoint in '{output_dir}'; drop --resume or use --resume auto")
+    if resume == "no" and found:
+        raise EngineError(
+            f"'{output_dir}' holds the checkpoint of an earlier run; continue it with --resume, or choose another "
+            "OUTPUT_DIR"
+        )
+    return found and resume != "no"
+
+
+def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
+    """Holds a config against the one that the run in `output_dir` began with.
+
+    Returns:
+        The keys of `SCHEDULE` that changed, with the value before and after.
+
+    Raises:
+        EngineError: another key changed that training depends on; all of them, by name.
+    """
+    path = output_dir / "config.yaml"
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}  # a folder of Detectron2's own, or one that lost it: nothing to hold it against
+    now = to_dict(cfg)
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in dotted_keys(now):
+        try:
+            old = value_at(before, key)
+        except (KeyError, TypeError):
+            continue  # a key that the version before had not
+        if to_dict(old) != value_at(now, key):
+            changed[key] = (old, value_at(now, key))
+    free = {key for key in changed if key in _FREE} - ({"SEED"} if before.get("SEED", -1) >= 0 else set())
+    refused = {key: values for key, values in changed.items() if key not in (*SCHEDULE, *free)}
+    if refused:
+        lines = "; ".join(f"{key} was {short(old)} and is {short(new)}" for key, (old, new) in refused.items())
+        raise EngineError(
+            f"--resume: the run in '{output_dir}' began with another config ({lines}): set it as it was, or choose "
+            "another OUTPUT_DIR"
+        )
+    return {key: values for key, values in changed.items() if key in SCHEDULE}
+
+
+def record_change(cfg: CfgNode, output_dir: Path, changed: Mapping[str, tuple[Any, Any]], done: int) -> None:
+    """Remembers that a run goes on after `done` iterations under another schedule.
+
+    Raises:
+        ConfigError: the run is longer already than SOLVER.MAX_ITER.
+    """
+    if done > cfg.SOLVER.MAX_ITER:
+        raise ConfigError(
+            f"--resume: '{output_dir}' has {done} iterations behind it, but SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: "
+            "raise it, or choose another OUTPUT_DIR"
+        )
+    if not changed or not dist.is_main():
+        return
+    old_steps, new_steps = changed.get("SOLVER.STEPS", (cfg.SOLVER.STEPS, cfg.SOLVER.STEPS))
+    past = [s for s in old_steps if s < done] != [s for s in new_steps if s < done]
+    past = past or cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupMultiStepLR"
+    earlier = [vars(change) for change in changes(output_dir)]
+    checkpoint.save_json([*earlier, vars(Change(done, changed, past))], output_dir / RECORD)
+
+
+def changes(output_dir: Path) -> list[Change]:
+    """The continuations of the run in `output_dir` under other schedules."""
+    try:
+        found = json.loads((output_dir / RECORD).read_text())
+        return [Change(c["iteration"], {k: tuple(v) for k, v in c["keys"].items()}, c["past"]) for c in found]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(f"'{output_dir / RECORD}' cannot be read ({error}); restore it, or begin anew") from None
+
+
+def run_digest(cfg: CfgNode, found: Sequence[Change]) -> str:
+    """Digest of what was trained: the config's, unless part of the run was trained under another schedule."""
+    others = [{"iteration": c.iteration, "keys": dict(c.keys)} for c in found if c.past]
+    return config_digest({"config": digest(cfg), "continued": others}) if others else digest(cfg)
+
+
+def check_weights(output_dir: Path, sha256: str | None) -> None:
+    """Holds the initial weights against those that the run in `output_dir` began with, which its result will name.
+
+    Args:
+        sha256: of the file that MODEL.WEIGHTS names now; None for random weights.
+
+    Raises:
+        EngineError: they are others.
+    """
+    try:
+        before = json.loads((output_dir / BEGUN).read_text())["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # begun by Detectron2's own tools, or by a version that did not say
+    if before != sha256:
+        was, now = (f"weights of sha256 {s[:12]}" if s else "random weights" for s in (before, sha256))
+        raise EngineError(
+            f"--resume: the run in '{output_dir}' began with {was}, but MODEL.WEIGHTS gives {now}: set it as it was, "
+            "or choose another OUTPUT_DIR"
+        )
+
+
+def begin(output_dir: Path, resuming: bool, sha256: str | None) -> None:
+    """Removes what would speak of another run than the one that begins or goes on now; remembers its weights."""
+    if not dist.is_main():
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for name in (FILE_NAME, FINAL_WEIGHTS, *(() if resuming else (RECORD,))):
+        (output_dir / name).unlink(missing_ok=True)
+    if not resuming:
+        checkpoint.save_json({"weights_sha256": sha256}, output_dir / BEGUN)

@@ -1,0 +1,41 @@
+"""The tasks that the torchvision engine can do: one table, a module per task."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pretrain.runtime.config import ConfigError
+from transfer.config import support
+from transfer.config.lint import NAMES
+from transfer.engines.tv.adapters.adapter import Adapter
+from transfer.engines.tv.adapters.instances import InstancesAdapter
+from transfer.tasks import task_of
+
+ADAPTERS: dict[str, Adapter] = {"instances": InstancesAdapter()}
+
+
+def adapter_of(task: str) -> Adapter:
+    """Returns the adapter of a task.
+
+    Raises:
+        ConfigError: the engine has none.
+    """
+    if task not in ADAPTERS:
+        raise ConfigError(f"the torchvision engine does not do the task '{task}'; use --engine detectron2")
+    return ADAPTERS[task]
+
+
+def check_support(cfg: Mapping[str, Any]) -> list[str]:
+    """Holds a config against what this engine does; see `transfer.config.support.check`."""
+    task = task_of(cfg)
+    return support.check(cfg, {} if task is None else adapter_of(task.name).support)
+
+
+def part_names() -> Mapping[str, Collection[str]]:
+    """Key -> the names that may stand there, those of all tasks together."""
+    names = {key: tuple(known) for key, known in NAMES.items()}
+    for adapter in ADAPTERS.values():
+        for key, more in adapter.parts.items():
+            names[key] = (*names.get(key, ()), *more)
+    return names

@@ -1,0 +1,58 @@
+"""A config held against the papers' protocol, its weights, its task and its data sets, before a training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from pretrain.runtime.config import ConfigError
+from transfer.config.lint import NAMES, Finding, error, lint, warning
+from transfer.data import catalog
+from transfer.data.catalog import DatasetError
+from transfer.data.dataset import classes_differ
+from transfer.data.formats import format_of
+from transfer.tasks import task_of
+
+
+def inspect(
+    cfg: CfgNode, facts: Mapping[str, Any] | None, names: Mapping[str, Collection[str]] = NAMES
+) -> list[Finding]:
+    """Finds everything that is wrong with a merged config.
+
+    A data set that is not here yet is a warning, since a training refuses it itself; one that nobody knows is an error.
+
+    Args:
+        facts: see `transfer.config.facts.weights_facts`; None for random weights.
+        names: key -> the names that may stand there.
+    """
+    found: list[Finding] = []
+    classes: dict[str, Sequence[str]] = {}
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            try:
+                (spec,) = catalog.resolve([name], cfg.DATASETS.SPECS)
+                if spec.classes is not None or format_of(spec).is_present(spec):
+                    classes[name] = catalog.class_names(spec)
+                else:
+                    place = format_of(spec).place(spec)
+                    found.append(
+                        warning("data", f"DATASETS.{key}", f"'{name}' is not here ('{place}'): classes not checked")
+                    )
+            except (ConfigError, DatasetError) as problem:
+                found.append(error("data", f"DATASETS.{key}", str(problem)))
+    task = task_of(cfg)
+    found += lint(cfg, facts, names)
+    if task is not None:
+        found += task.lint(cfg)
+        key, given = task.classes(cfg)
+        found += [
+            error("classes", key, f"{key.rpartition('.')[2]} is {given}, but data set '{name}' has {len(own)} classes: "
+                  "set it so")
+            for name, own in classes.items()
+            if len(own) != given
+        ]  # fmt: skip
+    if (fault := classes_differ(classes)) is not None:
+        found.append(error("class-names", "DATASETS", fault))
+    return found

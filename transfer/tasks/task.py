@@ -1,0 +1,59 @@
+"""What a task must say of itself: when a config is of it, which annotations it needs, how it is scored and linted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from transfer.config.lint import Finding
+from transfer.data.dataset import Dataset
+from transfer.data.spec import DatasetError
+from transfer.evaluation.evaluator import Evaluator
+from transfer.evaluation.protocols import PROTOCOLS, Protocol
+
+
+class Task(ABC):
+    """One kind of prediction. An engine has an adapter for it, or refuses it in the support table."""
+
+    name: ClassVar[str]
+    protocols: ClassVar[tuple[str, ...]]
+    """Those in `evaluation.protocols.PROTOCOLS` that score this task."""
+
+    @abstractmethod
+    def applies(self, cfg: Mapping[str, Any]) -> bool:
+        """Whether a config is of this task."""
+
+    @abstractmethod
+    def classes(self, cfg: Mapping[str, Any]) -> tuple[str, int]:
+        """The config key that says how many classes there are, and its value."""
+
+    @abstractmethod
+    def check_training(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
+        """Raises DatasetError if the annotations are not what training with this config needs."""
+
+    @abstractmethod
+    def check_test(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
+        """Raises DatasetError if the annotations are not what the protocol needs."""
+
+    @abstractmethod
+    def evaluator(self, cfg: Mapping[str, Any], dataset: Dataset) -> Evaluator:
+        """A fresh evaluator of this config's predictions on a data set."""
+
+    def lint(self, cfg: Mapping[str, Any]) -> Iterator[Finding]:
+        """What the config says that this task's recipe in the papers contradicts."""
+        yield from ()
+
+    def protocol(self, dataset: Dataset) -> Protocol:
+        """The protocol that scores this task on a data set.
+
+        Raises:
+            DatasetError: there is none.
+        """
+        for name in dataset.protocols:
+            if name in self.protocols:
+                return PROTOCOLS[name]
+        raise DatasetError(
+            f"data set '{dataset.name}' is scored by {', '.join(dataset.protocols)}, none of which scores the task "
+            f"'{self.name}' ({', '.join(self.protocols)}); give a data set of another format"
+        )
