@@ -15,7 +15,6 @@ import argparse
 import io
 import os
 import shutil
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,10 +22,9 @@ from pathlib import Path
 
 import torch
 
-from pretrain.decode import BadImageError
 from pretrain.images import Images, find_images
 from pretrain.runtime.checkpoint import atomic_write
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress
 from pretrain.shards import open_shards
@@ -105,14 +103,9 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.max_bytes < 1 or args.max_count < 1:
         p.error("--max-bytes and --max-count are at least 1")
-    try:
-        source = make(args)
-    except (ConfigError, BadImageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"DATA.TRAIN '{source}'")
+    print(f"DATA.TRAIN '{make(args)}'")
     return 0
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -11,15 +11,13 @@ VOC sets are evaluated in the VOC way (boxes), COCO sets in the COCO way (boxes,
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import save_json
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
 from transfer.data import catalog
-from transfer.data.catalog import DatasetError
 from transfer.engines.evaluators import evaluate_detections
 from transfer.evaluation.predictions import EvaluationError, load_coco_json, load_voc_text
 
@@ -32,23 +30,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--json", type=Path, metavar="FILE", help="write metrics and per-class table there")
     args = p.parse_args(argv)
     setup_logging(None)
-    try:
-        (spec,) = catalog.resolve([args.dataset], args.spec)
-        if args.predictions.is_dir():
-            if spec.format == "coco":
-                raise EvaluationError(f"'{args.predictions}' is a folder; '{spec.name}' is a COCO set and takes a json")
-            found = load_voc_text(args.predictions, catalog.class_names(spec))
-        else:
-            found = load_coco_json(args.predictions, catalog.category_ids(spec))
-        records = catalog.load(spec)
-        place = {record["image_id"]: i for i, record in enumerate(records)}
-        found.sort(key=lambda d: place.get(d.image_id, -1))  # equal scores count in the data set's order
-        metrics, details = evaluate_detections(spec, records, found, None)
-        if args.json is not None:
-            save_json({"dataset": spec.name, "metrics": metrics, **details}, args.json)
-    except (DatasetError, EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    (spec,) = catalog.resolve([args.dataset], args.spec)
+    if args.predictions.is_dir():
+        if spec.format == "coco":
+            raise EvaluationError(f"'{args.predictions}' is a folder; '{spec.name}' is a COCO set and takes a json")
+        found = load_voc_text(args.predictions, catalog.class_names(spec))
+    else:
+        found = load_coco_json(args.predictions, catalog.category_ids(spec))
+    records = catalog.load(spec)
+    place = {record["image_id"]: i for i, record in enumerate(records)}
+    found.sort(key=lambda d: place.get(d.image_id, -1))  # equal scores count in the data set's order
+    metrics, details = evaluate_detections(spec, records, found, None)
+    if args.json is not None:
+        save_json({"dataset": spec.name, "metrics": metrics, **details}, args.json)
     for name, row in details["per_class"].items():
         print(f"  {name:<22}" + "".join(f"{key:>9} {value:7.3f}" for key, value in row.items()))
     for name, value in metrics.items():
@@ -57,4 +51,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
-from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
 from transfer.report.tables import text_table
@@ -33,20 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="as reproduce.py had it")
     args = p.parse_args(argv)
     setup_logging(None)
-    try:
-        experiment = load_experiment(args.experiment, args.output_dir, args.trials)
-        if not experiment.output.is_dir():
-            raise ConfigError(
-                f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir"
-            )
-        plan = Plan(experiment, select(args.engine), Path(__file__).parent, args.num_gpus, args.auto_scale)
-        print(text_table(plan))
-        print(f"\nreport: {write_report(plan)}")
-    except (ConfigError, EngineError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    experiment = load_experiment(args.experiment, args.output_dir, args.trials)
+    if not experiment.output.is_dir():
+        raise ConfigError(f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir")
+    plan = Plan(experiment, select(args.engine), Path(__file__).parent, args.num_gpus, args.auto_scale)
+    print(text_table(plan))
+    print(f"\nreport: {write_report(plan)}")
     return 0
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -9,18 +9,14 @@ python tools/visualize.py run RUN_FOLDER [--threshold 0.5]             a run's d
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import leave
-from pretrain.runtime.config import ConfigError
+from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
 from transfer.config.load import load_config
 from transfer.data import catalog
-from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, preview, select
-from transfer.evaluation.predictions import EvaluationError
 from transfer.report import visualize
 
 
@@ -68,13 +64,9 @@ def write(args: argparse.Namespace) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     setup_logging(None)
-    try:
-        print(*write(parse(argv)), sep="\n")
-    except (ConfigError, catalog.DatasetError, EngineError, EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(*write(parse(argv)), sep="\n")
     return 0
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)
