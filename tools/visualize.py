@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.commands import run
+from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.log import setup_logging
 from transfer.config.load import load_config
 from transfer.data import catalog
@@ -43,12 +44,16 @@ def write(args: argparse.Namespace) -> list[Path]:
     if args.command == "data":
         engine = select(args.engine)
         cfg = load_config(args.config_file, args.opts, engine.defaults())
+        if not cfg.DATASETS.TRAIN:
+            raise ConfigError("DATASETS.TRAIN is empty; name a data set to show")
         names = catalog.class_names(catalog.resolve(cfg.DATASETS.TRAIN, cfg.DATASETS.SPECS)[0])
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "training_inputs.png"
         visualize.training_inputs(preview(engine)(cfg, args.count), names, path)
         return [path]
     cfg = load_config(args.config_file, args.opts) if args.command == "truth" else load_config(args.run / "config.yaml")
+    if not cfg.DATASETS.TEST:
+        raise ConfigError("DATASETS.TEST is empty; name a data set to show")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for spec in visualize.evaluated_sets(cfg):
