@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.knn import main as evaluate
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import number, run
+from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resize", type=int, default=256, help="short side before the central crop, pixels")
     parser.add_argument("--crop-size", type=int, default=224, help="pixels")
     parser.add_argument("--batch-size", type=int, default=256, help="over all processes")
-    parser.add_argument("--num-workers", type=int, default=4, help="loader processes per process")
+    parser.add_argument("--num-workers", type=number(between(0, 1024)), default=4, help="loader processes per process")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     args = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", "0"))

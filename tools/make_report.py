@@ -7,8 +7,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import number, run
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--trials", type=int, metavar="N", help="per row, as reproduce.py ran it; default: what the file says"
     )
-    p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="as reproduce.py had it")
+    p.add_argument("--num-gpus", type=number(between(1, 1024)), default=1, metavar="N", help="as reproduce.py had it")
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="as reproduce.py had it")
     args = p.parse_args(argv)
     setup_logging(None)

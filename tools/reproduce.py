@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import REQUEUE_STATUS, run
+from pretrain.runtime.commands import REQUEUE_STATUS, number, run
+from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
@@ -29,7 +30,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="run these rows only")
     p.add_argument("--only", nargs="+", default=[], metavar="STAGE", help=f"run these only: {', '.join(KINDS)}")
     p.add_argument("--trials", type=int, metavar="N", help="per row; default: what the file says")
-    p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per trial")
+    p.add_argument("--num-gpus", type=number(between(1, 1024)), default=1, metavar="N", help="processes per trial")
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch of the fine-tunings")
     p.add_argument("--launcher", default="local", choices=LAUNCHERS, help="here, or as a SLURM job array")
     p.add_argument("--jobs", type=int, default=0, metavar="N", help="side by side; default: as GPUs allow")

@@ -12,8 +12,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import number, run
 from pretrain.runtime.errors import ConfigError
+from pretrain.runtime.limits import SHARE, between
 from pretrain.runtime.log import setup_logging
 from transfer.config.load import load_config
 from transfer.data import catalog
@@ -25,7 +26,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--output-dir", metavar="DIR", help="default: pictures/, or the run's folder")
-    common.add_argument("--count", type=int, default=8, metavar="N", help="images")
+    common.add_argument("--count", type=number(between(1, 1000)), default=8, metavar="N", help="images")
     commands = p.add_subparsers(dest="command", required=True)
     for name, words in (("data", "training images as the network sees them"), ("truth", "annotated images")):
         c = commands.add_parser(name, parents=[common], help=words)
@@ -35,7 +36,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             c.add_argument("--engine", default="auto", choices=CHOICES)
     c = commands.add_parser("run", parents=[common], help="detections and precision-recall curves of a run")
     c.add_argument("run", type=Path, metavar="RUN_FOLDER", help="with config.yaml and predictions_*.json")
-    c.add_argument("--threshold", type=float, default=0.5, metavar="SCORE", help="detections below are not drawn")
+    c.add_argument(
+        "--threshold", type=number(SHARE, float), default=0.5, metavar="SCORE", help="detections below are not drawn"
+    )
     return p.parse_args(argv)
 
 

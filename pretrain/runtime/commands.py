@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from pretrain.runtime.errors import ExpectedError, Preempted
+from pretrain.runtime.limits import Limit
+from pretrain.runtime.wording import short
 
 WRONG = 2  # something is wrong with the command, the config, the data or a file; one line says what
 REQUEUE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again
@@ -44,6 +46,22 @@ def parse_with_resume(
         if word == "--resume" and words[i + 1 : i + 2] != ["auto"]:
             words[i] = f"--resume={yes}"  # of `--resume KEY VALUE` both words belong to the options
     return parser.parse_intermixed_args(words)
+
+
+def number(limit: Limit, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """What argparse takes as `type=`: a number within limits, else the command ends with one line that says which."""
+
+    def parse(word: str) -> float:
+        try:
+            value = kind(word)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{short(word)} is not {what}") from None
+        if problem := limit.problem(value):
+            raise argparse.ArgumentTypeError(f"{short(value)}: {problem}")
+        return value
+
+    return parse
 
 
 def status(main: Callable[..., int], *args: Any) -> int:

@@ -114,7 +114,9 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str], types: Mapping[str, Any] | Non
         _set(cfg, key, fitted(word, value_at(types or cfg, key), key, "command line"))
 
 
-def _leaves(values: Mapping[str, Any], node: Mapping[str, Any], known: set[str], source: str, prefix: str = "") -> Any:
+def _leaves(
+    values: Mapping[str, Any], node: Mapping[str, Any], known: set[str], source: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every leaf of a nested dict that has the shape of a defaults tree."""
     for key, value in values.items():
         name = f"{prefix}{key}"

@@ -10,8 +10,9 @@ import sys
 import pytest
 import torch
 
-from pretrain.runtime.commands import INTERRUPTED, REQUEUE_STATUS, UNREAD, WRONG, parse_with_resume, run, status
+from pretrain.runtime.commands import INTERRUPTED, REQUEUE_STATUS, UNREAD, WRONG, number, parse_with_resume, run, status
 from pretrain.runtime.errors import ConfigError, Preempted
+from pretrain.runtime.limits import between
 from tests.conftest import ROOT
 
 
@@ -93,6 +94,28 @@ def test_asked_to_stop(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_torch_that_has_no_memory_left(capsys: pytest.CaptureFixture[str]) -> None:
     assert status(lambda: torch.empty(2**60)) == WRONG
     assert "error: out of memory: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "said"),
+    [
+        (int, "0", "0: it must be at least 1 and at most 9"),
+        (int, "x", "'x' is not a whole number"),
+        (int, "1.5", "'1.5' is not a whole number"),
+        (int, "9" * 5000, "is not a whole number"),
+        (float, "nan", "nan: it must be at least 1 and at most 9"),
+        (float, "inf", "inf: it must be"),
+        (float, "0.5", "0.5: it must be at least 1"),
+    ],
+)
+def test_numbers_within_limits(kind: type[int], word: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-n", type=number(between(1, 9), kind))
+    assert parser.parse_args(["-n", "3"]).n == 3
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["-n", word])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 2 and "error: argument -n: " in error and said in error
 
 
 def ended(body: str, *flags: str, closed: bool = True) -> tuple[int, str]:
