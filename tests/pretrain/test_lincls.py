@@ -204,7 +204,7 @@ KILLED_IN_ITERATION_7 = """
 import os, signal, sys
 sys.path[:0] = ["", "tools"]
 from pretrain import loop
-from linear_eval import run
+from linear_eval import main
 step, steps = loop.train_step, []
 def killed(*args, **kw):
     steps.append(1)
@@ -212,7 +212,7 @@ def killed(*args, **kw):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*args, **kw)
 loop.train_step = killed
-run(sys.argv[1:])
+main(sys.argv[1:])
 """
 
 
