@@ -15,7 +15,6 @@ import argparse
 import io
 import os
 import shutil
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,11 +22,11 @@ from pathlib import Path
 
 import torch
 
-from pretrain.decode import BadImageError
 from pretrain.images import Images, find_images
 from pretrain.runtime.checkpoint import atomic_write
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import number, run
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.limits import at_least, between
 from pretrain.runtime.log import progress
 from pretrain.shards import open_shards
 
@@ -99,20 +98,18 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--images", required=True, metavar="SOURCE", help="folder of images, or .txt list: as DATA.TRAIN")
     p.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
-    p.add_argument("--max-bytes", type=int, default=2**30, help="of a shard (%(default)s)")
-    p.add_argument("--max-count", type=int, default=10000, help="images in a shard (%(default)s)")
-    p.add_argument("--seed", type=int, default=0, help="of the shuffling; -1: keep the order (%(default)s)")
+    p.add_argument("--max-bytes", type=number(at_least(1)), default=2**30, help="of a shard (%(default)s)")
+    p.add_argument("--max-count", type=number(at_least(1)), default=10000, help="images in a shard (%(default)s)")
+    p.add_argument(
+        "--seed",
+        type=number(between(-1, 2**63 - 1)),
+        default=0,
+        help="of the shuffling; -1: keep the order (%(default)s)",
+    )
     args = p.parse_args(argv)
-    if args.max_bytes < 1 or args.max_count < 1:
-        p.error("--max-bytes and --max-count are at least 1")
-    try:
-        source = make(args)
-    except (ConfigError, BadImageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"DATA.TRAIN '{source}'")
+    print(f"DATA.TRAIN '{make(args)}'")
     return 0
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

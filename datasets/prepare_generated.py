@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
-from transfer.data.catalog import DatasetError
-from transfer.data.generated import Manifest, Parameters, write
+from transfer.data.generated import Parameters, write
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: list[str] | None = None) -> Manifest:
+def main(argv: list[str] | None = None) -> int:
     args = vars(parser().parse_args(argv))
     setup_logging(None)
     args["iconic_size"], args["scene_size"] = tuple(args["iconic_size"]), tuple(args["scene_size"])
@@ -44,17 +42,8 @@ def main(argv: list[str] | None = None) -> Manifest:
         sum(manifest.objects.values()),
         manifest.digest,
     )
-    return manifest
-
-
-def run(argv: list[str] | None = None) -> int:
-    try:
-        main(argv)
-    except (DatasetError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     return 0
 
 
 if __name__ == "__main__":
-    leave(run)
+    run(main)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tarfile
 from pathlib import Path
 
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
 from pretrain.runtime.log import progress
 from transfer.data import catalog, doctor
+from transfer.data.catalog import DatasetError
 
 ARCHIVES = {
     "VOCtrainval_06-Nov-2007.tar": "voc_2007_trainval",
@@ -33,16 +33,22 @@ def extract(archive: Path, root: Path) -> None:
     """Extracts the members of VOCdevkit/ into `root`. Refuses members that would land outside of it.
 
     Raises:
-        tarfile.TarError: a damaged archive, or a member that is unsafe.
+        DatasetError: a damaged archive, a member that is unsafe, or a folder that cannot be written.
     """
-    with tarfile.open(archive) as tar:
-        members = tar.getmembers()
-        with progress(len(members), archive.name, "files") as bar:
-            for member in members:
-                parts = Path(member.name).parts
-                if parts[:1] == _PREFIX and len(parts) > 1:
-                    tar.extract(member.replace(name=str(Path(*parts[1:])), deep=False), root, filter="data")
-                bar.update()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archive) as tar:
+            members = tar.getmembers()
+            with progress(len(members), archive.name, "files") as bar:
+                for member in members:
+                    parts = Path(member.name).parts
+                    if parts[:1] == _PREFIX and len(parts) > 1:
+                        tar.extract(member.replace(name=str(Path(*parts[1:])), deep=False), root, filter="data")
+                    bar.update()
+    except tarfile.TarError as error:
+        raise DatasetError(f"cannot extract '{archive}': {error}; download it again") from error
+    except OSError as error:
+        raise DatasetError(f"cannot extract '{archive}' to '{root}': {error}") from error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,15 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     if not found:
         p.error(f"none of {', '.join(ARCHIVES)} is in '{args.archives}'; download them and name their folder")
     for path in found.values():
-        try:
-            args.root.mkdir(parents=True, exist_ok=True)
-            extract(path, args.root)
-        except tarfile.TarError as error:
-            print(f"error: cannot extract '{path}': {error}; download it again", file=sys.stderr)
-            return 1
-        except OSError as error:
-            print(f"error: cannot extract '{path}' to '{args.root}': {error}", file=sys.stderr)
-            return 1
+        extract(path, args.root)
     specs = catalog.builtin_specs(args.root)
     reports = [doctor.check(specs[ARCHIVES[name]]) for name in found]
     print("\n\n".join(map(str, reports)))
@@ -71,4 +69,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime.config import ConfigError, check_values, value_at
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, SHARE, above, at_least, between, check_values
 
 _C = CfgNode()
 
@@ -146,32 +147,39 @@ _CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
 }
 
-_MINIMA = {
-    "MODEL.DIM": 1,
-    "MODEL.K": 1,
-    "MODEL.M": 0,
-    "MODEL.BN_GROUPS": 1,
-    "MODEL.BANK_MOMENTUM": 0,
-    "DATA.NUM_WORKERS": -1,
-    "DATA.SHUFFLE_SHARDS": 1,
-    "AUG.CROP_SIZE": 8,
-    "SOLVER.BATCH_SIZE": 2,
-    "SOLVER.BASE_LR": 0,
-    "SOLVER.MOMENTUM": 0,
-    "SOLVER.WEIGHT_DECAY": 0,
-    "SOLVER.ACCUMULATE": 1,
-    "SOLVER.REFERENCE_BATCH": 0,
-    "SOLVER.EPOCHS": 0,
-    "SOLVER.ITERATIONS": 0,
-    "SOLVER.PERIOD": 1,
-    "CHECKPOINT.PERIOD": 0,
-    "CHECKPOINT.PERIOD_SECONDS": 0,
-    "CHECKPOINT.KEEP_EVERY_EPOCHS": 0,
-    "KNN.PERIOD": 0,
-    "KNN.TRAIN_IMAGES": 0,
-    "KNN.K": 1,
-    "LOG_PERIOD": 1,
-    "SEED": 0,
+# Upper limits lie far above anything sensible; beyond them memory or time would end a run, not a sentence.
+_LIMITS = {
+    "MODEL.DIM": between(1, 2**16),
+    "MODEL.K": between(1, 2**26),
+    "MODEL.M": SHARE,
+    "MODEL.T": above(0),
+    "MODEL.BN_GROUPS": between(1, 2**16),
+    "MODEL.BANK_MOMENTUM": SHARE,
+    "DATA.NUM_WORKERS": between(-1, 1024),
+    "DATA.SHUFFLE_SHARDS": at_least(1),
+    "AUG.CROP_SIZE": between(8, 4096),
+    "AUG.SCALE": between(0, 1, open_low=True, sizes=(2, 2)),
+    "SOLVER.BATCH_SIZE": between(2, 2**20),
+    "SOLVER.BASE_LR": at_least(0),
+    "SOLVER.MOMENTUM": MOMENTUM,
+    "SOLVER.WEIGHT_DECAY": at_least(0),
+    "SOLVER.ACCUMULATE": between(1, 2**16),
+    "SOLVER.REFERENCE_BATCH": at_least(0),
+    "SOLVER.EPOCHS": at_least(0),
+    "SOLVER.ITERATIONS": at_least(0),
+    "SOLVER.PERIOD": at_least(1),
+    "SOLVER.STEPS": at_least(0),
+    "SOLVER.GAMMA": DECAY,
+    "CHECKPOINT.PERIOD": at_least(0),
+    "CHECKPOINT.PERIOD_SECONDS": at_least(0),
+    "CHECKPOINT.KEEP_EVERY_EPOCHS": at_least(0),
+    "KNN.PERIOD": at_least(0),
+    "KNN.TRAIN_IMAGES": at_least(0),
+    "KNN.K": at_least(1),
+    "KNN.T": above(0),
+    "KNN.RESIZE": between(8, 8192),
+    "LOG_PERIOD": at_least(1),
+    "SEED": between(0, MAX_SEED),
 }
 
 
@@ -190,13 +198,8 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     Raises:
         ConfigError: one sentence with the key, its value and the remedy.
     """
-    check_values(cfg, _CHOICES, _MINIMA)
-    for key in ("MODEL.M", "MODEL.BANK_MOMENTUM"):
-        if (value := value_at(cfg, key)) > 1:
-            raise ConfigError(f"{key} is {value}; a momentum lies between 0 and 1 (the papers: 0.999 and 0.5)")
-    if not cfg.MODEL.T > 0:
-        raise ConfigError(f"MODEL.T is {cfg.MODEL.T}; a temperature is above 0 (MoCo v1: 0.07, v2: 0.2)")
-    if len(cfg.AUG.SCALE) != 2 or not 0 < cfg.AUG.SCALE[0] <= cfg.AUG.SCALE[1] <= 1:
+    check_values(cfg, _CHOICES, _LIMITS)
+    if cfg.AUG.SCALE[0] > cfg.AUG.SCALE[1]:
         raise ConfigError(f"AUG.SCALE is {cfg.AUG.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")
     if cfg.KNN.PERIOD and cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
         raise ConfigError(f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE must fit into it")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime.config import ConfigError, check_values, value_at
+from pretrain.runtime.config import ConfigError, value_at
+from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, at_least, between, check_values
 
 _C = CfgNode()
 
@@ -73,18 +74,22 @@ _CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
 }
 
-_MINIMA = {
-    "DATA.NUM_WORKERS": -1,
-    "AUG.CROP_SIZE": 8,
-    "SOLVER.BATCH_SIZE": 1,
-    "SOLVER.BASE_LR": 0,
-    "SOLVER.MOMENTUM": 0,
-    "SOLVER.WEIGHT_DECAY": 0,
-    "SOLVER.EPOCHS": 1,
-    "CHECKPOINT.PERIOD": 0,
-    "CHECKPOINT.PERIOD_SECONDS": 0,
-    "LOG_PERIOD": 1,
-    "SEED": 0,
+_LIMITS = {
+    "DATA.NUM_WORKERS": between(-1, 1024),
+    "AUG.CROP_SIZE": between(8, 4096),
+    "AUG.SCALE": between(0, 1, open_low=True, sizes=(2, 2)),
+    "AUG.RESIZE": between(8, 8192),
+    "SOLVER.BATCH_SIZE": between(1, 2**20),
+    "SOLVER.BASE_LR": at_least(0),
+    "SOLVER.MOMENTUM": MOMENTUM,
+    "SOLVER.WEIGHT_DECAY": at_least(0),
+    "SOLVER.EPOCHS": at_least(1),
+    "SOLVER.STEPS": at_least(0),
+    "SOLVER.GAMMA": DECAY,
+    "CHECKPOINT.PERIOD": at_least(0),
+    "CHECKPOINT.PERIOD_SECONDS": at_least(0),
+    "LOG_PERIOD": at_least(1),
+    "SEED": between(0, MAX_SEED),
 }
 
 _NEEDED = {
@@ -109,14 +114,14 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     Raises:
         ConfigError: one sentence with the key, its value and the remedy.
     """
-    check_values(cfg, _CHOICES, _MINIMA)
+    check_values(cfg, _CHOICES, _LIMITS)
     aug, batch = cfg.AUG, cfg.SOLVER.BATCH_SIZE
     if aug.RESIZE < aug.CROP_SIZE:
         raise ConfigError(
             f"AUG.RESIZE {aug.RESIZE} is below AUG.CROP_SIZE {aug.CROP_SIZE}, so the central crop would be padded; "
             "the protocol has 256 and 224"
         )
-    if len(aug.SCALE) != 2 or not 0 < aug.SCALE[0] <= aug.SCALE[1] <= 1:
+    if aug.SCALE[0] > aug.SCALE[1]:
         raise ConfigError(f"AUG.SCALE is {aug.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")
     if not aug.TRAIN and cfg.DATA.ON_BAD_IMAGE == "skip":
         raise ConfigError("DATA.ON_BAD_IMAGE skip has no effect without AUG.TRAIN: no feature is left out; set error")

@@ -24,6 +24,7 @@ from torch.distributed.run import get_args_parser
 import pretrain.config
 import pretrain.lincls_config
 import transfer.config.defaults
+from pretrain.runtime.commands import status
 from pretrain.runtime.config import dotted_keys, merge_file, merge_opts
 from tests.conftest import ROOT
 from tests.docs import stand_ins
@@ -162,9 +163,7 @@ def shrunk(words: Sequence[str], by: Small) -> list[str]:
 
 def call(module: ModuleType, words: Sequence[str]) -> int:
     """A tool's exit code."""
-    entry = next(f for n in ("main", "run") if (f := getattr(module, n, None)) and f.__module__ == module.__name__)
-    code = entry([os.path.expanduser(word) for word in words])
-    return code if isinstance(code, int) else 0  # datasets/prepare_generated.py returns what it made
+    return status(module.main, [os.path.expanduser(word) for word in words])
 
 
 def script(path: str) -> ModuleType:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
+from pretrain.runtime.errors import ExpectedError
 from transfer.data import catalog, doctor
 
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         names = args.names or [spec.name for file in args.spec for spec in catalog.read_spec_file(file)]
         specs = catalog.resolve(names, args.spec)
-    except ValueError as error:
+    except ExpectedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     reports = [doctor.check(spec, decode=not args.headers_only) for spec in specs]
@@ -37,4 +38,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import leave
-from pretrain.runtime.config import ConfigError
+from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
-from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 from transfer.report.schedules import write_comparison
 from transfer.trials.experiment import load_experiment
@@ -27,20 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--output", metavar="FILE.html", help="default: schedules.html in the longer one's folder")
     args = p.parse_args(argv)
     setup_logging(None)
-    try:
-        engine, folders = select(args.engine), args.output_dirs or (None, None)
-        plans = [
-            Plan(load_experiment(file, folder), engine, Path(__file__).parent)
-            for file, folder in zip((args.shorter, args.longer), folders, strict=True)
-        ]
-        path = Path(args.output) if args.output else plans[1].experiment.output / "schedules.html"
-        print(write_comparison(*plans, path))
-    except (ConfigError, EngineError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    engine, folders = select(args.engine), args.output_dirs or (None, None)
+    plans = [
+        Plan(load_experiment(file, folder), engine, Path(__file__).parent)
+        for file, folder in zip((args.shorter, args.longer), folders, strict=True)
+    ]
+    path = Path(args.output) if args.output else plans[1].experiment.output / "schedules.html"
+    print(write_comparison(*plans, path))
     print(f"\npage: {path}")
     return 0
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

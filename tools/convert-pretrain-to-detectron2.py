@@ -15,14 +15,12 @@ import json
 import sys
 from collections.abc import Sequence
 
-from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
+from pretrain.runtime.errors import ExpectedError
 from transfer.convert import report
-from transfer.convert.audit import AuditError
 from transfer.convert.convert import convert
-from transfer.convert.layouts import LayoutError
 from transfer.convert.read import runs
-from transfer.convert.write import NAMES, OutputError
+from transfer.convert.write import NAMES
 from transfer.engines.select import detectron2_verify
 
 
@@ -45,11 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = convert(
             args.input, args.output, args.trunk, args.names, args.trust, detectron2_verify(), args.emit_config
         )
-    except (CheckpointError, LayoutError, AuditError, OutputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ExpectedError, OSError) as error:
         if args.json:
             print(json.dumps({"proven": False, "error": str(error)}, indent=1))
-        return 2
+        raise
     if args.verbose:
         for old, new in done.renamed.items():
             print(f"{old} -> {new}", file=sys.stderr)
@@ -58,4 +55,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -11,13 +11,11 @@ VOC sets are evaluated in the VOC way (boxes), COCO sets in the COCO way (boxes,
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import save_json
-from pretrain.runtime.commands import leave
-from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
 from transfer.data import catalog
 from transfer.evaluation.evaluator import Scores
@@ -51,13 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--json", type=Path, metavar="FILE", help="write metrics and per-class table there")
     args = p.parse_args(argv)
     setup_logging(None)
-    try:
-        scores = scored(args.predictions, args.dataset, args.spec)
-        if args.json is not None:
-            save_json({"dataset": args.dataset, **scores.to_json()}, args.json)
-    except (ExpectedError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    scores = scored(args.predictions, args.dataset, args.spec)
+    if args.json is not None:
+        save_json({"dataset": args.dataset, **scores.to_json()}, args.json)
     for name, row in scores.per_class.items():
         print(f"  {name:<22}" + "".join(f"{key:>16} {value:7.3f}" for key, value in row.items()))
     for name, value in scores.metrics.items():
@@ -69,4 +63,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

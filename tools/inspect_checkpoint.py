@@ -16,14 +16,10 @@ import json
 import sys
 from collections.abc import Sequence
 
-from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
 from transfer.convert import compare, contents
-from transfer.convert.audit import AuditError
 from transfer.convert.convert import take
-from transfer.convert.layouts import LayoutError
 from transfer.convert.read import runs
-from transfer.convert.write import OutputError
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -47,27 +43,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    try:
-        if args.picture is not None:
-            compare.check_picture(args.picture)
-        if args.trust:
-            for file in args.diff or [args.file]:
-                print(f"--trust: {file} calls", ", ".join(runs(file)) or "nothing beyond data", file=sys.stderr)
-        if args.diff:
-            a, b = (take(file, trunk, args.trust) for file, trunk in zip(args.diff, args.trunk * 2, strict=False))
-            gaps = compare.compare(a, b)
-            if args.picture:
-                compare.draw(gaps, args.picture)
-            found, text, status = dataclasses.asdict(gaps), compare.as_text(gaps), 0
-        else:
-            found = contents.contents(args.file, args.trunk[0], args.trust)
-            text, status = contents.as_text(found), int(found["why_not"] is not None)
-    except (CheckpointError, LayoutError, AuditError, OutputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.picture is not None:
+        compare.check_picture(args.picture)
+    if args.trust:
+        for file in args.diff or [args.file]:
+            print(f"--trust: {file} calls", ", ".join(runs(file)) or "nothing beyond data", file=sys.stderr)
+    if args.diff:
+        a, b = (take(file, trunk, args.trust) for file, trunk in zip(args.diff, args.trunk * 2, strict=False))
+        gaps = compare.compare(a, b)
+        if args.picture:
+            compare.draw(gaps, args.picture)
+        found, text, status = dataclasses.asdict(gaps), compare.as_text(gaps), 0
+    else:
+        found = contents.contents(args.file, args.trunk[0], args.trust)
+        text, status = contents.as_text(found), int(found["why_not"] is not None)
     print(json.dumps(found, indent=1, allow_nan=False) if args.json else text)
     return status
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

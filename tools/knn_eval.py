@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.decode import BadImageError
-from pretrain.knn import main
-from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave
-from pretrain.runtime.config import ConfigError
+from pretrain.knn import main as evaluate
+from pretrain.runtime.commands import number, run
+from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
-from pretrain.trunk import TrunkChangedError
 
 
-def run(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", help="checkpoint to evaluate")
     parser.add_argument("--train", required=True, metavar="DIR", help="folder with a folder of images per class")
@@ -37,26 +33,22 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resize", type=int, default=256, help="short side before the central crop, pixels")
     parser.add_argument("--crop-size", type=int, default=224, help="pixels")
     parser.add_argument("--batch-size", type=int, default=256, help="over all processes")
-    parser.add_argument("--num-workers", type=int, default=4, help="loader processes per process")
+    parser.add_argument("--num-workers", type=number(between(0, 1024)), default=4, help="loader processes per process")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     args = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", "0"))
-    try:
-        setup_logging(None, rank)
-        result = main(
-            *(args.weights, args.train, args.val, args.output_dir),
-            arch=args.arch,
-            k=args.k,
-            T=args.temperature,
-            resize=args.resize,
-            crop_size=args.crop_size,
-            batch_size=args.batch_size,
-            num_workers=args.num_workers,
-            device_name=args.device,
-        )
-    except (ConfigError, CheckpointError, BadImageError, TrunkChangedError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    setup_logging(None, rank)
+    result = evaluate(
+        *(args.weights, args.train, args.val, args.output_dir),
+        arch=args.arch,
+        k=args.k,
+        T=args.temperature,
+        resize=args.resize,
+        crop_size=args.crop_size,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        device_name=args.device,
+    )
     if rank == 0:
         print(f"top-1 {result.metrics['knn/acc1']:.2f}  top-5 {result.metrics['knn/acc5']:.2f}")
         print(Path(args.output_dir) / FILE_NAME)
@@ -64,4 +56,4 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(run)
+    run(main)

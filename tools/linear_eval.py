@@ -13,21 +13,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.decode import BadImageError
-from pretrain.lincls import main
+from pretrain.lincls import main as train
 from pretrain.lincls_config import get_lincls_cfg
-from pretrain.loop import DivergedError
-from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave, parse_with_resume
-from pretrain.runtime.config import ConfigError, merge_file, merge_opts
+from pretrain.runtime.commands import parse_with_resume, run
+from pretrain.runtime.config import load
 from pretrain.runtime.log import setup_logging
-from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
 from pretrain.runtime.result import FILE_NAME
-from pretrain.trunk import TrunkChangedError
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,22 +32,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parse_with_resume(parser, argv)
 
 
-def run(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     rank = int(os.environ.get("RANK", "0"))
-    try:
-        cfg = get_lincls_cfg()
-        merge_file(cfg, args.config_file)
-        merge_opts(cfg, args.opts)
-        cfg.freeze()
-        setup_logging(cfg.OUTPUT_DIR, rank)
-        result = main(cfg, resume=args.resume)
-    except Preempted as stop:
-        print(f"{stop}; go on with --resume auto", file=sys.stderr)
-        return REQUEUE_STATUS
-    except (ConfigError, CheckpointError, BadImageError, DivergedError, TrunkChangedError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    cfg = load(get_lincls_cfg(), args.config_file, args.opts)
+    setup_logging(cfg.OUTPUT_DIR, rank)
+    result = train(cfg, resume=args.resume)
     if rank == 0:
         print(f"top-1 {result.metrics['acc1']:.2f}  top-5 {result.metrics['acc5']:.2f}")
         print(Path(cfg.OUTPUT_DIR) / FILE_NAME)
@@ -61,4 +45,4 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(run)
+    run(main)

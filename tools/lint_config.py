@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import run
 from pretrain.runtime.config import ConfigError
 from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, Finding
 from transfer.config.load import load_config
-from transfer.engines.base import Engine, EngineError
+from transfer.engines.base import Engine
 from transfer.engines.select import CHOICES, select
 from transfer.tasks.inspect import inspect
 
@@ -46,15 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     files = [word for word in args.words if word.endswith((".yaml", ".yml"))]
     opts = args.words[len(files) :]
-    try:
-        if missing := [file for file in files if not Path(file).is_file()]:
-            raise ConfigError(f"config file '{missing[0]}' does not exist; check the path")
-        if not files or args.words[: len(files)] != files:
-            raise ConfigError(f"give config files (.yaml) first, then options; the first word is '{args.words[0]}'")
-        engine = select(args.engine)
-    except (ConfigError, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if missing := [file for file in files if not Path(file).is_file()]:
+        raise ConfigError(f"config file '{missing[0]}' does not exist; check the path")
+    if not files or args.words[: len(files)] != files:
+        raise ConfigError(f"give config files (.yaml) first, then options; the first word is '{args.words[0]}'")
+    engine = select(args.engine)
     found = {file: findings(file, opts, engine) for file in files}
     if args.json:
         table = [{"file": file, "findings": [dataclasses.asdict(f) for f in fs]} for file, fs in found.items()]
@@ -66,4 +61,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import number, run
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
-from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
 from transfer.report.tables import text_table
@@ -29,24 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--trials", type=int, metavar="N", help="per row, as reproduce.py ran it; default: what the file says"
     )
-    p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="as reproduce.py had it")
+    p.add_argument("--num-gpus", type=number(between(1, 1024)), default=1, metavar="N", help="as reproduce.py had it")
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="as reproduce.py had it")
     args = p.parse_args(argv)
     setup_logging(None)
-    try:
-        experiment = load_experiment(args.experiment, args.output_dir, args.trials)
-        if not experiment.output.is_dir():
-            raise ConfigError(
-                f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir"
-            )
-        plan = Plan(experiment, select(args.engine), Path(__file__).parent, args.num_gpus, args.auto_scale)
-        print(text_table(plan))
-        print(f"\nreport: {write_report(plan)}")
-    except (ConfigError, EngineError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    experiment = load_experiment(args.experiment, args.output_dir, args.trials)
+    if not experiment.output.is_dir():
+        raise ConfigError(f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir")
+    plan = Plan(experiment, select(args.engine), Path(__file__).parent, args.num_gpus, args.auto_scale)
+    print(text_table(plan))
+    print(f"\nreport: {write_report(plan)}")
     return 0
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

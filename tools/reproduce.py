@@ -9,20 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave
-from pretrain.runtime.config import ConfigError
+from pretrain.runtime.commands import REQUEUE_STATUS, number, run
+from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
-from pretrain.runtime.preempt import REQUEUE_STATUS
-from transfer.data.catalog import DatasetError
-from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
 from transfer.report.tables import text_table
+from transfer.trials import launch
 from transfer.trials.describe import describe, problems
 from transfer.trials.experiment import load_experiment
-from transfer.trials.launch import LAUNCHERS, Launcher, parse_options, run
-from transfer.trials.lock import LockError
+from transfer.trials.launch import LAUNCHERS, Launcher, parse_options
 from transfer.trials.reproduce import KINDS, Plan
 
 
@@ -34,7 +30,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="run these rows only")
     p.add_argument("--only", nargs="+", default=[], metavar="STAGE", help=f"run these only: {', '.join(KINDS)}")
     p.add_argument("--trials", type=int, metavar="N", help="per row; default: what the file says")
-    p.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per trial")
+    p.add_argument("--num-gpus", type=number(between(1, 1024)), default=1, metavar="N", help="processes per trial")
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch of the fine-tunings")
     p.add_argument("--launcher", default="local", choices=LAUNCHERS, help="here, or as a SLURM job array")
     p.add_argument("--jobs", type=int, default=0, metavar="N", help="side by side; default: as GPUs allow")
@@ -47,27 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
-    try:
-        launcher = Launcher(args.launcher, args.jobs, parse_options(args.slurm))
-        experiment, engine = load_experiment(args.experiment, args.output_dir, args.trials), select(args.engine)
-        plan = Plan(
-            experiment,
-            engine,
-            Path(__file__).parent,
-            args.num_gpus,
-            args.auto_scale,
-            tuple(args.rows),
-            tuple(args.only),
-        )
-        if args.dry_run:
-            print(describe(plan))
-            return 0
-        outcomes = run(plan, launcher)
-        print(text_table(plan))
-        print(f"\nreport: {write_report(plan)}")
-    except (CheckpointError, ConfigError, DatasetError, EngineError, LockError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    launcher = Launcher(args.launcher, args.jobs, parse_options(args.slurm))
+    experiment, engine = load_experiment(args.experiment, args.output_dir, args.trials), select(args.engine)
+    plan = Plan(
+        experiment,
+        engine,
+        Path(__file__).parent,
+        args.num_gpus,
+        args.auto_scale,
+        tuple(args.rows),
+        tuple(args.only),
+    )
+    if args.dry_run:
+        print(describe(plan))
+        return 0
+    outcomes = launch.run(plan, launcher)
+    print(text_table(plan))
+    print(f"\nreport: {write_report(plan)}")
     for line in problems(outcomes):
         print(f"error: {line}", file=sys.stderr)
     states = {outcome.state for outcome in outcomes}
@@ -75,4 +67,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

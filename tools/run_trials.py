@@ -4,57 +4,38 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from pretrain.runtime import dist
-from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave
-from pretrain.runtime.config import ConfigError
+from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
-from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
 from transfer.config.load import load_config
 from transfer.config.scale import scaled_options
-from transfer.data.catalog import DatasetError
 from transfer.engines import machines
-from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
-from transfer.trials.aggregate import AggregateError
-from transfer.trials.run import AGGREGATE_FILE, TrialsFailed, run_trial, run_trials
-
-EXPECTED = (AggregateError, CheckpointError, ConfigError, DatasetError, EngineError, FloatingPointError, OSError,
-            TrialsFailed)  # fmt: skip
+from transfer.trials.run import AGGREGATE_FILE, run_trial, run_trials
 
 
 def one(args: argparse.Namespace) -> int:
     """The trials, as one of their processes."""
     setup_logging(None, machines.rank_to_be())
     seeds = range(args.first_seed, args.first_seed + args.trials)
-    try:
-        engine = select(args.engine)
-        opts, notes = scaled_options(args.config_file, args.opts, engine.defaults(), args.auto_scale)
-        machines.join(load_config(args.config_file, opts, engine.defaults()).MODEL.DEVICE)
-        if args.only_seed is not None:
-            trial = run_trial(engine, args.config_file, opts, args.output_dir, args.only_seed, args.num_gpus, notes)
-            if dist.is_main():
-                print("  ".join(f"{name} {value:.2f}" for name, value in trial.metrics.items()))
-            return 0
-        row = run_trials(engine, args.config_file, opts, args.output_dir, seeds, args.num_gpus, notes)
+    engine = select(args.engine)
+    opts, notes = scaled_options(args.config_file, args.opts, engine.defaults(), args.auto_scale)
+    machines.join(load_config(args.config_file, opts, engine.defaults()).MODEL.DEVICE)
+    if args.only_seed is not None:
+        trial = run_trial(engine, args.config_file, opts, args.output_dir, args.only_seed, args.num_gpus, notes)
         if dist.is_main():
-            print(f"{'metric':<24}{'mean':>8}{'std':>8}   each of {len(row.seeds)} trials ({row.engine})")
-            for name, s in row.metrics.items():
-                std = "-" if s.std is None else f"{s.std:.2f}"
-                print(f"{name:<24}{s.mean:>8.2f}{std:>8}   {'  '.join(f'{v:.2f}' for v in s.values)}")
-            print(f"{args.output_dir}/{AGGREGATE_FILE}")
+            print("  ".join(f"{name} {value:.2f}" for name, value in trial.metrics.items()))
         return 0
-    except Preempted as stop:
-        print(f"{stop}; go on with the same command", file=sys.stderr)
-        return REQUEUE_STATUS
-    except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        dist.shutdown()
+    row = run_trials(engine, args.config_file, opts, args.output_dir, seeds, args.num_gpus, notes)
+    if dist.is_main():
+        print(f"{'metric':<24}{'mean':>8}{'std':>8}   each of {len(row.seeds)} trials ({row.engine})")
+        for name, s in row.metrics.items():
+            std = "-" if s.std is None else f"{s.std:.2f}"
+            print(f"{name:<24}{s.mean:>8.2f}{std:>8}   {'  '.join(f'{v:.2f}' for v in s.values)}")
+        print(f"{args.output_dir}/{AGGREGATE_FILE}")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,12 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     machines.add_arguments(p)
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch; see tools/train_net.py")
     p.add_argument("opts", nargs="*", metavar="KEY VALUE")
-    try:
-        return machines.start(one, p.parse_intermixed_args(argv))
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return machines.start(one, p.parse_intermixed_args(argv))
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from pretrain.runtime.commands import leave
+from pretrain.runtime.commands import number, run
+from pretrain.runtime.errors import ConfigError
+from pretrain.runtime.limits import between
+from pretrain.runtime.strict_yaml import load_yaml
+from pretrain.runtime.wording import short
 from transfer.trials.status import runs, screen
 
 
@@ -20,23 +21,25 @@ def folder_of(path: str) -> Path:
     """The folder itself, or the output folder that an experiment file names."""
     if Path(path).suffix != ".yaml":
         return Path(path)
-    content = yaml.safe_load(Path(path).read_text())
-    return Path(content.get("output", f"work/{Path(path).stem}"))
+    output = load_yaml(path).get("output", f"work/{Path(path).stem}")
+    if not isinstance(output, str):
+        raise ConfigError(f"{path}: output is {short(output)}; give a folder")
+    return Path(output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("where", metavar="DIR|EXPERIMENT.yaml", help="an experiment's output, or any folder of runs")
-    p.add_argument("--watch", type=float, metavar="SECONDS", help="show it again and again, until Ctrl-C")
+    p.add_argument(
+        "--watch",
+        type=number(between(0, 86400), float),
+        metavar="SECONDS",
+        help="show it again and again, until Ctrl-C",
+    )
     args = p.parse_args(argv)
-    try:
-        folder = folder_of(args.where)
-    except (OSError, yaml.YAMLError, AttributeError) as error:
-        print(f"error: cannot read the experiment file '{args.where}': {error}", file=sys.stderr)
-        return 2
+    folder = folder_of(args.where)
     if not folder.is_dir():
-        print(f"error: '{folder}' does not exist: nothing has run there yet, or give another folder", file=sys.stderr)
-        return 2
+        raise ConfigError(f"'{folder}' does not exist: nothing has run there yet, or give another folder")
     try:
         while True:
             text = screen(list(runs(folder)), shutil.get_terminal_size((110, 24)).columns)
@@ -50,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -17,19 +17,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.config import get_cfg
-from pretrain.decode import BadImageError
-from pretrain.loop import DivergedError
-from pretrain.run import main
-from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave, parse_with_resume
-from pretrain.runtime.config import ConfigError, merge_file, merge_opts
+from pretrain.run import main as train
+from pretrain.runtime.commands import parse_with_resume, run
+from pretrain.runtime.config import load
 from pretrain.runtime.log import setup_logging
-from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
 from pretrain.runtime.result import FILE_NAME
 
 
@@ -45,26 +40,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def run(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     rank = int(os.environ.get("RANK", "0"))
-    try:
-        cfg = get_cfg()
-        merge_file(cfg, args.config_file)
-        merge_opts(cfg, args.opts)
-        cfg.freeze()
-        setup_logging(cfg.OUTPUT_DIR, rank)
-        main(cfg, resume=args.resume)
-    except Preempted as stop:
-        print(f"{stop}; go on with --resume auto", file=sys.stderr)
-        return REQUEUE_STATUS
-    except (ConfigError, CheckpointError, BadImageError, DivergedError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    cfg = load(get_cfg(), args.config_file, args.opts)
+    setup_logging(cfg.OUTPUT_DIR, rank)
+    train(cfg, resume=args.resume)
     if rank == 0:
         print(Path(cfg.OUTPUT_DIR) / FILE_NAME)
     return 0
 
 
 if __name__ == "__main__":
-    leave(run)
+    run(main)

@@ -5,23 +5,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
 from pretrain.runtime import dist
-from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import leave, parse_with_resume
-from pretrain.runtime.config import ConfigError
+from pretrain.runtime.commands import parse_with_resume, run
 from pretrain.runtime.log import setup_logging
-from pretrain.runtime.preempt import REQUEUE_STATUS, Preempted
 from transfer.config.load import load_config
 from transfer.config.scale import scaled_options
-from transfer.data.catalog import DatasetError
 from transfer.engines import base, machines
-from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
-
-EXPECTED = (ConfigError, CheckpointError, DatasetError, EngineError, FloatingPointError, OSError)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -38,38 +30,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def one(args: argparse.Namespace) -> int:
     """The run, as one of its processes."""
     setup_logging(None, machines.rank_to_be())
-    try:
-        engine = select(args.engine)
-        opts, notes = scaled_options(args.config_file, args.opts, engine.defaults(), args.auto_scale)
-        cfg = load_config(args.config_file, opts, engine.defaults())
-        machines.join(cfg.MODEL.DEVICE)
-        if args.eval_only:
-            result = engine.evaluate(cfg, num_gpus=args.num_gpus)
-        else:
-            engine.train(cfg, resume=args.resume, num_gpus=args.num_gpus)
-            result = base.add_notes(cfg.OUTPUT_DIR, notes)
-        if dist.is_main():
-            for name, value in result.metrics.items():
-                print(f"{name:<24}{value:8.3f}")
-            print(f"{os.path.join(cfg.OUTPUT_DIR, 'result.json')}  ({result.engine}, {result.seconds:.0f} s)")
-        return 0
-    except Preempted as stop:
-        print(f"{stop}; go on with --resume auto", file=sys.stderr)
-        return REQUEUE_STATUS
-    except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        dist.shutdown()
+    engine = select(args.engine)
+    opts, notes = scaled_options(args.config_file, args.opts, engine.defaults(), args.auto_scale)
+    cfg = load_config(args.config_file, opts, engine.defaults())
+    machines.join(cfg.MODEL.DEVICE)
+    if args.eval_only:
+        result = engine.evaluate(cfg, num_gpus=args.num_gpus)
+    else:
+        engine.train(cfg, resume=args.resume, num_gpus=args.num_gpus)
+        result = base.add_notes(cfg.OUTPUT_DIR, notes)
+    if dist.is_main():
+        for name, value in result.metrics.items():
+            print(f"{name:<24}{value:8.3f}")
+        print(f"{os.path.join(cfg.OUTPUT_DIR, 'result.json')}  ({result.engine}, {result.seconds:.0f} s)")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        return machines.start(one, parse(argv))
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return machines.start(one, parse(argv))
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

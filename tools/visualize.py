@@ -9,18 +9,16 @@ python tools/visualize.py run RUN_FOLDER [--threshold 0.5]             a run's d
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import leave
-from pretrain.runtime.config import ConfigError
+from pretrain.runtime.commands import number, run
+from pretrain.runtime.errors import ConfigError
+from pretrain.runtime.limits import SHARE, between
 from pretrain.runtime.log import setup_logging
 from transfer.config.load import load_config
 from transfer.data import catalog
-from transfer.engines.base import EngineError
 from transfer.engines.select import CHOICES, select
-from transfer.evaluation.predictions import EvaluationError
 from transfer.report import visualize
 
 
@@ -28,7 +26,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--output-dir", metavar="DIR", help="default: pictures/, or the run's folder")
-    common.add_argument("--count", type=int, default=8, metavar="N", help="images")
+    common.add_argument("--count", type=number(between(1, 1000)), default=8, metavar="N", help="images")
     commands = p.add_subparsers(dest="command", required=True)
     for name, words in (("data", "training images as the network sees them"), ("truth", "annotated images")):
         c = commands.add_parser(name, parents=[common], help=words)
@@ -38,7 +36,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             c.add_argument("--engine", default="auto", choices=CHOICES)
     c = commands.add_parser("run", parents=[common], help="detections and precision-recall curves of a run")
     c.add_argument("run", type=Path, metavar="RUN_FOLDER", help="with config.yaml and predictions_*.json")
-    c.add_argument("--threshold", type=float, default=0.5, metavar="SCORE", help="detections below are not drawn")
+    c.add_argument(
+        "--threshold", type=number(SHARE, float), default=0.5, metavar="SCORE", help="detections below are not drawn"
+    )
     return p.parse_args(argv)
 
 
@@ -47,12 +47,16 @@ def write(args: argparse.Namespace) -> list[Path]:
     if args.command == "data":
         engine = select(args.engine)
         cfg = load_config(args.config_file, args.opts, engine.defaults())
+        if not cfg.DATASETS.TRAIN:
+            raise ConfigError("DATASETS.TRAIN is empty; name a data set to show")
         names = catalog.class_names(catalog.resolve(cfg.DATASETS.TRAIN, cfg.DATASETS.SPECS)[0])
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "training_inputs.png"
         visualize.training_inputs(engine.training_inputs(cfg, args.count), names, path)
         return [path]
     cfg = load_config(args.config_file, args.opts) if args.command == "truth" else load_config(args.run / "config.yaml")
+    if not cfg.DATASETS.TEST:
+        raise ConfigError("DATASETS.TEST is empty; name a data set to show")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for spec in visualize.evaluated_sets(cfg):
@@ -68,13 +72,9 @@ def write(args: argparse.Namespace) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     setup_logging(None)
-    try:
-        print(*write(parse(argv)), sep="\n")
-    except (ConfigError, catalog.DatasetError, EngineError, EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(*write(parse(argv)), sep="\n")
     return 0
 
 
 if __name__ == "__main__":
-    leave(main)
+    run(main)

@@ -1,4 +1,4 @@
-"""What the commands share: `--resume` with and without `auto`, and how they end: after Ctrl-C, or unread."""
+"""What the commands share: `--resume` with and without `auto`, and how they end: in one line and an exit code."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from pretrain.runtime.errors import ExpectedError, Preempted
+from pretrain.runtime.limits import Limit
+from pretrain.runtime.wording import short
+
+WRONG = 2  # something is wrong with the command, the config, the data or a file; one line says what
+REQUEUE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again
 INTERRUPTED = 128 + 2  # what a shell reports of a command that Ctrl-C (SIGINT, 2) has ended
 UNREAD = 128 + 13  # the same for a closed pipe (SIGPIPE, 13)
 
@@ -42,27 +48,80 @@ def parse_with_resume(
     return parser.parse_intermixed_args(words)
 
 
-def leave(main: Callable[[], int]) -> NoReturn:
-    """Runs a command's `main` and exits with its status; after Ctrl-C with one line, and 130.
+def number(limit: Limit, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """What argparse takes as `type=`: a number within limits, else the command ends with one line that says which."""
+
+    def parse(word: str) -> float:
+        try:
+            value = kind(word)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{short(word)} is not {what}") from None
+        if problem := limit.problem(value):
+            raise argparse.ArgumentTypeError(f"{short(value)}: {problem}")
+        return value
+
+    return parse
+
+
+def status(main: Callable[..., int], *args: Any) -> int:
+    """The exit code of `main(*args)`; what it raises through no fault of the program is one line on stderr, and a code.
+
+    That is an expected error, a file that cannot be read or written, a loss that is no number, or too little memory
+    (2); or a signal that asked to stop (75).
+    """
+    try:
+        return main(*args)
+    except Preempted as stop:
+        sys.stderr.write(f"{stop}; go on with --resume auto (trials: with the same command)\n")
+        return REQUEUE_STATUS
+    except BrokenPipeError:  # the reader of our output has gone, or a loader's process: nothing to tell
+        raise
+    except (ExpectedError, OSError, FloatingPointError) as error:
+        sys.stderr.write(f"error: {_in_words(error)}\n")
+        return WRONG
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        what = (str(error).splitlines() or ["no more is to be had"])[0]
+        sys.stderr.write(f"error: out of memory: {what}; take a smaller batch, model or queue, or a larger machine\n")
+        return WRONG
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Runs a command's `main` and exits with its `status`; after Ctrl-C with one line, and 130.
 
     Where whoever reads the output has gone (`... | head`), it exits with 141 and no word.
     """
+    code: str | int | None
     try:
         try:
-            status: str | int | None = main()
+            code = status(main)
         except SystemExit as end:  # argparse's, after `--help` for instance
-            status = end.code
+            code = end.code
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
         _drop_unread()
         sys.stderr.write("interrupted; run it again to go on (a training with --resume auto)\n")
-        status = INTERRUPTED
+        code = INTERRUPTED
     except BrokenPipeError:
         if not _drop_unread():  # another pipe, such as one to a loader's process
             raise
-        status = UNREAD
-    sys.exit(status)
+        code = UNREAD
+    sys.exit(code)
+
+
+def _in_words(error: BaseException) -> str:
+    """The message; of a system call that failed, the file and the reason."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"'{error.filename}': {error.strerror}; check the path and its permissions"
+    return str(error) or type(error).__name__
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is Python's, the allocator's of torch (which is not imported here), or CUDA's."""
+    return isinstance(error, MemoryError) or any(w in str(error) for w in ("out of memory", "can't allocate memory"))
 
 
 def _drop_unread() -> bool:

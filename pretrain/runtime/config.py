@@ -6,87 +6,46 @@ Both halves load their configs through here; the defaults trees themselves live 
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.errors import ConfigError
+from pretrain.runtime.fit import fitted
+from pretrain.runtime.strict_yaml import load_yaml
+from pretrain.runtime.wording import did_you_mean, short
 
 BASE_KEY = "_BASE_"
 
 
-class ConfigError(ExpectedError, ValueError):
-    """A config that cannot be used; the message names the file, the key and the remedy."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice in one mapping (plain PyYAML silently keeps the last)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise ConfigError(
-                    f"{self.name}: key '{key}' stands twice, on line {seen[key]} and line "
-                    f"{key_node.start_mark.line + 1}; keep one of them"
-                )
-            seen[key] = key_node.start_mark.line + 1
-        return super().construct_mapping(node, deep=deep)
-
-
-def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """One YAML file as a dict, `_BASE_` (relative to the file) not resolved.
-
-    Raises:
-        ConfigError: no such file, a duplicate key, a YAML error, a tag that would run code, or no mapping at the top.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"config file '{path}' does not exist; check the path") from None
-    loader = _StrictLoader(text)
-    loader.name = str(path)
-    try:
-        data = loader.get_single_data()
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cannot read '{path}': {error}") from error
-    finally:
-        loader.dispose()
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"'{path}' holds a {type(data).__name__}, not a mapping of keys to values")
-    return data
-
-
 def load_yaml_with_base(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The same with `_BASE_` files merged underneath; a base is relative to the file that names it."""
-    return _load(Path(path), chain=())
+    """A YAML file with its `_BASE_` files merged underneath; a base is relative to the file that names it."""
+    merged: dict[str, Any] = {}
+    for _, values in _files(Path(path), chain=()):
+        merged = _merge_dicts(merged, values)
+    return merged
 
 
-def _load(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in chain:
-        raise ConfigError(f"'{path}' is its own {BASE_KEY}: {' -> '.join(map(str, chain))}")
+def _files(path: Path, chain: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """(name, contents) of a file and its bases, the lowest base first."""
     data = load_yaml(path)
+    own = path.resolve()
+    if own in chain:
+        raise ConfigError(f"'{path}' is its own {BASE_KEY}: {' -> '.join(map(str, [*chain, own]))}")
     base = data.pop(BASE_KEY, None)
     if base is None:
-        return data
-    if not isinstance(base, str):
-        raise ConfigError(f"'{path}': {BASE_KEY} must be a file name, not {base!r}")
+        return [(str(path), data)]
+    if not isinstance(base, str) or not base or "\0" in base:
+        raise ConfigError(f"'{path}': {BASE_KEY} must be a file name, not {short(base)}")
     base_path = Path(os.path.expandvars(os.path.expanduser(base)))
     base_path = base_path if base_path.is_absolute() else path.parent / base_path
-    if not base_path.is_file():
+    if not os.path.exists(base_path):
         raise ConfigError(f"'{path}' builds on {BASE_KEY}: '{base}', but '{base_path}' does not exist")
-    return _merge_dicts(_load(base_path, (*chain, path.resolve())), data)
+    return [*_files(base_path, (*chain, own)), (str(path), data)]
 
 
 def _merge_dicts(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -97,72 +56,86 @@ def _merge_dicts(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def merge_file(cfg: CfgNode, path: str | os.PathLike[str]) -> None:
+def load(
+    cfg: CfgNode, path: str | os.PathLike[str], opts: Sequence[str] = (), kinds: Mapping[str, Any] | None = None
+) -> CfgNode:
+    """Merges a YAML file (with its bases), then `KEY VALUE ...` options, into defaults; returns `cfg`, frozen.
+
+    Args:
+        cfg: the defaults, whose types are those that values must have.
+        kinds: dotted key -> an example, for keys whose default does not show the type, such as an empty list; keys
+            that `cfg` does not have are left out.
+
+    Raises:
+        ConfigError: see `merge_file`.
+    """
+    types = cfg.clone()
+    types.defrost()
+    for key, example in (kinds or {}).items():
+        *branch, leaf = key.split(".")
+        if leaf in (node := value_at(types, ".".join(branch)) if branch else types):
+            node[leaf] = example
+    merge_file(cfg, path, types)
+    merge_opts(cfg, opts, types)
+    cfg.freeze()
+    return cfg
+
+
+def merge_file(cfg: CfgNode, path: str | os.PathLike[str], types: Mapping[str, Any] | None = None) -> None:
     """Merges a YAML file (with its bases) into `cfg`.
+
+    Args:
+        types: the tree whose values have the right types; `cfg` as it is, by default.
 
     Raises:
         ConfigError: see `load_yaml`; also for an unknown key (the nearest known ones are named) or a value whose
-            type does not fit the default's.
+            type does not fit the default's, down to the elements of lists.
     """
-    merge_dict(cfg, load_yaml_with_base(path), source=str(path))
+    for source, values in _files(Path(path), chain=()):
+        merge_dict(cfg, values, source, types)
 
 
-def merge_dict(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
-    """Merges a nested dict into `cfg`; `source` names it in errors."""
-    known = set(dotted_keys(cfg))
-    for key in dotted_keys(values):
-        check_known(key, known, source)
-    try:
-        cfg.merge_from_other_cfg(CfgNode(_ints_to_floats(values, cfg)))
-    except (ValueError, KeyError, AssertionError) as error:
-        raise ConfigError(f"{source}: {_in_words(error)}") from error
+def merge_dict(cfg: CfgNode, values: Mapping[str, Any], source: str, types: Mapping[str, Any] | None = None) -> None:
+    """Merges a nested dict into `cfg`; `source` names it in errors. Nothing is merged if anything is wrong."""
+    leaves = list(_leaves(values, cfg, set(dotted_keys(cfg)), source))
+    fitting = [(key, fitted(value, value_at(types or cfg, key), key, source)) for key, value in leaves]
+    for key, value in fitting:
+        _set(cfg, key, value)
 
 
-def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
-    """Merges `KEY VALUE KEY VALUE ...` from a command line."""
+def merge_opts(cfg: CfgNode, opts: Sequence[str], types: Mapping[str, Any] | None = None) -> None:
+    """Merges `KEY VALUE KEY VALUE ...` from a command line, whose values are Python's literals, or text."""
     known = set(dotted_keys(cfg))
     if len(opts) % 2:
         bare = next((a for a, b in pairwise(opts) if a in known and b in known), opts[-1])
         raise ConfigError(f"options come in pairs KEY VALUE, but '{bare}' has no value (or another key lacks its own)")
-    for key in opts[::2]:
+    for key, word in zip(opts[::2], opts[1::2], strict=True):
         check_known(key, known, "command line")
-    try:
-        cfg.merge_from_list([w if i % 2 == 0 else _float_word(cfg, opts[i - 1], w) for i, w in enumerate(opts)])
-    except (ValueError, KeyError, AssertionError) as error:
-        raise ConfigError(f"command line: {_in_words(error)}") from error
+        _set(cfg, key, fitted(word, value_at(types or cfg, key), key, "command line"))
 
 
-def _in_words(error: Exception) -> str:
-    """fvcore's message; of a value whose type does not fit in the order key, value, remedy."""
-    match = re.fullmatch(r"Type mismatch \(<class '(\w+)'> vs\. <class '(\w+)'>\) with values \((.*) vs\. (.*)\) "
-                         r"for config key: (\S+)", str(error), re.DOTALL)  # fmt: skip
-    if match is None:
-        return str(error)
-    wanted, given, default, value, key = match.groups()
-    return f"{key} is {value} ({given}); give a value like '{default}' ({wanted})"
-
-
-def _ints_to_floats(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`LR: 1` where the default is a float means 1.0; everything else keeps its type."""
-    out: dict[str, Any] = {}
+def _leaves(
+    values: Mapping[str, Any], node: Mapping[str, Any], known: set[str], source: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of a nested dict that has the shape of a defaults tree."""
     for key, value in values.items():
-        default = defaults.get(key)
-        if isinstance(value, Mapping):
-            value = _ints_to_floats(value, default if isinstance(default, Mapping) else {})
-        elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        out[key] = value
-    return out
+        name = f"{prefix}{key}"
+        if "." in str(key):
+            raise ConfigError(f"{source}: the key {short(name)} has a dot in it; nest it: {{A: {{B: value}}}}")
+        if key not in node:
+            check_known(name, known, source)
+        elif isinstance(node[key], Mapping) and isinstance(value, Mapping):
+            yield from _leaves(value, node[key], known, source, name + ".")
+        else:
+            yield name, value
 
 
-def _float_word(cfg: Mapping[str, Any], key: str, word: str) -> Any:
-    node: Any = cfg
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    try:
-        return float(int(word)) if isinstance(node, float) else word
-    except ValueError:
-        return word
+def _set(cfg: CfgNode, key: str, value: Any) -> None:
+    *branch, leaf = key.split(".")
+    node = value_at(cfg, ".".join(branch)) if branch else cfg
+    if node.is_frozen():
+        raise AttributeError(f"{key} cannot be set: the config is frozen")
+    node[leaf] = value
 
 
 def dotted_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -179,11 +152,7 @@ def check_known(key: str, known: set[str], source: str) -> None:
     """Raises ConfigError with the nearest known names if `key` is not one of `known` (or a prefix of one)."""
     if key in known or any(k.startswith(key + ".") for k in known):
         return
-    nearest = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    last = key.rsplit(".", 1)[-1]
-    nearest = nearest or sorted(k for k in known if k.rsplit(".", 1)[-1] == last)[:3]
-    hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-    raise ConfigError(f"{source}: unknown key '{key}'{hint}")
+    raise ConfigError(f"{source}: unknown key {short(key)}{did_you_mean(key, known)}")
 
 
 def value_at(tree: Mapping[str, Any], key: str) -> Any:
@@ -192,16 +161,6 @@ def value_at(tree: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         node = node[part]
     return node
-
-
-def check_values(cfg: Mapping[str, Any], choices: Mapping[str, Sequence[str]], minima: Mapping[str, float]) -> None:
-    """Raises ConfigError for a key whose value is none of its `choices`, or is below its minimum (NaN is below all)."""
-    for key, known in choices.items():
-        if (value := value_at(cfg, key)) not in known:
-            raise ConfigError(f"{key} is '{value}'; it must be {' or '.join(known)}")
-    for key, minimum in minima.items():
-        if not (value := value_at(cfg, key)) >= minimum:  # written so that NaN fails too
-            raise ConfigError(f"{key} is {value}; it must be at least {minimum}")
 
 
 def to_dict(node: Any) -> Any:

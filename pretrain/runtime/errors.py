@@ -1,4 +1,4 @@
-"""What can go wrong through no fault of the program: one root class, which every command turns into one line."""
+"""What can end a run through no fault of the program; every command turns it into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -9,3 +9,11 @@ class ExpectedError(Exception):
     Errors of this kind are what a command prints after `error:`, without a traceback. A subclass per subject keeps the
     built-in base class that it has always had (`ValueError`, `RuntimeError`), for code that catches those.
     """
+
+
+class ConfigError(ExpectedError, ValueError):
+    """A config that cannot be used; the message names the file, the key and the remedy."""
+
+
+class Preempted(Exception):
+    """The run stopped because a signal asked for it; it can be resumed from the checkpoint it has just written."""

@@ -13,13 +13,10 @@ import threading
 from types import FrameType, TracebackType
 
 from pretrain.runtime import dist
+from pretrain.runtime.commands import REQUEUE_STATUS as REQUEUE_STATUS
+from pretrain.runtime.errors import Preempted as Preempted
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-REQUEUE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again
-
-
-class Preempted(Exception):
-    """The run stopped because a signal asked for it; it can be resumed from the checkpoint it has just written."""
 
 
 class StopRequest:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.validation import validate_json
 
 FILE_NAME = "result.json"
+
+# JSON has no NaN: an undefined number is written as null.
+Metric = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+
+
+class ResultError(ExpectedError, ValueError):
+    """A file that is not the result of a run; the message names the field."""
 
 
 @dataclass
@@ -34,14 +44,16 @@ class RunResult:
         extra: anything else worth keeping (per-class tables, conversion proof).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")  # of a file that is read
+
     kind: str
     engine: str
     seed: int
     config_digest: str
     weights_sha256: str | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    iterations: int = 0
-    seconds: float = 0.0
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    iterations: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
     notes: list[str] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -54,18 +66,19 @@ class RunResult:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> RunResult:
-        """Reads `folder/result.json`; raises FileNotFoundError or ValueError naming the file."""
+        """Reads `folder/result.json`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ResultError: a damaged file, a field of the wrong type, one that is missing or not known.
+        """
         path = Path(folder) / FILE_NAME
-        try:
-            result = cls(**json.loads(path.read_text()))
-            result.metrics = {k: math.nan if v is None else v for k, v in result.metrics.items()}
-            return result
-        except (json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"'{path}' is not a result of this version ({error}); delete it and run again") from error
+        what = f"'{path}' is not a result of this version"
+        return validate_json(cls, path.read_bytes(), what, ResultError, "delete it and run again")
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: an undefined number is written as null."""
+    """The value with null for every number that is undefined or infinite."""
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
     if isinstance(value, list):

@@ -5,9 +5,10 @@ Models say `strict=True` and `extra="forbid"`: a number in quotes is no number, 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -98,10 +99,14 @@ def _fields(kind: Any, seen: list[Any]) -> Iterator[str]:
     if kind in seen:
         return
     seen.append(kind)
-    is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
-    fields = kind.model_fields if is_model else getattr(kind, "__pydantic_fields__", {})
-    for name, field in fields.items():
-        yield field.alias or name
-        yield from _fields(field.annotation, seen)
+    fields: dict[str, Any] = {}
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+    elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    for name, annotation in fields.items():
+        yield name
+        yield from _fields(annotation, seen)
     for part in get_args(kind):
         yield from _fields(part, seen)

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from fvcore.common.config import CfgNode
 
-from pretrain.config import NO_EFFECT, RUNTIME_KEYS, check, get_cfg
+from pretrain import lincls_config
+from pretrain.config import _LIMITS, NO_EFFECT, RUNTIME_KEYS, check, get_cfg
 from pretrain.encoders import base_encoder
-from pretrain.runtime.config import ConfigError, dotted_keys, merge_file, merge_opts
+from pretrain.lincls_config import get_lincls_cfg
+from pretrain.runtime.config import ConfigError, dotted_keys, merge_file, merge_opts, value_at
+from pretrain.runtime.limits import Limit
 from tests.pretrain.conftest import ROOT, TINY
 
 FOLDER = ROOT / "configs" / "pretrain"
@@ -93,8 +96,8 @@ def test_named_keys_exist() -> None:
         (("MODEL.BN_GROUPS", "8"), "8 BN groups leave 1 image of SOLVER.BATCH_SIZE 8 to each"),
         (("MODEL.BN_GROUPS", "1"), "MODEL.SHUFFLE_BN has no effect with one process and MODEL.BN_GROUPS 1"),
         (("MODEL.BN_GROUPS", "0"), "MODEL.BN_GROUPS is 0; it must be at least 1"),
-        (("MODEL.M", "1.5"), "MODEL.M is 1.5; a momentum lies between 0 and 1"),
-        (("MODEL.T", "0.0"), "MODEL.T is 0.0; a temperature is above 0"),
+        (("MODEL.M", "1.5"), "MODEL.M is 1.5; it must be at least 0 and at most 1"),
+        (("MODEL.T", "0.0"), "MODEL.T is 0.0; it must be above 0"),
         (("AUG.SCALE", "(0.5, 0.2)"), "AUG.SCALE is"),
         (("SOLVER.BASE_LR", "float('nan')"), "BASE_LR"),
         (("SOLVER.EPOCHS", "0"), "SOLVER.EPOCHS is 0 and SOLVER.ITERATIONS is 0; one of them is the length"),
@@ -112,7 +115,16 @@ def test_named_keys_exist() -> None:
         (("MODEL.MECHANISM", "memory_bank"), "MODEL.SHUFFLE_BN has no effect on the memory_bank mechanism"),
         (("MODEL.SYNC_BN", "True"), "MODEL.SYNC_BN gives query and key the same BN statistics"),
         (("MODEL.SYNC_BN", "True", "MODEL.SHUFFLE_BN", "False"), "MODEL.SYNC_BN and MODEL.BN_GROUPS 2 contradict"),
-        (("MODEL.BANK_MOMENTUM", "2.0"), "MODEL.BANK_MOMENTUM is 2.0; a momentum lies between 0 and 1"),
+        (("MODEL.BANK_MOMENTUM", "2.0"), "MODEL.BANK_MOMENTUM is 2.0; it must be at least 0 and at most 1"),
+        (("MODEL.K", "8000000000000"), "MODEL.K is 8000000000000; it must be at least 1 and at most 67108864"),
+        (("SOLVER.STEPS", "(-1,)"), "SOLVER.STEPS is (-1,); every number in it must be at least 0"),
+        (("SOLVER.GAMMA", "0.0"), "SOLVER.GAMMA is 0.0; it must be above 0 and at most 1"),
+        (("SOLVER.MOMENTUM", "1"), "SOLVER.MOMENTUM is 1.0; it must be at least 0 and below 1"),
+        (("SOLVER.WEIGHT_DECAY", "-1"), "SOLVER.WEIGHT_DECAY is -1.0"),
+        (("KNN.T", "0"), "KNN.T is 0.0; it must be above 0"),
+        (("AUG.CROP_SIZE", "100000"), "AUG.CROP_SIZE is 100000; it must be at least 8 and at most 4096"),
+        (("SEED", "4294967296"), "SEED is 4294967296; it must be at least 0 and at most 4294967295"),
+        (("AUG.SCALE", "(0.5, '1')"), "AUG.SCALE[1] is '1'; give a number"),
         (("SOLVER.LR", "1"), "unknown key 'SOLVER.LR'"),
         (("DATA.TRAIN", ""), "DATA.TRAIN is empty; give a folder"),
     ],
@@ -134,3 +146,9 @@ def test_no_shuffle_needs_no_groups() -> None:
     check(load(TINY, "MODEL.BN_GROUPS", "1", "MODEL.SHUFFLE_BN", "False"))
     with pytest.raises(ConfigError, match="SHUFFLE_BN"):
         check(load(TINY, "MODEL.BN_GROUPS", "1", "MODEL.SHUFFLE_BN", "True"))
+
+
+@pytest.mark.parametrize(("tree", "limits"), [(get_cfg(), _LIMITS), (get_lincls_cfg(), lincls_config._LIMITS)])
+def test_every_number_has_limits(tree: CfgNode, limits: dict[str, Limit]) -> None:
+    numbers = {k for k in dotted_keys(tree) if type(value_at(tree, k)) in (int, float, tuple)}
+    assert numbers == set(limits)

@@ -28,6 +28,7 @@ from pretrain.lincls import LinearProbe, evaluate, main
 from pretrain.lincls_config import get_lincls_cfg
 from pretrain.runtime import checkpoint
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import status
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import RunResult
@@ -203,7 +204,7 @@ KILLED_IN_ITERATION_7 = """
 import os, signal, sys
 sys.path[:0] = ["", "tools"]
 from pretrain import loop
-from linear_eval import run
+from linear_eval import main
 step, steps = loop.train_step, []
 def killed(*args, **kw):
     steps.append(1)
@@ -211,7 +212,7 @@ def killed(*args, **kw):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*args, **kw)
 loop.train_step = killed
-run(sys.argv[1:])
+main(sys.argv[1:])
 """
 
 
@@ -331,7 +332,8 @@ def test_evaluate_in_chunks() -> None:
 
 def test_tool_arguments_and_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    from linear_eval import parse, run
+    from linear_eval import main as tool
+    from linear_eval import parse
 
     for words, expected in [
         (["SEED", "1"], ("no", ["SEED", "1"])),
@@ -341,7 +343,7 @@ def test_tool_arguments_and_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         arguments = parse(["--config-file", "x.yaml", *words])
         assert (arguments.resume, arguments.opts) == expected
     tiny = ["--config-file", str(CONFIGS / "lincls_tiny.yaml"), "OUTPUT_DIR", str(tmp_path)]
-    assert run([*tiny, "DATA.TRIAN", "x"]) == 2
+    assert status(tool, [*tiny, "DATA.TRIAN", "x"]) == 2
     assert "error: command line: unknown key 'DATA.TRIAN'; did you mean DATA.TRAIN" in capsys.readouterr().err
 
 

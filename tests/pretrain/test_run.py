@@ -16,6 +16,7 @@ from fvcore.common.config import CfgNode
 from pretrain.run import build_model, main
 from pretrain.runtime import checkpoint
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import status
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import RunResult
@@ -206,7 +207,8 @@ def test_tool_prints_one_line_for_an_expected_error(make_cfg: MakeCfg, tmp_path:
 
 def test_tool_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    from train_moco import parse, run
+    from train_moco import main as tool
+    from train_moco import parse
 
     def parsed(*args: str) -> tuple[str, list[str]]:
         arguments = parse(["--config-file", "x.yaml", *args])
@@ -217,7 +219,7 @@ def test_tool_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert parsed("--resume", "SEED", "1") == ("yes", ["SEED", "1"])
     assert parsed("SEED", "1", "--resume") == ("yes", ["SEED", "1"])
     assert parsed("--output-dir", "out", "SEED", "1") == ("no", ["SEED", "1", "OUTPUT_DIR", "out"])
-    assert run(["--config-file", str(tmp_path / "no.yaml")]) == 2
+    assert status(tool, ["--config-file", str(tmp_path / "no.yaml")]) == 2
 
 
 def test_output_dir_that_cannot_be_made(images: Path, make_cfg: MakeCfg, tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_cuda_that_is_not_there(images: Path, make_cfg: MakeCfg, tmp_path: Path)
 
 def test_broken_result_and_unknown_resume(images: Path, make_cfg: MakeCfg, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(ConfigError, match="result.json' is not a result of this version .* delete it and run again"):
+    with pytest.raises(ConfigError, match="result.json' is not a result of this version: .* delete it and run again"):
         main(make_cfg(images, tmp_path), resume="auto")
     with pytest.raises(ValueError, match="resume is True; it must be one of"):
         main(make_cfg(images, tmp_path), resume=True)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from pretrain.decode import BadImageError
 from pretrain.images import find_images
 from pretrain.order import ShuffledShards
 from pretrain.run import main
+from pretrain.runtime.commands import status
 from pretrain.runtime.config import ConfigError
 from pretrain.shard_index import is_shard
 from pretrain.shards import Shards
@@ -386,7 +387,7 @@ def test_make_shards(script, images: Path, tmp_path: Path, capsys: pytest.Captur
     sizes = [path.stat().st_size for path in (tmp_path / "small").glob("*.tar")]
     assert len(sizes) > 3 and max(sizes) <= 10240  # tar fills up to 10 KiB
     capsys.readouterr()
-    assert script.main([*words, "--output", str(out)]) == 2
+    assert status(script.main, [*words, "--output", str(out)]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: --output '{out}' exists; remove it")
 
 
@@ -394,7 +395,7 @@ def test_make_shards_leaves_nothing_half_written(script, tmp_path: Path, capsys:
     images = write_images(tmp_path / "images", 5, subfolders=0)
     (images / "003.jpg").unlink()
     (images / "003.jpg").symlink_to("gone")
-    assert script.main(["--images", str(images), "--output", str(tmp_path / "out")]) == 2
+    assert status(script.main, ["--images", str(images), "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: cannot read image") and "003.jpg" in error
     assert [path.name for path in tmp_path.iterdir()] == ["images"]

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from pretrain.runtime import checkpoint
+from pretrain.runtime import checkpoint, commands
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.engines import select
@@ -35,9 +35,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[[str, Sequence[object]
     """Runs a tool that must fail: exit code 2 and an error that holds `message`."""
 
     def run(name: str, words: Sequence[object], message: str) -> None:
-        module = tool(name)
-        entry = module.run if name == "train_moco" else module.main
-        code = entry([str(word) for word in words])
+        code = commands.status(tool(name).main, [str(word) for word in words])
         err = capsys.readouterr().err
         (line, *_) = [text for text in err.splitlines() if text.startswith("error: ")]
         assert code == 2 and message in err and "Traceback" not in err, err

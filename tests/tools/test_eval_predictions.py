@@ -9,6 +9,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
+from pretrain.runtime.commands import status
 from tests.tools.test_errors import tool
 from transfer.data import catalog
 from transfer.evaluation.predictions import ImageDetections
@@ -70,6 +71,6 @@ def test_mistakes(generated, tmp_path, capsys):
             "generated_coco_va",
         ),
     ):
-        assert tool("eval_predictions").main(words) == 2
+        assert status(tool("eval_predictions").main, words) == 2
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from pretrain.runtime.commands import UNREAD
+from pretrain.runtime.commands import UNREAD, status
 from tests.conftest import ROOT
 from tests.tools.test_errors import fails, tool  # noqa: F401
 from tests.transfer.convert.checkpoints import moco, trunk
@@ -42,7 +42,7 @@ def test_one_file(file, inspect, tmp_path, capsys):
     assert inspect([str(tmp_path / "less.pth")]) == 1
     assert "no conversion: only 119 of the 120" in capsys.readouterr().out
     (tmp_path / "text.pth").write_text("text")
-    assert inspect([str(tmp_path / "text.pth")]) == 2
+    assert status(inspect, [str(tmp_path / "text.pth")]) == 2
     assert capsys.readouterr().err.startswith("error: cannot read checkpoint")
 
 

@@ -6,6 +6,7 @@ import json
 
 import torch
 
+from pretrain.runtime.commands import status
 from tests.conftest import ROOT
 from tests.tools.test_errors import tool
 from tests.transfer.convert.checkpoints import moco, trunk
@@ -16,7 +17,7 @@ ENGINE = ["--engine", "torchvision"]
 
 
 def run(*words: object) -> int:
-    return tool("lint_config").main([*ENGINE, *map(str, words)])
+    return status(tool("lint_config").main, [*ENGINE, *map(str, words)])
 
 
 def test_the_projects_configs(capsys):

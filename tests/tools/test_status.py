@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.runtime import result
+from pretrain.runtime import commands, result
 from pretrain.runtime.log import MetricsWriter
 from pretrain.runtime.result import RunResult
 from tests.conftest import ROOT
@@ -123,8 +123,8 @@ def test_tool(tmp_path, capsys):
     assert main([str(tmp_path / "out")]) == 0 and "200/400" in capsys.readouterr().out
     (tmp_path / "e.yaml").write_text(f"title: t\noutput: {tmp_path}/out\n")
     assert main([str(tmp_path / "e.yaml")]) == 0 and "1 runs: 1 running" in capsys.readouterr().out
-    assert main([str(tmp_path / "gone")]) == 2 and "does not exist" in capsys.readouterr().err
-    assert main([str(tmp_path / "gone.yaml")]) == 2 and "cannot read" in capsys.readouterr().err
+    assert commands.status(main, [str(tmp_path / "gone")]) == 2 and "does not exist" in capsys.readouterr().err
+    assert commands.status(main, [str(tmp_path / "gone.yaml")]) == 2 and "does not exist" in capsys.readouterr().err
 
 
 def test_it_imports_no_torch():

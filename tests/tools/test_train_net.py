@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pretrain.runtime.commands import status
 from pretrain.runtime.result import RunResult
 from tests.tools.test_errors import tool
 from transfer.config.load import digest, load_config
@@ -42,5 +43,5 @@ def test_auto_scale_is_what_runs_and_what_is_recorded(name, small_config, small_
 @pytest.mark.parametrize("name", ["train_net", "run_trials"])
 def test_options_that_do_not_go_together(name, words, message, small_config, tmp_path, capsys):
     where = ["--output-dir", str(tmp_path)] if name == "run_trials" else []
-    assert tool(name).main(["--config-file", str(small_config), *ENGINE, *where, *words]) == 2
+    assert status(tool(name).main, ["--config-file", str(small_config), *ENGINE, *where, *words]) == 2
     assert message in capsys.readouterr().err

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime.config import merge_file, merge_opts, to_dict
+from pretrain.runtime.config import load, to_dict
 from pretrain.runtime.provenance import config_digest
 from transfer.config.defaults import get_cfg
+from transfer.config.limits import KINDS, check
 
 # What may change from trial to trial, or from machine to machine, without making it another experiment. Weights and
 # data count by their contents: their hashes stand beside this digest in every result.
@@ -35,12 +36,11 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults
         defaults: an engine's defaults tree; this project's own by default.
 
     Raises:
-        ConfigError: see `pretrain.runtime.config`.
+        ConfigError: see `pretrain.runtime.config`; a value that cannot be (`transfer.config.limits`).
     """
     cfg = get_cfg() if defaults is None else defaults
-    merge_file(cfg, path)
-    merge_opts(cfg, opts)
-    cfg.freeze()
+    load(cfg, path, opts, KINDS)
+    check(cfg)
     return cfg
 
 

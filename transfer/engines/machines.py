@@ -16,7 +16,8 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from pretrain.runtime import dist
+from pretrain.runtime import commands, dist
+from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.preempt import PassedOn, Preempted
 from transfer.engines.base import EngineError
 
@@ -70,7 +71,7 @@ class Machines:
                 return error.exit_code
             raise EngineError(f"a process of machine {self.rank} was ended by {error.signal_name}") from error
         except mp.ProcessRaisedException as error:
-            raise EngineError(f"a process of machine {self.rank} failed:{error}") from error
+            raise EngineError(_expected(str(error)) or f"a process of machine {self.rank} failed:{error}") from error
         return 0
 
 
@@ -86,7 +87,11 @@ def _enter(
         "RANK": str(machines.rank * processes + local_rank),
         "LOCAL_RANK": str(local_rank),
     }
-    if code := tool(*args):
+    try:
+        code = commands.status(tool, *args)
+    finally:
+        dist.shutdown()
+    if code:
         raise SystemExit(code)
 
 
@@ -109,7 +114,24 @@ def spawning(processes: int) -> Iterator[None]:
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
             if stop.received and (isinstance(error, mp.ProcessExitedException) or Preempted.__name__ in str(error)):
                 raise Preempted(f"{stop.received}: the {processes} processes stopped") from error
-            raise EngineError(f"a process of {processes} failed:{error}") from error
+            raise EngineError(_expected(str(error)) or f"a process of {processes} failed:{error}") from error
+
+
+def _expected(traceback: str) -> str | None:
+    """The message at the end of a process's traceback, if what ended it was expected to go wrong."""
+    for kind in (*_kinds(ExpectedError), FloatingPointError):
+        name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        _, found, message = traceback.rpartition(f"\n{name}: ")
+        if found:
+            return message.strip()
+    return None
+
+
+def _kinds(kind: type[BaseException]) -> Iterator[type[BaseException]]:
+    """A class and all that derive from it."""
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
 
 
 def rank_to_be() -> int:
@@ -147,8 +169,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def start(tool: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Runs a tool as its parsed options say: here, or once per process of this machine; returns the exit code.
 
+    A process group that the tool joins is left in the end.
+
     Raises:
-        EngineError: see `Machines`.
+        EngineError: see `Machines`; and here, whatever the tool raises.
     """
     machines = Machines(args.num_machines, args.machine_rank, args.dist_url)
-    return tool(args) if machines.count == 1 else machines.start(args.num_gpus, tool, args)
+    if machines.count > 1:
+        return machines.start(args.num_gpus, tool, args)
+    try:
+        return tool(args)
+    finally:
+        dist.shutdown()

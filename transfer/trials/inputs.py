@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pretrain.runtime.config import load_yaml_with_base
+from pretrain.runtime.config import ConfigError, load_yaml_with_base
+from pretrain.runtime.wording import short
 from transfer.data import catalog
 from transfer.trials.experiment import Probe
 
@@ -26,7 +27,23 @@ def expanded(path: str) -> Path:
 def pretraining_data(config: Path, opts: Sequence[str]) -> str | None:
     """DATA.TRAIN of a pre-training config; read as YAML, since transfer knows nothing of the other half's defaults."""
     given = dict(zip(opts[::2], opts[1::2], strict=True))
-    return given.get("DATA.TRAIN") or load_yaml_with_base(config).get("DATA", {}).get("TRAIN")
+    return given.get("DATA.TRAIN") or _data(config).get("TRAIN")
+
+
+def _data(config: Path) -> Mapping[str, str]:
+    """The folders in the DATA group of a config.
+
+    Raises:
+        ConfigError: DATA is no group, or a folder's name no text.
+    """
+    data = load_yaml_with_base(config).get("DATA", {})
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{config}: DATA is {short(data)}, but it is a group of keys; set those, e.g. DATA.TRAIN")
+    folders = {name: data[name] for name in ("TRAIN", "VAL") if name in data}
+    for name, folder in folders.items():
+        if not isinstance(folder, str):
+            raise ConfigError(f"{config}: DATA.{name} is {short(folder)}; give a folder")
+    return folders
 
 
 def probed_data(probe: Probe | None) -> dict[str, str | None]:
@@ -36,7 +53,7 @@ def probed_data(probe: Probe | None) -> dict[str, str | None]:
     given = dict(zip(probe.opts[::2], probe.opts[1::2], strict=True))
     if probe.config is None:
         return {name: given.get(name) for name in ("--train", "--val")}
-    data = load_yaml_with_base(probe.config).get("DATA", {})
+    data = _data(probe.config)
     return {f"DATA.{name}": given.get(f"DATA.{name}", data.get(name)) for name in ("TRAIN", "VAL")}
 
 

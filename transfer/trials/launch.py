@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.result import FILE_NAME, RunResult
+from pretrain.runtime.validation import validate
 from transfer.trials.aggregate import aggregate
 from transfer.trials.jobs import Outcome, Work, run_chain
 from transfer.trials.missing import missing
@@ -32,9 +34,23 @@ from transfer.trials.run import AGGREGATE_FILE, trial_folder
 logger = logging.getLogger(__name__)
 
 LAUNCHERS = ("local", "slurm")
-_COMMON = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "nodes", "tasks_per_node", "name")
 _ATTEMPTS = 3  # of a job that was killed without a word
 _POLL = 0.2  # seconds
+
+
+class SlurmOptions(BaseModel):
+    """What `--slurm` takes: submitit's own parameters, and those of sbatch under `slurm_`."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, str | int | float | bool]
+
+    timeout_min: int | None = Field(None, ge=1)
+    mem_gb: float | None = Field(None, gt=0)
+    cpus_per_task: int | None = Field(None, ge=1)
+    gpus_per_node: int | None = Field(None, ge=0)
+    nodes: int | None = Field(None, ge=1)
+    tasks_per_node: int | None = Field(None, ge=1)
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,18 +83,19 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE words as submitit's parameters: its own names as they are, others as sbatch's (`slurm_` before them).
 
     Raises:
-        ConfigError: a word without `=`.
+        ConfigError: a word without `=`, or a value of the wrong type.
     """
     options: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
-        if not equals:
+        if not equals or not key.isidentifier():
             raise ConfigError(f"--slurm {word}: give KEY=VALUE, e.g. partition=gpu timeout_min=1440")
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # ValueError: also thousands of digits
             value = text
-        options[key if key in _COMMON or key.startswith("slurm_") else f"slurm_{key}"] = value
+        options[key if key in SlurmOptions.model_fields or key.startswith("slurm_") else f"slurm_{key}"] = value
+    validate(SlurmOptions, options, "--slurm", ConfigError)
     return options
 
 
@@ -214,7 +231,10 @@ def _on_slurm(plan: Plan, chains: Sequence[Chain], launcher: Launcher) -> list[O
     if launcher.jobs:
         parameters["slurm_array_parallelism"] = launcher.jobs
     executor = submitit.AutoExecutor(jobs_folder(plan), cluster="slurm", slurm_max_num_timeout=100)
-    executor.update_parameters(**(parameters | dict(launcher.options)))
+    try:
+        executor.update_parameters(**(parameters | dict(launcher.options)))
+    except (NameError, TypeError, ValueError) as error:  # a parameter that submitit or sbatch does not have
+        raise ConfigError(f"--slurm: {error}") from error
     with executor.batch():
         jobs = [executor.submit(work) for work in works]
     for work, job in zip(works, jobs, strict=True):

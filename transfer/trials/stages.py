@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.preempt import REQUEUE_STATUS
 from pretrain.runtime.provenance import package_version
+from pretrain.runtime.validation import validate_json
 from transfer.trials.failure import forget_failure, read_failure, write_failure
 from transfer.trials.lock import hold
 
@@ -43,6 +46,15 @@ class StageError(ExpectedError, RuntimeError):
 
 class StageStopped(StageError):
     """A stage whose command was asked to stop; running it again continues it."""
+
+
+class _Record(BaseModel):
+    """`stage.json`: what a stage was started with, and the hashes of what it left once it is done."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    inputs: dict[str, Any]
+    outputs: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -140,10 +152,14 @@ class Stage:
         return json.loads(json.dumps(values | {"code": CODE}))
 
     def _record(self) -> dict[str, Any] | None:
+        path = self.folder / RECORD
         try:
-            return json.loads((self.folder / RECORD).read_text())
+            text = path.read_bytes()
         except FileNotFoundError:
             return None
+        what = f"'{path}' is no record of a stage"
+        record = validate_json(_Record, text, what, StageError, "delete the folder and run again")
+        return record.model_dump(exclude_unset=True)
 
     def _hashes(self) -> dict[str, str] | None:
         files = [self.folder / name for name in self.outputs]

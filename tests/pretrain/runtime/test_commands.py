@@ -8,8 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from pretrain.runtime.commands import INTERRUPTED, UNREAD, leave, parse_with_resume
+from pretrain.runtime.commands import INTERRUPTED, REQUEUE_STATUS, UNREAD, WRONG, number, parse_with_resume, run, status
+from pretrain.runtime.errors import ConfigError, Preempted
+from pretrain.runtime.limits import between
 from tests.conftest import ROOT
 
 
@@ -44,24 +47,87 @@ def interrupted() -> int:
 
 def test_status_and_one_line_after_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        leave(lambda: 75)
+        run(lambda: 75)
     assert end.value.code == 75 and capsys.readouterr().err == ""
     with pytest.raises(SystemExit) as end:
-        leave(interrupted)
+        run(interrupted)
     assert end.value.code == INTERRUPTED == 130
     assert capsys.readouterr().err == "interrupted; run it again to go on (a training with --resume auto)\n"
 
 
-def run(body: str, *flags: str, closed: bool = True) -> tuple[int, str]:
+def failing(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ConfigError("SEED is -2; it must be at least 0"), "error: SEED is -2; it must be at least 0"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.pth"),
+            "error: 'a.pth': No such file or directory; ",
+        ),
+        (PermissionError(13, "Permission denied", "/out"), "error: '/out': Permission denied; check the path and its"),
+        (OSError("the disk has gone"), "error: the disk has gone"),
+        (FloatingPointError("loss is nan at iteration 3"), "error: loss is nan at iteration 3"),
+        (MemoryError(), "error: out of memory: no more is to be had; take a smaller batch"),
+        (RuntimeError("CUDA out of memory. Tried\nmore"), "error: out of memory: CUDA out of memory. Tried; take a sm"),
+    ],
+)
+def test_what_may_go_wrong_is_one_line(error: BaseException, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(failing, error) == WRONG == 2
+    said = capsys.readouterr().err
+    assert said.startswith(line) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), BrokenPipeError(32, "Broken pipe")])
+def test_what_is_a_fault_of_ours_is_not_hidden(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        status(failing, error)
+
+
+def test_asked_to_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(failing, Preempted("SIGTERM: stopped after 3 of 6 iterations")) == REQUEUE_STATUS == 75
+    assert capsys.readouterr().err.startswith("SIGTERM: stopped after 3 of 6 iterations; go on with --resume auto")
+
+
+def test_a_torch_that_has_no_memory_left(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(lambda: torch.empty(2**60)) == WRONG
+    assert "error: out of memory: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "said"),
+    [
+        (int, "0", "0: it must be at least 1 and at most 9"),
+        (int, "x", "'x' is not a whole number"),
+        (int, "1.5", "'1.5' is not a whole number"),
+        (int, "9" * 5000, "is not a whole number"),
+        (float, "nan", "nan: it must be at least 1 and at most 9"),
+        (float, "inf", "inf: it must be"),
+        (float, "0.5", "0.5: it must be at least 1"),
+    ],
+)
+def test_numbers_within_limits(kind: type[int], word: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-n", type=number(between(1, 9), kind))
+    assert parser.parse_args(["-n", "3"]).n == 3
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["-n", word])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 2 and "error: argument -n: " in error and said in error
+
+
+def ended(body: str, *flags: str, closed: bool = True) -> tuple[int, str]:
     """(exit code, stderr) of a command whose output nobody reads, if `closed`; `body` is what its `main` does."""
     lines = (
         "import os, sys",
-        "from pretrain.runtime.commands import leave",
+        "from pretrain.runtime.commands import run",
         "def main():",
         f"    {body}",
         "    return 7",
     )
-    command = [sys.executable, *flags, "-c", "\n".join((*lines, "leave(main)"))]
+    command = [sys.executable, *flags, "-c", "\n".join((*lines, "run(main)"))]
     env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, env=env, text=True) as process:
@@ -77,22 +143,26 @@ def run(body: str, *flags: str, closed: bool = True) -> tuple[int, str]:
 @pytest.mark.parametrize("body", ["print('x')", "print('x' * 10**6)", "print('x'); sys.exit(3)"])
 def test_a_reader_that_goes_leaves_no_word(body: str, flags: tuple[str, ...]) -> None:
     """`-u` fails in `print`, long output in the middle of it, the rest only when it is flushed."""
-    assert run(body, *flags) == (UNREAD, "") and UNREAD == 141
+    assert ended(body, *flags) == (UNREAD, "") and UNREAD == 141
 
 
 def test_ctrl_c_counts_more_than_a_reader_that_has_gone() -> None:
-    code, words = run("print('x'); raise KeyboardInterrupt")
+    code, words = ended("print('x'); raise KeyboardInterrupt")
     assert code == INTERRUPTED and words.startswith("interrupted; ") and words.count("\n") == 1
 
 
 def test_other_ends_are_as_they_were() -> None:
-    assert run("print('x')", closed=False) == (7, "")
-    assert run("print('x'); sys.exit('no such thing')", closed=False) == (1, "no such thing\n")
+    assert ended("print('x')", closed=False) == (7, "")
+    assert ended("print('x'); sys.exit('no such thing')", closed=False) == (1, "no such thing\n")
     broken = "r, w = os.pipe(); os.close(r); os.write(w, b'x')"  # such as a loader's process that has died
-    code, words = run(broken, closed=False)
+    code, words = ended(broken, closed=False)
     assert code == 1 and words.startswith("Traceback") and "BrokenPipeError" in words
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for folder in ("tools", "datasets") for p in (ROOT / folder).glob("*.py")),
+    ids=lambda path: path.stem,
+)
 def test_every_tool_ends_so(path) -> None:
-    assert path.read_text().rstrip().splitlines()[-1].strip() in ("leave(main)", "leave(run)")
+    assert path.read_text().endswith('if __name__ == "__main__":\n    run(main)\n')

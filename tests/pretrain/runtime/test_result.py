@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fvcore.common.config import CfgNode
 
 from pretrain.runtime.provenance import config_digest, digest, environment
-from pretrain.runtime.result import RunResult
+from pretrain.runtime.result import ResultError, RunResult
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -26,13 +29,56 @@ def test_round_trip(tmp_path: Path) -> None:
     assert RunResult.load(tmp_path) == result
 
 
-def test_foreign_files_name_themselves(tmp_path: Path) -> None:
+def test_undefined_metrics_come_back_as_such(tmp_path: Path) -> None:
+    RunResult("train", "torchvision", 1, "d", metrics={"a": math.nan, "b": 3.0}, extra={"x": [math.inf]}).save(tmp_path)
+    result = RunResult.load(tmp_path)
+    assert math.isnan(result.metrics["a"]) and result.metrics["b"] == 3.0 and result.extra == {"x": [None]}
+    assert '"a": null' in (tmp_path / "result.json").read_text()
+
+
+GOOD = {"kind": "train", "engine": "torchvision", "seed": 1, "config_digest": "d"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("", "is no JSON"),
+        ("[" * 10**5, "is no JSON"),
+        ("[]", "is []; it should be an object"),
+        ('{"kind": "train"}', "engine: is missing; add it"),
+        ({"colour": 1}, "colour: is not known; remove it"),
+        ({"metric": {}}, "metric: is not known; did you mean metrics?"),
+        ({"seed": "1"}, "seed: is '1'; it should be a valid integer"),
+        ({"seed": True}, "seed: is True; it should be a valid integer"),
+        ({"seed": 1.5}, "seed: is 1.5; it should be a valid integer"),
+        ({"metrics": {"AP": "81"}}, "metrics.AP: is '81'; it should be a valid number"),
+        ({"metrics": {"AP": True}}, "metrics.AP: is True; it should be a valid number"),
+        ({"metrics": {"AP": [1]}}, "metrics.AP: is [1]; it should be a valid number"),
+        ({"metrics": [1]}, "metrics: is [1]; it should be a"),
+        ({"metrics": None}, "metrics: is None; it should be a"),
+        ({"notes": "a"}, "notes: is 'a'; it should be a valid "),
+        ({"notes": [1]}, "notes[0]: is 1; it should be a valid string"),
+        ({"artifacts": {"model": 3}}, "artifacts.model: is 3; it should be a valid string"),
+        ({"weights_sha256": 3}, "weights_sha256: is 3; it should be a valid string"),
+        ({"iterations": -1}, "iterations: is -1; it should be greater than or equal to 0"),
+        ({"seconds": None}, "seconds: is None; it should be a valid number"),
+        ({"extra": 3}, "extra: is 3; it should be"),
+    ],
+)
+def test_foreign_files_name_themselves_and_the_field(text: Any, message: str, tmp_path: Path) -> None:
+    text = text if isinstance(text, str) else json.dumps(GOOD | text)
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ResultError) as caught:
+        RunResult.load(tmp_path)
+    said = str(caught.value)
+    assert said.startswith(f"'{tmp_path}/result.json' is not a result of this version: ") and "\n" not in said
+    assert message in said and said.endswith("; delete it and run again") and isinstance(caught.value, ValueError)
+
+
+def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         RunResult.load(tmp_path)
-    for text in ("{", '{"kind": "train"}', '{"colour": 1}'):
-        (tmp_path / "result.json").write_text(text)
-        with pytest.raises(ValueError, match="result.json' is not a result of this version"):
-            RunResult.load(tmp_path)
 
 
 def test_digest_does_not_see_order_or_sequence_type() -> None:

@@ -16,6 +16,7 @@ import yaml
 from pretrain.encoders import base_encoder
 from pretrain.moco import MoCo
 from pretrain.runtime.checkpoint import CheckpointError
+from pretrain.runtime.commands import status
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from tests.transfer.convert.test_read import Runs
@@ -241,9 +242,9 @@ def test_the_tool(tmp_path, r18, capsys, monkeypatch):
     assert sum(stage["mapped"] for stage in report["stages"]) == 120 == report["metadata"]["tensors"]
     assert "DEPTH: 18" in (tmp_path / "out.pkl.yaml").read_text()
     torch.save({"state_dict": {}}, tmp_path / "none.pth")
-    assert tool["main"]([str(tmp_path / "none.pth"), str(tmp_path / "no.pkl")]) == 2
+    assert status(tool["main"], [str(tmp_path / "none.pth"), str(tmp_path / "no.pkl")]) == 2
     assert capsys.readouterr().err.startswith("error: no known layout") and not (tmp_path / "no.pkl").exists()
-    assert tool["main"]([str(tmp_path / "none.pth"), str(tmp_path / "no.pkl"), "--json"]) == 2
+    assert status(tool["main"], [str(tmp_path / "none.pth"), str(tmp_path / "no.pkl"), "--json"]) == 2
     said = capsys.readouterr()
     refusal = json.loads(said.out)
     assert refusal["proven"] is False and said.err == f"error: {refusal['error']}\n"
@@ -253,7 +254,7 @@ def test_trust_says_what_it_runs_before_it_does(tmp_path, r18, capsys, monkeypat
     main = runpy.run_path(str(TOOL))["main"]
     monkeypatch.setitem(main.__globals__, "detectron2_verify", lambda: None)
     torch.save({"state_dict": r18, "extra": Runs(tmp_path / "canary")}, tmp_path / "in.pth")
-    assert main([str(tmp_path / "in.pth"), str(tmp_path / "out.pkl")]) == 2
+    assert status(main, [str(tmp_path / "in.pth"), str(tmp_path / "out.pkl")]) == 2
     assert "asks for posix.mkdir" in capsys.readouterr().err
     assert not (tmp_path / "canary").exists() and not (tmp_path / "out.pkl").exists()
     assert main([str(tmp_path / "in.pth"), str(tmp_path / "out.pkl"), "--trust"]) == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import tarfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from pretrain.runtime.commands import status
 from tests.transfer.data.sets import CAT, DOG, box, coco_set, picture, voc_image, voc_object, voc_set, voc_split
 from transfer.data import catalog, doctor
 from transfer.data.catalog import builtin_specs
@@ -162,7 +164,8 @@ def test_prepare_voc_refuses_to_leave_its_folder(tmp_path: Path, capsys: pytest.
     picture(tmp_path / "evil.jpg")
     with tarfile.open(tmp_path / "VOCtest_06-Nov-2007.tar", "w") as tar:
         tar.add(tmp_path / "evil.jpg", "VOCdevkit/../../../evil.jpg")
-    assert script("datasets/prepare_voc.py").main(["--archives", str(tmp_path), "--root", str(tmp_path / "a/b")]) == 1
+    words = ["--archives", str(tmp_path), "--root", str(tmp_path / "a/b")]
+    assert status(script("datasets/prepare_voc.py").main, words) == 2
     assert "cannot extract" in capsys.readouterr().err
 
 
@@ -170,8 +173,9 @@ def test_prepare_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     module = script("datasets/prepare_generated.py")
     main = module.main
     counts = ["--iconic-train", "8", "--iconic-val", "0", "--scenes-trainval", "1", "--scenes-test", "1"]
-    manifest = main(["--root", str(tmp_path / "set"), *counts, "--iconic-size", "48", "40"])
-    assert manifest.parameters.iconic_size == (48, 40) and (tmp_path / "set" / "manifest.json").is_file()
-    assert module.run(["--root", str(tmp_path / "set"), *counts, "--iconic-size", "48", "40"]) == 0
-    assert module.run(["--root", str(tmp_path / "set"), *counts]) == 2
+    assert main(["--root", str(tmp_path / "set"), *counts, "--iconic-size", "48", "40"]) == 0
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    assert manifest["parameters"]["iconic_size"] == [48, 40]
+    assert module.main(["--root", str(tmp_path / "set"), *counts, "--iconic-size", "48", "40"]) == 0
+    assert status(module.main, ["--root", str(tmp_path / "set"), *counts]) == 2
     assert "with other parameters (iconic_size" in capsys.readouterr().err.splitlines()[-1]

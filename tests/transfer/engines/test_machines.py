@@ -13,6 +13,7 @@ import pytest
 import torch.multiprocessing as mp
 
 from pretrain.runtime import dist
+from pretrain.runtime.config import ConfigError
 from transfer.engines import base, machines
 from transfer.engines.base import EngineError
 from transfer.engines.machines import Machines
@@ -120,3 +121,31 @@ def test_stop_signals_are_taken_only_for_other_processes(processes, passed_on):
     with machines.spawning(processes):
         assert (signal.getsignal(signal.SIGTERM) != before) == passed_on
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def refuse(rank: int, error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConfigError("SEED is -2;\ntake another"), "SEED is -2;\ntake another"),
+        (FloatingPointError("the loss is nan"), "the loss is nan"),
+        (RuntimeError("a bug"), "a process of 2 failed:"),
+    ],
+)
+def test_what_a_process_was_expected_to_die_of_is_said_without_a_traceback(error, expected):
+    with pytest.raises(EngineError) as caught, machines.spawning(2):
+        mp.spawn(refuse, args=(error,), nprocs=1)
+    assert str(caught.value).startswith(expected)
+    assert ("Traceback" in str(caught.value)) == isinstance(error, RuntimeError)
+
+
+def wrong(args: argparse.Namespace) -> int:
+    raise ConfigError("SEED is -2; take another")
+
+
+def test_a_started_process_says_what_is_wrong_itself(tmp_path, capfd):
+    assert Machines(1, 0, "tcp://host:29").start(1, wrong, options(tmp_path, [])) == 2
+    assert capfd.readouterr().err.count("error: SEED is -2; take another\n") == 1

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from pretrain.runtime.commands import status
 from tests.conftest import ROOT
 from tests.transfer.report import trees
 
@@ -36,7 +37,7 @@ def test_no_results_folder_is_an_error_with_a_remedy(
     tool: ModuleType, tmp_path: Path, generated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = trees.experiment_file(tmp_path, generated)
-    assert tool.main([str(file), "--output-dir", str(tmp_path / "elsewhere"), "--engine", "torchvision"]) == 2
+    assert status(tool.main, [str(file), "--output-dir", str(tmp_path / "elsewhere"), "--engine", "torchvision"]) == 2
     assert "tools/reproduce.py" in capsys.readouterr().err
 
 
@@ -60,5 +61,5 @@ def test_fewer_trials_than_the_file_says_make_a_finished_report(
         assert tool.main([str(file), "--engine", "torchvision", *words]) == 0
         page = (tmp_path / "out" / "report.html").read_text()
         assert ("All rows are complete." if complete else "0 of 2 rows complete.") in page
-    assert tool.main([str(file), "--engine", "torchvision", "--trials", "0"]) == 2
+    assert status(tool.main, [str(file), "--engine", "torchvision", "--trials", "0"]) == 2
     assert "trials is 0" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from transfer.trials.failure import read_failure
 from transfer.trials.jobs import run_chain
 from transfer.trials.launch import Launcher, gpu_slots, parse_options
 from transfer.trials.reproduce import Plan
-from transfer.trials.stages import Stage
+from transfer.trials.stages import Stage, StageError
 
 PRELUDE = """
 import os, signal, sys, time
@@ -151,6 +151,15 @@ def test_options():
     }  # fmt: skip
     with pytest.raises(ConfigError, match="give KEY=VALUE"):
         parse_options(["gpu"])
+    for word, message in (
+        ("=gpu", "give KEY=VALUE"),
+        ("timeout_min=soon", "--slurm: timeout_min: is 'soon'; it should be a valid integer"),
+        ("nodes=0", "nodes: is 0; it should be greater than or equal to 1"),
+        ("mem_gb=NaN", "mem_gb: is nan; it should be greater than 0"),
+        ("partition=[1]", "slurm_partition: is .1.; it should be a valid string or be a valid integer"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parse_options([word])
     with pytest.raises(ConfigError, match="need --launcher slurm"):
         Launcher("local", options=options)
     with pytest.raises(ConfigError, match="--jobs -1"):
@@ -190,6 +199,26 @@ print('Submitted batch job 77')
     script = (tmp_path / "script").read_text()
     for words in ("--array=0-1%2", "--gpus-per-node=4", "--partition=gpu", "--time=600", "--signal=USR2@300"):
         assert words in script
+
+
+def test_a_parameter_that_sbatch_does_not_have(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    plan = SimpleNamespace(experiment=SimpleNamespace(output=tmp_path), num_gpus=1)
+    with pytest.raises(ConfigError, match="--slurm: .*partitionn"):
+        launch._on_slurm(
+            plan, [(stage(tmp_path / "a", ""),)], Launcher("slurm", options=parse_options(["partitionn=g"]))
+        )
+
+
+def test_a_damaged_record_is_said(tmp_path):
+    s = stage(tmp_path / "a", "")
+    s.run()
+    for text in ("{", "[]", "{}", '{"inputs": 3}', '{"inputs": {}, "outputs": {"x": 1}}'):
+        (tmp_path / "a" / "stage.json").write_text(text)
+        with pytest.raises(StageError, match="stage.json' is no record of a stage.*; delete the folder and run again"):
+            s.state()
 
 
 def test_record_names_the_package_version(tmp_path):

@@ -129,7 +129,7 @@ def test_two_processes_train_one_model(run, tmp_path):
         (["MODEL.WEIGHTS", "gone.pkl"], ConfigError, "'gone.pkl' does not exist"),
         (["SOLVER.AMP.ENABLED", "True"], ConfigError, "needs a GPU"),
         (["MODEL.MASK_ON", "True"], ConfigError, "MODEL.MASK_ON is True, but .* has no mask"),
-        (["MODEL.RESNETS.DEPTH", "20"], ConfigError, "MODEL.RESNETS.DEPTH = 20"),
+        (["MODEL.RESNETS.DEPTH", "20"], ConfigError, "MODEL.RESNETS.DEPTH is 20"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(run, tmp_path, opts, error, message):
