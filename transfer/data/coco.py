@@ -308,6 +308,8 @@ def _annotations(
             label = _label(entry, position)
             if str(number) in spelt:
                 faults.error("image_id of another type than the image's id", f"{label}: {short(number)}")
+            elif not isinstance(number, str) and not _is_integer(number) and not is_number(number):
+                faults.error("image_id that is neither a number nor a string", f"{label}: {short(number)}")
             strays.append(label)
             continue
         record = records[order[number]]

@@ -61,7 +61,7 @@ def check_files(records: Sequence[Record], missing: frozenset[int], name: str, f
                 )
             elif found != stated:
                 faults.error(
-                    "image size differs from its annotation",
+                    "image size differs from its annotation; correct the annotation",
                     f"{label} is {found[0]}x{found[1]}, annotated {stated[0]}x{stated[1]}",
                 )
 

@@ -108,7 +108,7 @@ def few(values: Iterable[object], n: int = 3) -> str:
     return ", ".join(shown[:n]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def one_line(value: object, limit: int = 160) -> str:
+def one_line(value: object, limit: int = 400) -> str:
     """A value for a message: on one line, control characters escaped, cut in the middle if it is long."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 4 :]}"

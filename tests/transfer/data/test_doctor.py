@@ -61,7 +61,7 @@ def test_voc_faults_are_all_found_at_once(tmp_path: Path) -> None:
     assert not report.ok and text.endswith("not usable as it is")
     for line in (
         "error: class 'dgo' is not listed; did you mean dog?: unlisted",
-        "error: image size differs from its annotation: size is 40x30, annotated 41x30",
+        "error: image size differs from its annotation; correct the annotation: size is 40x30, annotated 41x30",
         "error: box wholly outside its image: boxes.jpg cat (49, 0, 60, 9) in 40x30",
         "error: box with negative width or height: boxes.jpg cat (8, 8, 2, 9) in 40x30",
         "error in a test set: box without area, which training leaves out: edges.jpg cat (2, 2, 2, 9) in 40x30",

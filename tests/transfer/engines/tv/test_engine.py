@@ -21,7 +21,6 @@ from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.config.load import load_config
 from transfer.convert.convert import convert
 from transfer.convert.read import read_weights
-from transfer.data.catalog import DatasetError
 from transfer.engines.base import EngineError
 from transfer.engines.tv.engine import TorchvisionEngine
 
@@ -124,11 +123,11 @@ def test_two_processes_train_one_model(run, tmp_path):
     ("opts", "error", "message"),
     [
         (["DATASETS.TRAIN", "()"], ConfigError, "DATASETS.TRAIN is empty"),
-        (["DATASETS.TRAIN", "('generated_trainvall',)"], DatasetError, "did you mean generated_trainval"),
+        (["DATASETS.TRAIN", "('generated_trainvall',)"], ConfigError, "did you mean generated_trainval"),
         (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], ConfigError, "NUM_CLASSES is 3, but data set"),
         (["MODEL.WEIGHTS", "gone.pkl"], ConfigError, "'gone.pkl' does not exist"),
         (["SOLVER.AMP.ENABLED", "True"], ConfigError, "needs a GPU"),
-        (["MODEL.MASK_ON", "True"], ConfigError, "MODEL.MASK_ON is True, but .* has no mask"),
+        (["MODEL.MASK_ON", "True"], ConfigError, "MODEL.MASK_ON is True, but .* have no mask"),
         (["MODEL.RESNETS.DEPTH", "20"], ConfigError, "MODEL.RESNETS.DEPTH is 20"),
     ],
 )

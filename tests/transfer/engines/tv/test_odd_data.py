@@ -131,9 +131,9 @@ def test_trained_through(train, change, opts):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (rle, "an object of '.*00000..jpg' is given as RLE, not as polygons; set INPUT.MASK_FORMAT bitmask"),
-        (another_size, "its annotation says .*; correct the annotation"),
-        (truncated, "cannot read image '.*00000..jpg'"),
+        (rle, "given as RLE, not as polygons, in .*00000..jpg; set INPUT.MASK_FORMAT bitmask"),
+        (another_size, "size differs from its annotation; correct the annotation: 1 is "),
+        (truncated, "image cannot be read: 1 "),
     ],
     ids=["RLE as polygons", "another size", "truncated"],
 )
