@@ -1,0 +1,33 @@
+"""Values and names in error messages: any value on one line, and the known names nearest to a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Collection
+from typing import Any
+
+_LENGTH = 60  # characters of a value that a message shows
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        return f"{x:#x}" if x.bit_length() > 1000 else repr(x)  # decimal digits are refused from 4300 on
+
+
+_SHORT = _Short()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, _LENGTH, _LENGTH
+
+
+def short(value: Any) -> str:
+    """The value as in code, on one line, cut in the middle where it is long."""
+    text = " ".join(_SHORT.repr(value).split())
+    return text if len(text) <= 2 * _LENGTH else f"{text[:_LENGTH]}...{text[-20:]}"
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """`; did you mean A or B?` with the known names nearest to a wrong one, "" where none is near."""
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    last = name.rsplit(".", 1)[-1]
+    nearest = nearest or sorted(k for k in known if k.rsplit(".", 1)[-1] == last)[:3]
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
