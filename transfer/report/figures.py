@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from transfer.report.collect import Curve
+from transfer.report.collected import Curve
 from transfer.report.markup import Markup
 from transfer.report.svg import CARD, MUTED, STYLE, TEXT, axes, inline, row_colour
 

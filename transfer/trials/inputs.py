@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pretrain.runtime.config import load_yaml_with_base
 from transfer.data import catalog
-from transfer.trials.experiment import Probe
+from transfer.trials.rows import Probe
 
 
 def is_present(spec: catalog.DatasetSpec) -> bool:
@@ -29,10 +29,8 @@ def pretraining_data(config: Path, opts: Sequence[str]) -> str | None:
     return given.get("DATA.TRAIN") or load_yaml_with_base(config).get("DATA", {}).get("TRAIN")
 
 
-def probed_data(probe: Probe | None) -> dict[str, str | None]:
+def probed_data(probe: Probe) -> dict[str, str | None]:
     """Option or key -> folder of labelled images that the probe reads."""
-    if probe is None:
-        return {}
     given = dict(zip(probe.opts[::2], probe.opts[1::2], strict=True))
     if probe.config is None:
         return {name: given.get(name) for name in ("--train", "--val")}

@@ -40,7 +40,7 @@ def test_largest_of_few_is_all() -> None:
 def test_the_figure_says_its_numbers(tmp_path: Path, generated: Path) -> None:
     plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=2))
     trees.fill(plan)
-    report = collect(plan)
+    report = collect(plan).columns[0]
     (found,) = read(report)
     assert found.rows[0] is not None and found.rows[1] is not None
     section = against_baseline(report)
@@ -58,10 +58,10 @@ def test_the_figure_says_its_numbers(tmp_path: Path, generated: Path) -> None:
 def test_eighty_classes_show_the_largest_gaps_and_say_so(tmp_path: Path, generated: Path) -> None:
     plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=1))
     for k, row in enumerate(plan.experiment.rows):
-        per_class = {f"class_{i}": {"AP50": 50.0 + k * (i - 40)} for i in range(80)}
-        extra = {"generated_test": {"per_class": per_class, "metric": "COCO"}}
+        per_class = {f"class_{i}": {"bbox/AP": 50.0 + k * (i - 40)} for i in range(80)}
+        extra = {"generated_test": {"per_class": per_class, "protocol": "coco"}}
         trees.trial(plan, row, 1, 3, extra=extra)
-    section = against_baseline(collect(plan))
+    section = against_baseline(collect(plan).columns[0])
     assert section is not None
     page = Page(section)
     assert "Of 80 classes the 24 with the largest differences." in page.text
@@ -71,5 +71,5 @@ def test_eighty_classes_show_the_largest_gaps_and_say_so(tmp_path: Path, generat
 def test_a_baseline_that_is_not_complete_has_no_differences(tmp_path: Path, generated: Path) -> None:
     plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=2))
     trees.fill(plan, finished={"supervised-in-1m": 1})
-    report = collect(plan)
+    report = collect(plan).columns[0]
     assert against_baseline(report) is None and classes(report) is not None

@@ -71,26 +71,29 @@ def page(plan: Plan) -> Page:
 
 def test_every_row_and_number_is_there(plan: Plan, page: Page) -> None:
     report = collect(plan)
+    column = report.columns[0]
     for row in report.rows:
         assert row.name in page.text
-        for metric in report.metrics:
-            statistic = row.statistic(metric)
+        for metric in column.metrics:
+            statistic = row.statistic(metric.key)
             assert statistic is not None and statistic.std is not None
             assert f"{statistic.mean:.1f} ± {statistic.std:.1f}" in page.text
             low, high = interval(statistic) or (0, 0)
             assert f"95% {low:.1f} to {high:.1f}" in page.text
     for number in ("published 81.3", "published 55.9", "published 62.6"):
         assert number in page.text
-    assert report.title in page.text and report.source in page.text and report.command in page.text
+    assert report.title in page.text and column.source in page.text and report.command in page.text
     assert "All rows are complete." in page.text and "this project's rule" in page.text
     assert "deadbeefdead" in page.text and "Imaginary GPU" in page.text and "every trial" in page.text
 
 
-def test_gains_are_bracketed_and_green_from_half_a_point_on(plan: Plan, page: Page) -> None:
-    report = collect(plan)
+def test_gains_are_bracketed_and_green_where_they_are_large_and_more_than_chance(plan: Plan, page: Page) -> None:
+    report = collect(plan).columns[0]
     gains = [cell(report, report.rows[1], m).gain for m in report.metrics]
     found = [a["class"] for a in page.all("span") if "gain" in (a.get("class") or "")]
-    assert found == ["gain better" if round(g or 0, 1) >= 0.5 else "gain" for g in gains] and "gain better" in found
+    tested = [cell(report, report.rows[1], m).versus for m in report.metrics]
+    green = [round(g or 0, 1) >= 0.5 and c.p < 0.05 for g, c in zip(gains, tested, strict=True)]
+    assert found == ["gain better" if is_green else "gain" for is_green in green] and set(green) == {True, False}
     assert "Against the baseline" in page.text and "different" in page.text
     words = {v.words for _, _, v in verdicts(report)}
     assert len(words) > 1 and all(w in page.text for w in words)
