@@ -13,6 +13,7 @@ from transfer.report import (
     alike,
     conversion,
     detections,
+    engines,
     evaluated,
     latex,
     learning,
@@ -51,23 +52,34 @@ Sections = dict[str, Markup | None]
 
 
 def write_report(plan: Plan) -> Path:
-    """Writes `report.html` and `table.{md,csv,json,tex}` to the experiment's folder, each atomically.
+    """Writes the page and the table as files to the experiment's folder, each atomically.
 
-    The page opens from disk: no network, no script. Rows that are unfinished are shown as such.
+    Of fine-tunings both name the engine: `report-torchvision.html`, `table-torchvision.{md,csv,json,tex}`. The page to
+    open is `report.html`: the same page, or, where there are trials of both engines, what tells these apart. Pages open
+    from disk: no network, no script. Rows that are unfinished are shown as such.
 
     Returns:
-        the page's path.
+        the path of `report.html`.
 
     Raises:
         ConfigError: the config of a row cannot be read.
     """
     report, out = collect(plan), plan.experiment.output
-    checkpoint.save_json(table_files.to_json(report), out / "table.json")
-    _save(table_files.markdown(report), out / "table.md")
-    _save(table_files.to_csv(report), out / "table.csv")
-    _save(latex.table(report), out / "table.tex")
-    _save(page(plan, report), out / REPORT)
+    suffix = f"-{plan.engine.name}" if plan.detects else ""
+    checkpoint.save_json(table_files.to_json(report), out / f"table{suffix}.json")
+    _save(table_files.markdown(report), out / f"table{suffix}.md")
+    _save(table_files.to_csv(report), out / f"table{suffix}.csv")
+    _save(latex.table(report), out / f"table{suffix}.tex")
+    text = page(plan, report)
+    if suffix:
+        _save(text, out / engines.report_file(plan.engine.name))
+    other = engines.other(plan)
+    _save(text if other is None else _two_engines(plan, report, other), out / REPORT)
     return out / REPORT
+
+
+def _two_engines(plan: Plan, report: ExperimentReport, other: str) -> str:
+    return _filled(f"{report.title}: two engines", *engines.page(plan, report, other))
 
 
 def page(plan: Plan, report: ExperimentReport) -> str:
@@ -89,16 +101,21 @@ def page(plan: Plan, report: ExperimentReport) -> str:
         sections = {name: found[name] for name in _TITLES}
         contents = {name: _TITLES[name] for name, section in sections.items() if section is not None}
     else:
-        named = {column.slug: _named(column, own) for column, own in columns}
+        named = {f"column-{column.slug}": _named(column, own) for column, own in columns}
         sections = {"results": shared.pop("results"), **named, **shared}
-        titles = _TITLES | {column.slug: column.name for column in report.columns}
+        titles = _TITLES | {f"column-{column.slug}": column.name for column in report.columns}
         contents = {name: titles[name] for name, section in sections.items() if section is not None}
+    main = join([summary.problems(report), *sections.values()], between="\n")
+    return _filled(report.title, summary.header(report, contents), main)
+
+
+def _filled(title: str, header: Markup, main: Markup) -> str:
     here = files("transfer.report")
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(report.title),
+        title=html.escape(title),
         css=(here / "report.css").read_text(encoding="utf-8").strip(),
-        header=summary.header(report, contents),
-        main=join([summary.problems(report), *sections.values()], between="\n"),
+        header=header,
+        main=main,
     )
 
 
@@ -124,7 +141,7 @@ def _named(column: ColumnReport, sections: Sections) -> Markup | None:
     found = [prefixed(section, f"{column.slug}-") for section in sections.values() if section is not None]
     if not found:
         return None
-    return tag("div", tag("h2", column.name, class_="column"), *found, id=column.slug, class_="column")
+    return tag("div", tag("h2", column.name, class_="column"), *found, id=f"column-{column.slug}", class_="column")
 
 
 def _neighbours(plan: Plan, report: ExperimentReport) -> Markup | None:

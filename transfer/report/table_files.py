@@ -10,7 +10,7 @@ from typing import Any
 
 from transfer.evaluation.metric import Metric
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
-from transfer.report.tables import Cell, caption, cell, count, ours, remarks, row_cells, theirs
+from transfer.report.tables import Cell, caption, cell, mine, remarks, row_cells, theirs
 
 
 def markdown(report: ExperimentReport) -> str:
@@ -20,7 +20,7 @@ def markdown(report: ExperimentReport) -> str:
     for i, first in enumerate(report.rows):
         rows = [(c.rows[i], row_cells(c, c.rows[i])) for c in report.columns]
         cells = [c for _, found in rows for c in found]
-        lines.append(_line(_escaped(first.name), (w for row, found in rows for w in (count(row), *map(ours, found)))))
+        lines.append(_line(_escaped(first.name), (w for row, found in rows for w in mine(row, found))))
         for name, words in (("published", theirs), ("verdict", _verdict)):
             if any(map(words, cells)):
                 beneath = (w for _, found in rows for w in ("", *map(words, found)))

@@ -112,7 +112,7 @@ def text(report: ExperimentReport) -> str:
     body = [["", *(word for c in report.columns for word in ("n", *(m.label for m in c.metrics)))]]
     for i, row in enumerate(report.rows):
         cells = [(c, c.rows[i], row_cells(c, c.rows[i])) for c in report.columns]
-        body.append([row.name, *(w for _, r, found in cells for w in (count(r), *map(ours, found)))])
+        body.append([row.name, *(w for _, r, found in cells for w in mine(r, found))])
         if any(r.published for _, r, _ in cells):
             body.append(["  published", *(w for _, _, found in cells for w in ("", *map(theirs, found)))])
         if alone and any(c.verdict for _, _, found in cells for c in found):
@@ -191,6 +191,11 @@ def count(row: RowReport) -> str:
     if not row.is_run:
         return ""
     return str(len(row.aggregate.seeds)) if row.aggregate is not None else row.state.split(", ")[0]
+
+
+def mine(row: RowReport, cells: Sequence[Cell]) -> list[str]:
+    """How many trials, and our numbers; blanks for a row that is not run in this column."""
+    return [count(row), *map(ours, cells)] if row.is_run else [""] * (1 + len(cells))
 
 
 def ours(c: Cell) -> str:

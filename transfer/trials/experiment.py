@@ -1,6 +1,6 @@
 """An experiment file: a table of a paper as data. Parsed and checked whole before anything runs.
 
-    title: MoCo, Table 2(b)
+    title: MoCo, Table 4
     source: where the published numbers stand
     output: work/table4             # where everything goes; --output-dir overrides it
     trials: 5                       # seeds 1..5 per row
@@ -90,7 +90,7 @@ def load_experiment(
     if isinstance(file, said.Columns):
         columns = {name: read.column(name, column) for name, column in file.columns.items()}
         defaults = {name: read.run(f"columns.{name}", column) for name, column in file.columns.items()}
-        source = file.source or ""
+        source = file.source
         shown = tuple(replace(c, source=c.source or source) for c in columns.values())
         rows = tuple(read.row(row, _entries(read, row, columns, defaults)) for row in file.rows)
     else:
@@ -150,7 +150,7 @@ class _Reader:
         if anew and given.probe is None:
             raise self.error(where, "anew is of a probe; fine-tunings start from one pre-training")
         probe = None if given.probe is None else given.probe.protocol
-        return Column(name, given.trials, metrics, given.source or "", probe, anew)
+        return Column(name, given.trials, metrics, given.source, probe, anew)
 
     def metric(self, name: str, protocols: tuple[Protocol, ...], where: str) -> Metric:
         try:
@@ -163,7 +163,7 @@ class _Reader:
             return self.job(given.transfer, f"{where}.transfer".lstrip("."))
         assert given.probe is not None
         where = f"{where}.probe".lstrip(".")
-        config = None if given.probe.config is None else self.config(given.probe.config, where)
+        config = self.config(given.probe.config, where) if given.probe.config else None
         return Probe(given.probe.protocol, self.opts(given.probe.opts, where), config)
 
     def job(self, given: said.JobModel, where: str, reserved: tuple[str, ...] | None = None) -> Job:
@@ -185,7 +185,7 @@ class _Reader:
 
     def override(self, run: Job | Probe, given: said.Override | said.PlainRow, where: str) -> Job | Probe:
         run = replace(run, opts=(*run.opts, *self.opts(given.opts, where)))
-        if given.config is None:
+        if not given.config:
             return run
         if run.config is None:
             raise self.error(where, "knn has no config")
@@ -209,11 +209,11 @@ class _Reader:
         w = given.weights
         if w is None:
             return Row(given.name, entries)
-        if w.pretrain is not None and w.pretrain not in self.pretrain:
+        if w.pretrain and w.pretrain not in self.pretrain:
             known = ", ".join(self.pretrain) or "none is defined"
             raise self.error(f"row '{given.name}'", f"no pre-training is called '{w.pretrain}' ({known})")
-        file = None if w.file is None else Path(os.path.expandvars(os.path.expanduser(w.file)))
-        return Row(given.name, entries, w.pretrain, file, w.get or "", _cost(w.cost), w.sha256 or "")
+        file = Path(os.path.expandvars(os.path.expanduser(w.file))) if w.file else None
+        return Row(given.name, entries, w.pretrain or None, file, w.get, _cost(w.cost), w.sha256)
 
 
 def _shown(protocols: tuple[Protocol, ...]) -> list[str]:

@@ -89,21 +89,21 @@ class JobModel(Strict):
 
 class ProbeModel(Strict):
     protocol: Literal["knn", "linear"]
-    config: Text | None = None
+    config: Text = ""
     opts: Opts = ()
 
     @model_validator(mode="after")
     def _config(self) -> Self:
-        if (self.protocol == "linear") != (self.config is not None):
+        if (self.protocol == "linear") != bool(self.config):
             raise ValueError("the linear protocol needs a config, knn has none")
         return self
 
 
 class WeightsModel(Strict):
-    pretrain: Text | None = None
-    file: Text | None = None
-    get: Text | None = None
-    sha256: Annotated[str, BeforeValidator(_sha256)] | None = None
+    pretrain: Text = ""
+    file: Text = ""
+    get: Text = ""
+    sha256: Annotated[str, BeforeValidator(_sha256)] = ""
     cost: CostModel | None = None
 
     @model_validator(mode="before")
@@ -122,7 +122,7 @@ class WeightsModel(Strict):
 class Override(Strict):
     """What a row has of its own in a column."""
 
-    config: Text | None = None
+    config: Text = ""
     opts: Opts = ()
 
 
@@ -138,7 +138,7 @@ class _Row(Strict):
 
 class PlainRow(_Row):
     published: Values = {}
-    config: Text | None = None
+    config: Text = ""
     opts: Opts = ()
 
     @model_validator(mode="after")
@@ -167,8 +167,8 @@ class _Evaluated(Strict):
     transfer: JobModel | None = None
     probe: ProbeModel | None = None
     trials: Trials = 5
-    metrics: Metrics | None = None
-    source: Text | None = None
+    metrics: Metrics = []
+    source: Text = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -176,7 +176,7 @@ class _Evaluated(Strict):
         if isinstance(data, Mapping):
             if ("transfer" in data) == ("probe" in data):
                 raise ValueError("give either `transfer` or `probe`")
-            if empty := [k for k in ("transfer", "probe", "metrics", "source") if k in data and data[k] is None]:
+            if empty := [key for key in ("transfer", "probe") if key in data and data[key] is None]:
                 raise ValueError(f"{empty[0]} is empty (null); fill it in, or leave the key out")
         return data
 
@@ -210,7 +210,7 @@ class DataModel(Strict):
 
 class _Shared(Strict):
     title: Text
-    output: Text | None = None
+    output: Text = ""
     data: DataModel = DataModel(generated=None)
     pretrain: dict[Text, JobModel] = {}
 
@@ -220,9 +220,17 @@ class OneColumn(_Shared, _Evaluated):
 
 
 class Columns(_Shared):
-    source: Text | None = None
+    source: Text = ""
     columns: Annotated[dict[Text, ColumnModel], Field(min_length=1)]
     rows: Annotated[list[ColumnsRow], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _within(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            if outside := [key for key in ("transfer", "probe", "trials", "metrics") if key in data]:
+                raise ValueError(f"{outside[0]} stands beside `columns`; it belongs into each of them")
+        return data
 
 
 def parse(data: Mapping[str, Any], path: object) -> OneColumn | Columns:

@@ -208,9 +208,10 @@ class Plan:
         """Whether anything is fine-tuned, so that results are of an engine."""
         return any(column.probe is None for column in self.experiment.columns)
 
-    def row_folder(self, column: Column, row: Row) -> Path:
-        """Of a column that has a name in its folder; trials of different engines never share one."""
-        return self.experiment.output / "rows" / column.slug / self.runner(column) / row.slug
+    def row_folder(self, column: Column, row: Row, engine: str = "") -> Path:
+        """Of a column that has a name in its folder; trials of different engines (default: the plan's) share none."""
+        runner = column.probe or engine or self.engine.name
+        return self.experiment.output / "rows" / column.slug / runner / row.slug
 
     def _data(self) -> Stage:
         e = self.experiment

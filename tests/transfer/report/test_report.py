@@ -140,7 +140,9 @@ def test_colours_are_variables_and_only_as_many_detections_as_objects_are_shown(
 
 def test_table_files_beside_it(plan: Plan, page: Page) -> None:
     names = {path.name for path in plan.experiment.output.iterdir()}
-    assert {"report.html", "table.md", "table.csv", "table.json", "table.tex"} <= names
+    assert {"report.html", "report-torchvision.html"} | {
+        f"table-torchvision.{e}" for e in ("md", "csv", "json", "tex")
+    } <= names
     assert not [name for name in names if name.endswith(".tmp")]
 
 
