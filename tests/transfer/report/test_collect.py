@@ -129,3 +129,17 @@ def test_a_failed_trial_is_said_and_nothing_is_averaged_without_it(plan: Plan) -
     assert first.failed == {2: "the loss is nan"} and first.problems == ("seed 2 failed: the loss is nan",)
     assert second.problems == ("conversion failed: no such tensor",)
     assert "so not averaged" in text_table(plan)
+
+
+def test_results_of_an_earlier_version_are_shown_without_a_verdict_and_that_is_said_once(
+    plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    trees.fill(plan)
+    for row in plan.experiment.rows:
+        for seed in plan.experiment.columns[0].seeds:
+            trees.trial(plan, row, seed, 5, extra={"generated_test": {"metric": "11-point", "per_class": {}}})
+    assert "verdict" not in text_table(plan) and "this project's rule" not in text_table(plan)
+    caplog.clear()
+    report = collect(plan)
+    assert [row.protocol for row in report.columns[0].rows] == [None, None]
+    assert sum("do not name the protocol" in record.message for record in caplog.records) == 1

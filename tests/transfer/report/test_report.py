@@ -11,7 +11,7 @@ import pytest
 
 from tests.transfer.report import trees
 from transfer.report.collect import collect
-from transfer.report.figures import Dots, near_enough, points
+from transfer.report.figures import Dots, _limits, near_enough, points
 from transfer.report.gallery import choose
 from transfer.report.markup import Markup, tag
 from transfer.report.report import REPORT, write_report
@@ -204,6 +204,18 @@ def test_rows_far_from_the_others_leave_the_scale() -> None:
     assert near_enough([random, a, b]) == [a, b]
     assert near_enough([random, a]) == [random, a]  # two rows, nothing to leave out
     assert near_enough([dots()]) == [dots()]
+
+
+def test_an_interval_of_two_trials_does_not_stretch_the_axis() -> None:
+    """It is drawn as far as the axis goes: as much again as the values need to either side, within 0 and 100."""
+    assert _limits([], []) == (0.0, 100.0)
+    low, high = _limits([57.0, 59.0], [-40.0, 156.0])
+    assert 53.0 < low < 55.0 and 61.0 < high < 63.0
+    assert _limits([57.0, 59.0], [57.5, 58.5]) == _limits([57.0, 59.0])
+    low, high = _limits([97.0, 99.5], [60.0, 140.0])
+    assert high < 101 and low > 90
+    low, high = _limits([0.5, 1.0], [-9.0, 9.0])
+    assert -0.2 < low <= 0 and high < 4
 
 
 def test_images_are_chosen_evenly_among_those_with_objects() -> None:

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from pretrain.runtime.result import RunResult
+from transfer.report import latex, summary
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.table_files import markdown, to_csv, to_json
 from transfer.report.tables import Cell, comparisons, signed, text, verdicts
@@ -21,17 +22,20 @@ from transfer.trials.metrics import find
 PUBLISHED = {"bbox/AP50": 81.5, "bbox/AP": 55.9}
 
 
-def results(ap50: list[float], **fields: Any) -> tuple[RunResult, ...]:
+def results(ap50: list[float], protocol: str | None = "voc07", **fields: Any) -> tuple[RunResult, ...]:
     """One trial per value; AP is 20 points lower."""
+    details = {"per_class": {}} | ({"protocol": protocol} if protocol else {"metric": "11-point"})
     return tuple(
         RunResult("train", "torchvision", seed, "d", metrics={"bbox/AP50": v, "bbox/AP": v - 20, "segm/AP": v - 30},
-                  extra={"voc_2007_test": {"protocol": "voc07", "per_class": {}}}, **fields)
+                  extra={"voc_2007_test": details}, **fields)
         for seed, v in enumerate(ap50, 1)
     )  # fmt: skip
 
 
-def row(name: str, ap50: list[float], wanted: int | None = None, **fields: Any) -> RowReport:
-    found = results(ap50)
+def row(
+    name: str, ap50: list[float], wanted: int | None = None, protocol: str | None = "voc07", **fields: Any
+) -> RowReport:
+    found = results(ap50, protocol)
     seeds = tuple(range(1, (wanted or len(ap50)) + 1))
     mean = aggregate(found) if len(found) == len(seeds) else None
     return RowReport(name, name.lower(), "random", seeds, found, mean, **fields)
@@ -160,3 +164,55 @@ def test_a_failed_trial_is_shown_and_the_row_is_not_averaged() -> None:
     assert "MoCo: 2 of 3 trials, 1 failed, so not averaged (so far AP50 80.0, 81.0;" in " ".join(text(r).split())
     assert "seed 3 failed: the loss is nan." in text(r) and "80.5" not in text(r)
     assert to_json(r)["rows"][0]["failed"] == {"3": "the loss is nan"}
+
+
+def test_coco_judges_single_runs_and_names_its_own_rule_only() -> None:
+    """0.3 AP is for single runs: one trial has a verdict; AP50 has no rule."""
+    r = column(row("MoCo", [58.7], published={"bbox/AP": 38.5, "bbox/AP50": 50.0, "segm/AP": 27.0}, protocol="coco"),
+               metrics=("AP", "AP50", "segm/AP"))  # fmt: skip
+    assert [(m.label, v.status) for _, m, v in verdicts(r)] == [("AP", "within"), ("mask AP", "above")]
+    table = " ".join(text(whole(r)).split())
+    assert "AP, mask AP by a gap of at most 0.3" in table and "Welch" not in table
+
+
+@pytest.mark.parametrize("protocol", [None, "lvis_v9"])
+def test_results_that_name_no_known_protocol_are_not_judged(protocol: str | None) -> None:
+    """Those of an earlier version, and those of a later one: shown, without a verdict, and never by VOC's rule."""
+    r = column(row("MoCo", [80.0, 81.0, 82.0], published=PUBLISHED, protocol=protocol))
+    assert verdicts(r) == [] and "81.0 ± 1.0" in text(whole(r)) and "this project's rule" not in text(whole(r))
+
+
+def test_a_metric_of_one_test_set_of_several_is_judged_by_that_set_s_protocol() -> None:
+    trials = tuple(
+        RunResult("train", "torchvision", seed, "d", metrics={"a/bbox/AP": 38.5, "b/bbox/AP": 80.0 + seed / 10},
+                  extra={"a": {"protocol": "coco"}, "b": {"protocol": "voc07"}}) for seed in (1, 2)
+    )  # fmt: skip
+    published = {"a/bbox/AP": 38.4, "b/bbox/AP": 80.1}
+    both = RowReport("MoCo", "moco", "random", (1, 2), trials, aggregate(trials), published)
+    r = column(both, metrics=("a/bbox/AP", "b/bbox/AP"))
+    assert [v.p is None for _, _, v in verdicts(r)] == [True, False]
+    assert "AP on a by a gap of at most 0.3" in " ".join(text(whole(r)).split())
+
+
+def test_a_metric_that_is_no_number_says_why() -> None:
+    """NaN in all trials: no mean, and the sentence of the results."""
+    why = "no object of the test set is small"
+    trials = tuple(
+        RunResult("train", "torchvision", seed, "d", metrics={"bbox/AP": 30.0 + seed, "bbox/APs": math.nan},
+                  extra={"set": {"protocol": "coco", "undefined": {"bbox/APs": why}}}) for seed in (1, 2)
+    )  # fmt: skip
+    r = column(RowReport("MoCo", "moco", "random", (1, 2), trials, aggregate(trials)), metrics=("AP", "APs"))
+    assert f"MoCo, APs: {why}" in text(whole(r)) and f"* MoCo, APs: {why}" in markdown(whole(r))
+    assert to_json(whole(r))["rows"][0]["metrics"]["bbox/APs"]["undefined"] == why
+    assert f"undefined: {why}" in summary.table(whole(r))
+
+
+def test_green_is_large_and_more_than_chance() -> None:
+    sure, chance = [81.0, 81.1, 81.2], [79.0, 81.0, 83.6]
+    r = column(row("Supervised", [80.0, 80.1, 80.2]), row("sure", sure), row("chance", chance), row("one", [90.0]))
+    assert [cell(r, x, "AP50").better for x in r.rows] == [False, True, False, False]
+    assert (cell(r, r.rows[2], "AP50").gain or 0) > 0.5
+    tex = latex.table(whole(r))
+    assert r"\textcolor{better}{(+1.0)}" in tex and r"\textcolor{better}{(+1.1)}" not in tex and "(+1.1)" in tex
+    page = summary.table(whole(r))
+    assert page.count("gain better") == 2  # of AP50 and of AP
