@@ -136,6 +136,14 @@ class _Row(Strict):
         return "weights" in self.model_fields_set
 
 
+def _check_published_only(row: _Row, published: bool, run: bool) -> None:
+    """Args: run: whether the row says how it is to be run."""
+    if not row.runs and (run or not published):
+        raise ValueError(
+            "'weights' is missing; a row without them is published only, and has but a name and `published`"
+        )
+
+
 class PlainRow(_Row):
     published: Values = {}
     config: Text = ""
@@ -143,8 +151,7 @@ class PlainRow(_Row):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.runs and not self.published:
-            raise ValueError("'weights' is missing; a row without them is published only, and needs `published`")
+        _check_published_only(self, bool(self.published), bool(self.config or self.opts))
         return self
 
 
@@ -156,8 +163,7 @@ class ColumnsRow(_Row):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.runs and not any(self.published.values()):
-            raise ValueError("'weights' is missing; a row without them is published only, and needs `published`")
+        _check_published_only(self, any(self.published.values()), bool(self.columns))
         return self
 
 
