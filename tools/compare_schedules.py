@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for file, folder in zip((args.shorter, args.longer), folders, strict=True)
         ]
         path = Path(args.output) if args.output else plans[1].experiment.output / "schedules.html"
-        print(write_comparison(plans[0], plans[1], path))
+        print(write_comparison(*plans, path))
     except (ConfigError, EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
