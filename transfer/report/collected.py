@@ -100,7 +100,8 @@ class RowReport:
 
     def undefined(self, key: str) -> str:
         """Why a metric is no number in any trial, if the results say so."""
-        return next((str(why) for _, d in self.details if (why := (d.get("undefined") or {}).get(key))), "")
+        said = [(d.get("undefined") or {}, key.removeprefix(f"{name}/")) for name, d in self.details]
+        return next((str(reasons[k]) for reasons, short in said for k in (key, short) if k in reasons), "")
 
 
 @dataclass(frozen=True)

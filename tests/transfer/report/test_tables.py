@@ -205,6 +205,7 @@ def test_a_metric_that_is_no_number_says_why() -> None:
     assert f"MoCo, APs: {why}" in text(whole(r)) and f"* MoCo, APs: {why}" in markdown(whole(r))
     assert to_json(whole(r))["rows"][0]["metrics"]["bbox/APs"]["undefined"] == why
     assert f"undefined: {why}" in summary.table(whole(r))
+    assert r.rows[0].undefined("set/bbox/APs") == why and r.rows[0].undefined("bbox/AP") == ""
 
 
 def test_green_is_large_and_more_than_chance() -> None:
