@@ -98,7 +98,7 @@ def test_values_of_another_kind_are_one_line(tmp_path, small_config, place):
         with pytest.raises(ConfigError) as error:
             load(tmp_path, small_config, changed)
         said = str(error.value)
-        assert said.startswith(f"{tmp_path}/e.yaml: ") and "\n" not in said and "\x1b" not in said, (value, said)
+        assert f"{tmp_path}/e.yaml" in said and "\n" not in said and "\x1b" not in said, (value, said)
         assert len(said) < 600 + len(str(tmp_path)) * 3
 
 
