@@ -107,7 +107,7 @@ CHECKED = {
     "make test": "it would run this test",
     "make detectron2": "it builds from a clone of Detectron2's repository",
     "pip install -e .": "it would change the environment that the tests run in",
-    "python tools/status.py work/table2b --watch 10": "it shows results that take hours, until Ctrl-C",
+    "python tools/status.py work/table2 --watch 10": "it shows results that take hours, until Ctrl-C",
     "OMP_NUM_THREADS=1 python benchmarks/data_path.py": "minutes; tests/benchmarks runs it small",
     "OMP_NUM_THREADS=1 python benchmarks/train_step.py": "minutes; tests/benchmarks runs it small",
     "torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint host:29500 tools/train_moco.py "

@@ -161,7 +161,7 @@ def test_fine_tuning(fails, tmp_path, generated, small_config, small_opts, monke
 
 
 def test_experiments(fails, tmp_path):
-    table = ROOT / "configs" / "experiments" / "table2b.yaml"
+    table = ROOT / "configs" / "experiments" / "table2.yaml"
     monkey = ["--output-dir", tmp_path / "out", "--engine", "torchvision"]
     fails("reproduce", [table, *monkey], "cannot run yet, missing")
     fails("reproduce", [tmp_path / "gone.yaml", *monkey], "does not exist")

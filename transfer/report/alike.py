@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from transfer.report.collect import ExperimentReport
+from transfer.report.collected import ExperimentReport
 from transfer.report.gallery import definition
 from transfer.report.markup import Markup, join, named, section, tag
 from transfer.report.neighbours import NEAREST, SIDE, Neighbours, Pool, Trunk, chance, view
@@ -56,7 +56,7 @@ def _score(report: ExperimentReport, trunk: Trunk, images: Pool) -> Markup | Non
 
 
 def _label(report: ExperimentReport, trunk: Trunk) -> Markup:
-    row = next((i for i, row in enumerate(report.rows) if trunk.name in (row.pretrain, row.slug)), None)
+    row = next((i for _, i, row in report.cells() if trunk.name in (row.pretrain, row.slug)), None)
     return tag("span", trunk.name) if row is None else named(row, trunk.name)
 
 

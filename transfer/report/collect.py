@@ -1,4 +1,4 @@
-"""What an experiment has on disk, read once into plain values; tables and figures are functions of these.
+"""Reads what an experiment has on disk, once, into the values of `collected`.
 
 Nothing here runs or repairs anything. A row that is not finished, or whose trials do not belong together, says so.
 """
@@ -7,151 +7,22 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest
-from transfer.trials.aggregate import Aggregate, AggregateError, Statistic, aggregate
-from transfer.trials.experiment import PROTOCOLS, Row
+from transfer.report.collected import ColumnReport, ExperimentReport, Pretraining, RowReport
+from transfer.trials.aggregate import Aggregate, AggregateError, aggregate
 from transfer.trials.failure import read_failure
 from transfer.trials.reproduce import TRUNK, Plan
+from transfer.trials.rows import Column, Job, Row
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
 logger = logging.getLogger(__name__)
-
-Curve = Sequence[Mapping[str, Any]]
-"""Lines of a `metrics.jsonl`: {"iteration": i, name: value or None, ...}."""
-
-
-_PROBED = {
-    "knn/acc1": "kNN top-1",
-    "linear/acc1": "linear top-1",
-    "linear/acc5": "linear top-5",
-    "pretext/acc1": "pretext accuracy",
-    "pretext/loss": "pretext loss",
-}
-
-
-def metric_key(name: str) -> str:
-    """The name in a result of a metric as experiment files write it: `AP50` is `bbox/AP50`, `segm/AP` is itself."""
-    return name if "/" in name else f"bbox/{name}"
-
-
-def metric_label(name: str) -> str:
-    """What a table's head calls a metric: `AP50`, `mask AP`, `keypoint AP`; other names as they are."""
-    task, _, rest = metric_key(name).rpartition("/")
-    if name in _PROBED:
-        return _PROBED[name]
-    known = {"bbox": "", "segm": "mask ", "keypoints": "keypoint ", "bbox_unrounded": "unrounded "}
-    return known[task] + rest if task in known else name
-
-
-@dataclass(frozen=True)
-class RowReport:
-    """A row of the table as it stands on disk.
-
-    Attributes:
-        name, slug: as in the experiment file.
-        weights: what initialises the row, for people.
-        pretrain: name of the experiment's pre-training behind it, if any.
-        seeds: one trial each, whether or not it is there.
-        results: the finished trials, in the order of their seeds.
-        started: seeds of trials that have begun and are neither finished nor failed.
-        failed: seed -> why that trial failed. A row with one is never averaged.
-        aggregate: mean and spread; None unless every trial is there and they belong together.
-        published: `metric_key` -> published number, in points.
-        problems: why the row is not to be trusted, or not averaged, beside trials that are missing.
-        curves: seed -> fine-tuning curve.
-        folder: of the row's trials.
-    """
-
-    name: str
-    slug: str
-    weights: str
-    seeds: tuple[int, ...]
-    results: tuple[RunResult, ...] = ()
-    aggregate: Aggregate | None = None
-    published: Mapping[str, float] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
-    curves: Mapping[int, Curve] = field(default_factory=dict)
-    started: tuple[int, ...] = ()
-    pretrain: str | None = None
-    folder: Path = Path()
-    failed: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def state(self) -> str:
-        """`5 trials`, or how many there are of how many: `3 of 5 trials, 1 failed, 1 more started`."""
-        n = len(self.seeds)
-        if self.aggregate is not None:
-            return _trials(self.aggregate.seeds)
-        more = f", {len(self.failed)} failed" if self.failed else ""
-        more += f", {len(self.started)} more started" if self.started else ""
-        return f"{len(self.results)} of {_trials(self.seeds)}{more}" if len(self.results) < n else "not averaged"
-
-    def statistic(self, metric: str) -> Statistic | None:
-        return None if self.aggregate is None else self.aggregate.metrics.get(metric_key(metric))
-
-    def values(self, metric: str) -> tuple[float, ...]:
-        """The trials' numbers, of an unfinished row those that are there."""
-        if (found := self.statistic(metric)) is not None:
-            return found.values
-        key = metric_key(metric)
-        return tuple(v for r in self.results if math.isfinite(v := r.metrics.get(key, math.nan)))
-
-    @property
-    def evaluation(self) -> str | None:
-        """How the first test set was evaluated: "COCO", "11-point" or "area"; None before a trial is finished."""
-        details = [d for r in self.results for d in r.extra.values() if isinstance(d, Mapping) and "metric" in d]
-        return str(details[0]["metric"]) if details else None
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """One of the experiment's pre-trainings: its curve, and its result once it is finished."""
-
-    name: str
-    curve: Curve
-    result: RunResult | None
-
-
-@dataclass(frozen=True)
-class ExperimentReport:
-    """All that a report says. `conversions`: name -> the facts that the converter wrote beside the weights."""
-
-    title: str
-    source: str
-    engine: str
-    metrics: tuple[str, ...]
-    seeds: tuple[int, ...]
-    rows: tuple[RowReport, ...]
-    pretrainings: tuple[Pretraining, ...] = ()
-    conversions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    command: str = ""
-
-    @property
-    def baseline(self) -> RowReport:
-        """What rows are compared with: the first one that is called supervised, else the first."""
-        return next((row for row in self.rows if "supervised" in row.name.lower()), self.rows[0])
-
-    @property
-    def runner(self) -> str:
-        """What evaluated the rows, for people."""
-        return f"{self.engine} of frozen features" if self.engine in PROTOCOLS else f"{self.engine} engine"
-
-    @property
-    def has_published(self) -> bool:
-        return any(row.published for row in self.rows)
-
-    @property
-    def unfinished(self) -> tuple[RowReport, ...]:
-        return tuple(row for row in self.rows if row.aggregate is None)
 
 
 def collect(plan: Plan) -> ExperimentReport:
@@ -161,30 +32,52 @@ def collect(plan: Plan) -> ExperimentReport:
         ConfigError: the config of a row cannot be read (a row's folder can be missing or broken without that).
     """
     e = plan.experiment
+    sidecars = {path.parent.name: path for path in sorted((e.output / "converted").glob(f"*/{TRUNK}.json"))}
+    wanted = {plan.trunk_name(row) for row in e.rows if row.pretrain or row.file}
+    whole = replace(plan, rows=())
+    report = ExperimentReport(
+        title=e.title,
+        columns=tuple(collect_column(plan, column) for column in e.columns),
+        pretrainings=tuple(_pretraining(whole, name) for name in e.pretrain),
+        conversions={name: json.loads(path.read_text()) for name, path in sidecars.items() if name in wanted},
+        command=_command(plan),
+    )
+    if any(row.results and row.protocol is None for _, _, row in report.cells()):
+        logger.warning("some results do not name the protocol that scored them (an earlier version's), so that they "
+                       "are not judged against published numbers")  # fmt: skip
+    return report
+
+
+def collect_column(plan: Plan, column: Column) -> ColumnReport:
+    """Reads what one column has on disk; raises as `collect`."""
+    return ColumnReport(
+        name=column.name,
+        slug=column.slug,
+        source=column.source,
+        engine=plan.runner(column),
+        metrics=column.metrics,
+        seeds=tuple(column.seeds),
+        rows=tuple(_row(plan, column, row) for row in plan.experiment.rows),
+    )
+
+
+def _command(plan: Plan) -> str:
+    e = plan.experiment
     words = ["python", "tools/reproduce.py", str(e.path), "--output-dir", str(e.output), "--engine", plan.engine.name]
-    words += ["--trials", str(e.trials)]
+    if len(trials := {column.trials for column in e.columns}) == 1:
+        words += ["--trials", str(trials.pop())]
     if plan.num_gpus != 1:
         words += ["--num-gpus", str(plan.num_gpus)]
     if plan.auto_scale is not None:
         words += ["--auto-scale", str(plan.auto_scale)]
-    sidecars = {path.parent.name: path for path in sorted((e.output / "converted").glob(f"*/{TRUNK}.json"))}
-    wanted = {row.pretrain or row.slug for row in e.rows}
-    first_seed = e.seeds[0] if e.probe is not None else None
-    return ExperimentReport(
-        title=e.title,
-        source=e.source,
-        engine=plan.runner,
-        metrics=e.metrics,
-        seeds=tuple(e.seeds),
-        rows=tuple(_row(plan, row) for row in e.rows),
-        pretrainings=tuple(_pretraining(plan.pretrain_folder(name, first_seed), name) for name in e.pretrain),
-        conversions={name: json.loads(path.read_text()) for name, path in sidecars.items() if name in wanted},
-        command=shlex.join(words),
-    )
+    return shlex.join(words)
 
 
-def _row(plan: Plan, row: Row) -> RowReport:
-    folder, seeds = plan.row_folder(row), tuple(plan.experiment.seeds)
+def _row(plan: Plan, column: Column, row: Row) -> RowReport:
+    entry = row.entry(column)
+    if entry.run is None:
+        return RowReport(row.name, row.slug, "published only", (), published=entry.published)
+    folder, seeds = plan.row_folder(column, row), tuple(column.seeds)
     problems: list[str] = []
     results, started, failed = [], [], dict[int, str]()
     for seed in seeds:
@@ -198,12 +91,12 @@ def _row(plan: Plan, row: Row) -> RowReport:
             continue
         try:
             result = RunResult.load(trial)
-            results.append(result if plan.experiment.probe is None else _probed(plan, row, seed, result))
+            results.append(result if column.probe is None else _probed(plan, column, row, seed, result))
         except ValueError as error:
             problems.append(str(error))
     mean = None if failed else _aggregate(folder / AGGREGATE_FILE, results, seeds, problems)
-    problems += _earlier_failures(plan, row)
-    problems += _differences(plan, row, results)
+    problems += _earlier_failures(plan, column, row)
+    problems += _differences(plan, row.job(column), results)
     weights = f"pre-training '{row.pretrain}'" if row.pretrain else row.file.name if row.file else "random"
     return RowReport(
         name=row.name,
@@ -212,37 +105,41 @@ def _row(plan: Plan, row: Row) -> RowReport:
         seeds=seeds,
         results=tuple(results),
         aggregate=mean,
-        published={metric_key(name): float(value) for name, value in row.published.items()},
+        published=entry.published,
         problems=tuple(problems),
         curves={s: c for s in seeds if (c := read_metrics(trial_folder(folder, s) / "metrics.jsonl"))},
         started=tuple(started),
         pretrain=row.pretrain,
         folder=folder,
         failed=failed,
+        job=row.job(column),
     )
 
 
-def _earlier_failures(plan: Plan, row: Row) -> list[str]:
+def _earlier_failures(plan: Plan, column: Column, row: Row) -> list[str]:
     """What went wrong before the row's trials: in its pre-training or the conversion of its weights."""
-    folders = {plan.experiment.output / "converted" / (row.pretrain or row.slug): "conversion"}
+    folders = {plan.converted(plan.trunk_name(row)): "conversion"} if column.probe is None else {}
     if row.pretrain is not None:
-        seeds = [None] if plan.experiment.probe is None else plan.experiment.seeds
+        seeds: list[int | None] = [*column.seeds] if column.anew else [None]
         for seed in seeds:
             which = f"pre-training '{row.pretrain}'" + ("" if seed is None else f", seed {seed},")
             folders[plan.pretrain_folder(row.pretrain, seed)] = which
     return [f"{what} failed: {why}" for path, what in folders.items() if (why := read_failure(path)) is not None]
 
 
-def _probed(plan: Plan, row: Row, seed: int, result: RunResult) -> RunResult:
-    """A probe's result as one trial of its row: the seed is the pre-training's, whose pretext metrics stand beside.
+def _probed(plan: Plan, column: Column, row: Row, seed: int, result: RunResult) -> RunResult:
+    """A probe's result as one trial of its row: the pre-training's pretext metrics stand beside its own.
 
-    Every seed has weights of its own, so their hash is no longer what the trials of the row share.
+    Where every seed pre-trains anew, the hash of its weights is no longer what the trials of the row share.
     """
     metrics = {name if "/" in name else f"{result.kind}/{name}": value for name, value in result.metrics.items()}
     if row.pretrain is not None:
-        pretext = RunResult.load(plan.pretrain_folder(row.pretrain, seed))
-        metrics |= {f"pretext/{name}": pretext.metrics[name] for name in ("acc1", "loss")}
-    return replace(result, seed=seed, weights_sha256=None, metrics=metrics)
+        folder = plan.source(column, row, seed).parent
+        if (folder / FILE_NAME).is_file():
+            pretext = RunResult.load(folder)
+            metrics |= {f"pretext/{k}": pretext.metrics[k] for k in ("acc1", "loss") if k in pretext.metrics}
+    weights = None if column.anew else result.weights_sha256
+    return replace(result, seed=seed, weights_sha256=weights, metrics=metrics)
 
 
 def _aggregate(
@@ -269,13 +166,11 @@ def _aggregate(
     return computed
 
 
-def _differences(plan: Plan, row: Row, results: Sequence[RunResult]) -> list[str]:
-    """Whether the results are of what the experiment file says now."""
-    if plan.experiment.probe is not None:  # their stages record that
+def _differences(plan: Plan, job: Job | None, results: Sequence[RunResult]) -> list[str]:
+    """Whether the results are of what the experiment file says now; of a probe its stages record that."""
+    if job is None:
         return []
-    assert row.job is not None
-    cfg = plan.config(row.job.config, row.job.opts)
-    now, then = digest(cfg), sorted({r.config_digest for r in results})
+    now, then = digest(plan.config(job.config, job.opts)), sorted({r.config_digest for r in results})
     found = []
     if then and then != [now]:
         found.append(f"made with config digest {', '.join(then)}, while the experiment file now gives {now}")
@@ -284,7 +179,9 @@ def _differences(plan: Plan, row: Row, results: Sequence[RunResult]) -> list[str
     return found
 
 
-def _pretraining(folder: Path, name: str) -> Pretraining:
+def _pretraining(plan: Plan, name: str) -> Pretraining:
+    """The one that columns share, or the first that trials made anew."""
+    folder = plan.pretrain_folder(name, next(iter(plan.pretraining_seeds(name)), None))
     try:
         result = RunResult.load(folder)
     except FileNotFoundError:
@@ -293,7 +190,3 @@ def _pretraining(folder: Path, name: str) -> Pretraining:
         logger.warning("%s", error)
         result = None
     return Pretraining(name, read_metrics(folder / "metrics.jsonl"), result)
-
-
-def _trials(seeds: Sequence[int]) -> str:
-    return f"{len(seeds)} trial{'s' * (len(seeds) != 1)}"

@@ -16,7 +16,7 @@ from pretrain.runtime.checkpoint import CheckpointError, sha256
 from transfer.convert.audit import Coverage
 from transfer.convert.convert import PARITY_LIMIT, prove, take
 from transfer.engines.select import detectron2_problem, detectron2_verify
-from transfer.report.collect import ExperimentReport
+from transfer.report.collected import ExperimentReport
 from transfer.report.markup import Markup, fact, scroll, section, tag
 from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan
 
@@ -99,9 +99,9 @@ def conversions(plan: Plan, report: ExperimentReport) -> Markup | None:
 
 
 def _card(plan: Plan, name: str, facts: Mapping[str, Any]) -> Markup:
-    trunk = plan.experiment.output / "converted" / name / TRUNK
-    row = next((row for row in plan.experiment.rows if row.slug == name and row.file is not None), None)
-    source = row.file if row is not None else plan.pretrain_folder(name) / PRETRAINED
+    trunk = plan.converted(name) / TRUNK
+    row = next(row for row in plan.experiment.rows if plan.trunk_name(row) == name and (row.file or row.pretrain))
+    source = row.file if row.pretrain is None else plan.pretrain_folder(row.pretrain) / PRETRAINED
     try:
         found, verdict = proof(trunk, source, facts), None
     except (CheckpointError, ValueError, KeyError, OSError) as error:

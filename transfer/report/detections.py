@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from transfer.evaluation.predictions import EvaluationError
 from transfer.report.class_figures import PRLine, precision_recall_chart
-from transfer.report.collect import ExperimentReport
+from transfer.report.collected import ColumnReport
 from transfer.report.disagreement import RULE, most, objects
 from transfer.report.evaluated import Evaluated, Found
 from transfer.report.gallery import Gallery, choose
@@ -21,7 +21,7 @@ FEW = 24  # classes up to which each has a figure of its own
 SIDE_BY_SIDE = 12  # up to which these stand beside that of the mean
 
 
-def images(report: ExperimentReport, sets: Sequence[Evaluated], count: int = 4) -> Markup | None:
+def images(report: ColumnReport, sets: Sequence[Evaluated], count: int = 4) -> Markup | None:
     """Test images with the detections of each row's first finished trial: evenly spaced ones, then disagreements."""
     if not sets:
         return None
@@ -51,7 +51,7 @@ def _evenly(data: Evaluated, gallery: Gallery, count: int) -> Markup:
     return _group("Evenly spaced", lead, items, len(data.rows))
 
 
-def _disagreements(report: ExperimentReport, data: Evaluated, gallery: Gallery) -> list[Markup]:
+def _disagreements(report: ColumnReport, data: Evaluated, gallery: Gallery) -> list[Markup]:
     base = data.row(report.rows.index(report.baseline))
     others = [found for found in data.rows if found is not base]
     if base is None or not others:
@@ -85,7 +85,7 @@ def _group(title: object, lead: str | None, items: Sequence[Markup], rows: int) 
     return tag("div", tag("h3", title, class_="pair"), words, listed, class_="group")
 
 
-def precision(report: ExperimentReport, sets: Sequence[Evaluated]) -> Markup | None:
+def precision(report: ColumnReport, sets: Sequence[Evaluated]) -> Markup | None:
     """Precision over recall of each row's first finished trial: the mean over classes, and each class of a few."""
     parts: list[Markup] = []
     for n, data in enumerate(sets):

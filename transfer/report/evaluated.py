@@ -14,7 +14,7 @@ from pretrain.runtime.log import progress
 from transfer.data import catalog
 from transfer.data.catalog import Dataset, Record
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, load_coco_json, predictions_file
-from transfer.report.collect import ExperimentReport, RowReport
+from transfer.report.collected import ColumnReport, RowReport
 from transfer.report.disagreement import all_found
 from transfer.trials.reproduce import Plan
 from transfer.trials.run import trial_folder
@@ -59,7 +59,7 @@ class Evaluated:
         return next((found for found in self.rows if found.colour == colour), None)
 
 
-def read(plan: Plan, report: ExperimentReport) -> list[Evaluated]:
+def read(plan: Plan, report: ColumnReport) -> list[Evaluated]:
     """The test sets of the first row that has a result; none of a probe.
 
     One trial is in memory at a time, beside the first of each row.
@@ -68,10 +68,9 @@ def read(plan: Plan, report: ExperimentReport) -> list[Evaluated]:
         ValueError, OSError: a data set is not here or cannot be read.
     """
     number = next((i for i, row in enumerate(report.rows) if row.results), None)
-    if number is None or plan.experiment.probe is not None:
+    job = None if number is None else report.rows[number].job
+    if job is None:
         return []
-    job = plan.experiment.rows[number].job
-    assert job is not None
     cfg = plan.config(job.config, job.opts)
     sets = []
     for spec in catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS):

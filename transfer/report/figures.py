@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from transfer.report.collect import Curve
+from transfer.report.collected import Curve
 from transfer.report.markup import Markup
 from transfer.report.svg import CARD, MUTED, STYLE, TEXT, axes, inline, row_colour
 
@@ -63,7 +63,8 @@ def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
     with matplotlib.rc_context(STYLE):
         figure, ax = axes(340, height, left=2, right=2, top=top, bottom=bottom)
         ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xlim(*_limits([v for r in near_enough(rows) for v in _extent(r)]))
+        near = near_enough(rows)
+        ax.set_xlim(*_limits([v for r in near for v in _extent(r)], [v for r in near for v in r.interval or ()]))
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
         ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -166,8 +167,8 @@ def _bar(row: Dots) -> tuple[float, ...]:
 
 
 def _extent(row: Dots) -> list[float]:
-    """All that is drawn of a row, sorted."""
-    return sorted(v for v in (*row.values, row.published, *_bar(row), *(row.interval or ())) if v is not None)
+    """What the axis must show of a row, sorted. Its interval is cut where it is far wider: of two trials, often."""
+    return sorted(v for v in (*row.values, row.published, *_bar(row)) if v is not None)
 
 
 def near_enough(rows: Sequence[Dots], gap: float = 8.0) -> list[Dots]:
@@ -187,11 +188,20 @@ def near_enough(rows: Sequence[Dots], gap: float = 8.0) -> list[Dots]:
     return largest if len(largest) > 1 else list(rows)
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Room around the values, and never less than one point of AP, which would show noise as a difference."""
+def _limits(values: Sequence[float], intervals: Sequence[float] = ()) -> tuple[float, float]:
+    """Room around the values, and never less than one point of AP, which would show noise as a difference.
+
+    Intervals get at most as much again to either side. Percentages stay within 0 and 100.
+    """
     if not values:
         return 0.0, 100.0
-    low, high = min(values), max(values)
+    least, most = min(values), max(values)
+    span = max(most - least, 1.0)
+    low = max(min((*intervals, least)), least - span)
+    high = min(max((*intervals, most)), most + span)
     span = max(high - low, 1.0)
     middle = (low + high) / 2
-    return middle - 0.6 * span, middle + 0.6 * span
+    left, right = middle - 0.6 * span, middle + 0.6 * span
+    if 0 <= least and most <= 100:
+        left, right = max(left, -0.02 * span), min(right, 100 + 0.02 * span)
+    return left, right

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pretrain.runtime.result import RunResult
-from transfer.report.collect import ExperimentReport
+from transfer.report.collected import ExperimentReport
 from transfer.report.markup import Markup, named, scroll, tag
-from transfer.trials.experiment import Cost
 from transfer.trials.reproduce import Plan
+from transfer.trials.rows import Cost
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,16 @@ def gpu_processes(result: RunResult) -> int | None:
 
 
 def spent(plan: Plan, report: ExperimentReport) -> list[Spent]:
-    """A line per pre-training, each once however many rows start from it, then one per row."""
-    e = plan.experiment
-    used = {row.pretrain for row in e.rows}
+    """A line per pre-training, each once however many rows start from it, then one per row and column."""
+    e, whole = plan.experiment, replace(plan, rows=())
     lines = []
-    for name in (name for name in e.pretrain if name in used):
-        seeds = [None] if e.probe is None else list(e.seeds)
+    for name in whole.pretrainings:
+        seeds = whole.pretraining_seeds(name)
         results = [r for seed in seeds if (r := _load(plan, name, seed)) is not None]
         lines.append(_line(f"pre-training '{name}'", None, results, len(seeds), e.pretrain[name].cost))
-    for i, (row, found) in enumerate(zip(e.rows, report.rows, strict=True)):
-        cost = row.job.cost if row.job is not None and e.probe is None else None
-        lines.append(_line(row.name, i, found.results, len(found.seeds), cost))
+    for column, i, row in report.cells():
+        cost = None if row.job is None else row.job.cost
+        lines.append(_line(column.prefix + row.name, i, row.results, len(row.seeds), cost))
     return lines
 
 

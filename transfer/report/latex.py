@@ -5,8 +5,10 @@ Needs the packages booktabs and xcolor. Published numbers stand in grey rows of 
 
 from __future__ import annotations
 
-from transfer.report.collect import ExperimentReport, RowReport, metric_label
-from transfer.report.tables import GREEN, Cell, caption, cell, signed
+from collections.abc import Sequence
+
+from transfer.report.collected import ExperimentReport, RowReport
+from transfer.report.tables import Cell, captions, row_cells, signed
 
 _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
@@ -19,22 +21,40 @@ _HEAD = r"""% needs \usepackage{booktabs} and \usepackage{xcolor}
 
 
 def table(report: ExperimentReport) -> str:
-    """A table environment, ready to be \\input. A gain of 0.5 points or more over the baseline is green."""
-    metrics = report.metrics
-    heads = " & ".join(f"\\multicolumn{{2}}{{c}}{{{escaped(metric_label(m))}}}" for m in metrics)
-    rules = "".join(f"\\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(metrics)))
-    lines = [_HEAD, "\\begin{tabular}{l" + "r@{\\;}l" * len(metrics) + "}", "\\toprule"]
-    lines += [f"pre-train & {heads} \\\\", rules]
-    for row in report.rows:
-        cells = [cell(report, row, m) for m in metrics]
-        lines.append(" & ".join([escaped(row.name), *(_ours(row, c) for c in cells)]) + " \\\\")
-        if row.published:
-            theirs = " & ".join(_published(c) for c in cells)
+    """A table environment, ready to be \\input. A gain of 0.5 points or more that is a difference by test is green."""
+    metrics = [m for column in report.columns for m in column.metrics]
+    heads = " & ".join(f"\\multicolumn{{2}}{{c}}{{{escaped(m.label)}}}" for m in metrics)
+    lines = [_HEAD, "\\begin{tabular}{l" + "r@{\\;}l" * len(metrics) + "}", "\\toprule", *_groups(report)]
+    lines += [f"pre-train & {heads} \\\\", _rules([1] * len(metrics))]
+    for i, row in enumerate(report.rows):
+        rows = [(column, column.rows[i], row_cells(column, column.rows[i])) for column in report.columns]
+        ours = [_ours(mine, c) for _, mine, cells in rows for c in cells]
+        lines.append(" & ".join([escaped(row.name), *ours]) + " \\\\")
+        if any(mine.published for _, mine, _ in rows):
+            theirs = " & ".join(_published(c) for _, _, cells in rows for c in cells)
             lines.append(f"\\quad\\textcolor{{gray}}{{published}} & {theirs} \\\\")
-    notes = [*caption(report), *(f"{row.name}: {row.state}, not averaged." for row in report.unfinished)]
+    unfinished = [f"{c.prefix}{row.name}: {row.state}, not averaged." for c in report.columns for row in c.unfinished]
     lines += ["\\bottomrule", "\\end{tabular}"]
-    lines.append(f"\\caption{{{escaped(' '.join([report.title + '.', *notes]))}}}")
+    lines.append(f"\\caption{{{escaped(' '.join([report.title + '.', *captions(report), *unfinished]))}}}")
     return "\n".join([*lines, "\\end{table}"]) + "\n"
+
+
+def _groups(report: ExperimentReport) -> list[str]:
+    """The columns' names over their metrics, where there are several."""
+    if len(report.columns) == 1:
+        return []
+    sizes = [len(column.metrics) for column in report.columns]
+    names = [
+        f"\\multicolumn{{{2 * size}}}{{c}}{{{escaped(column.name)}}}"
+        for column, size in zip(report.columns, sizes, strict=True)
+    ]
+    return [f" & {' & '.join(names)} \\\\", _rules(sizes)]
+
+
+def _rules(sizes: Sequence[int]) -> str:
+    """A line beneath each group of so many metrics."""
+    ends = [1 + 2 * sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return "".join(f"\\cmidrule(lr){{{e - 2 * n + 1}-{e}}}" for e, n in zip(ends, sizes, strict=True))
 
 
 def escaped(words: str) -> str:
@@ -44,13 +64,15 @@ def escaped(words: str) -> str:
 
 def _ours(row: RowReport, c: Cell) -> str:
     """Two columns: the mean with its std, and the gain."""
+    if not row.is_run:
+        return "&"
     if c.statistic is None:
         return f"\\multicolumn{{2}}{{c}}{{\\footnotesize {escaped(row.state.split(', ')[0])}}}"
     std = "" if c.statistic.std is None else f" {{\\scriptsize$\\pm$\\,{c.statistic.std:.1f}}}"
     gain = ""
     if c.gain is not None:
         gain = f"({signed(c.gain)})".replace("-", "$-$")
-        gain = f"\\textcolor{{better}}{{{gain}}}" if round(c.gain, 1) >= GREEN else gain
+        gain = f"\\textcolor{{better}}{{{gain}}}" if c.better else gain
     return f"{c.statistic.mean:.1f}{std} & {gain}".rstrip()
 
 
@@ -58,5 +80,7 @@ def _published(c: Cell) -> str:
     """Two columns: the published number, and ours minus it."""
     if c.published is None:
         return "&"
+    if not isinstance(c.published, float):
+        return f"\\multicolumn{{2}}{{c}}{{\\textcolor{{gray}}{{{c.published}}}}}"
     gap = "" if c.gap is None else " \\textcolor{gray}{" + f"({signed(c.gap)})".replace("-", "$-$") + "}"
     return f"\\textcolor{{gray}}{{{c.published:.1f}}} &{gap}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def named(row: int, name: str) -> Markup:
     """A row's name with its colour, never parted by a line break."""
     swatch = tag("span", class_="swatch", style=f"--colour: {css_colour(row)}")
     return tag("span", swatch, tag("span", name), class_="named")
+
+
+def prefixed(element: Markup, prefix: str) -> Markup:
+    """The element with `prefix` before all its ids and what refers to them, so that a page can hold it twice."""
+    names = re.compile(r'(\bid="|="#|url\(#)(?=[^")])')
+    return Markup(re.sub(r"<[^>]*>", lambda found: names.sub(rf"\g<1>{prefix}", found[0]), element))
 
 
 def scroll(element: Markup, label: str) -> Markup:

@@ -28,7 +28,8 @@ from transfer.convert.facts import KEYS
 from transfer.convert.forward import torchvision_trunk
 from transfer.data import catalog
 from transfer.trials.inputs import expanded, pretraining_data
-from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan
+from transfer.trials.reproduce import TRUNK, Plan
+from transfer.trials.slug import folder as folder_name
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +101,10 @@ def pool(plan: Plan) -> Pool | None:
         given = pretraining_data(job.config, job.opts)
         if given is not None and expanded(given).is_dir() and (files := _in_folders(expanded(given))):
             return _pool(files, f"images of the pre-training '{name}'")
-    jobs = [row.job for row in plan.experiment.rows if row.job is not None]
-    if plan.experiment.probe is not None or not jobs:
+    fine_tuned = [run for column, row in plan.experiment.runs() if (run := row.job(column)) is not None]
+    if not fine_tuned:
         return None
-    cfg = plan.config(jobs[0].config, jobs[0].opts)
+    cfg = plan.config(fine_tuned[0].config, fine_tuned[0].opts)
     spec = catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS)[0]
     files = [(Path(record["file_name"]), "") for record in _evenly(catalog.load(spec), IMAGES)]
     return _pool(files, f"images of {spec.name}") if files else None
@@ -162,22 +163,19 @@ def trunks(plan: Plan, images: Pool | None) -> tuple[list[Trunk], dict[str, str]
 
 def _weights(plan: Plan) -> Iterable[tuple[str, Path | None]]:
     """(name, file) of the trunks: what was converted, else what it would be converted from; None if neither is here."""
-    seed = plan.experiment.seeds[0] if plan.experiment.probe is not None else None
-    for row in plan.experiment.rows:
-        if row.pretrain is not None:
-            source: Path | None = plan.pretrain_folder(row.pretrain, seed) / PRETRAINED
-        else:
-            source = row.file
+    for column, row in plan.experiment.runs():
+        source = row.file if row.pretrain is None else plan.source(column, row, column.seeds[0])
         if source is not None:
             name = row.pretrain or row.slug
-            places = (plan.experiment.output / "converted" / name / TRUNK, source)
+            places = (plan.converted(plan.trunk_name(row)) / TRUNK, source)
             yield name, next((path for path in places if path.is_file()), None)
 
 
 def _trunk(folder: Path, name: str, path: Path, images: Pool, twins: dict[str, Neighbours]) -> Trunk:
     """Args: twins: what random networks of the trunks before this one have said, by architecture and normalisation."""
     key = {"version": VERSION, "weights": checkpoint.sha256(path), "images": images.digest(), "side": SIDE}
-    files = folder / f"{name}.json", folder / f"{name}-random.json"
+    place = folder_name(name)
+    files = folder / f"{place}.json", folder / f"{place}-random.json"
     trained, random = (_load(file, key) for file in files)
     if trained is None or random is None:
         taken = take(path)

@@ -8,19 +8,21 @@ from typing import Any
 
 from pretrain.runtime.result import RunResult
 from transfer.report import hours
-from transfer.report.collect import ExperimentReport, RowReport
+from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.markup import Markup, fact, join, named, scroll, section, tag
 from transfer.trials.reproduce import Plan
 
 
 def provenance(plan: Plan, report: ExperimentReport) -> Markup | None:
     """Per row configuration and weights, hours, software and hardware, then what the runs themselves noted."""
-    results = [r for row in report.rows for r in row.results] + [p.result for p in report.pretrainings if p.result]
+    results = [r for _, _, row in report.cells() for r in row.results] + [
+        p.result for p in report.pretrainings if p.result
+    ]
     if not results:
         return None
     heads = ("Row", "Seeds", "Config", "Initial weights", "Iterations", "Seconds per trial")
     head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
-    body = [_origin(i, row) for i, row in enumerate(report.rows) if row.results]
+    body = [_origin(column, i, row) for column, i, row in report.cells() if row.results]
     rows = tag("div", scroll(tag("table", head, tag("tbody", *body)), "Runs"), class_="card")
     return section(
         "provenance",
@@ -29,13 +31,13 @@ def provenance(plan: Plan, report: ExperimentReport) -> Markup | None:
     )
 
 
-def _origin(i: int, row: RowReport) -> Markup:
+def _origin(column: ColumnReport, i: int, row: RowReport) -> Markup:
     seconds = [r.seconds for r in row.results]
     spread = f"{min(seconds):,.0f}" if len(seconds) == 1 else f"{min(seconds):,.0f} to {max(seconds):,.0f}"
     shas = [r.weights_sha256[:12] if r.weights_sha256 else "" for r in row.results]
     return tag(
         "tr",
-        tag("th", named(i, row.name), scope="row"),
+        tag("th", named(i, column.prefix + row.name), scope="row"),
         tag("td", _seeds([r.seed for r in row.results]), class_="whole"),
         tag("td", tag("code", _several(r.config_digest for r in row.results))),
         tag("td", row.weights, tag("small", "sha256 ", tag("code", _several(shas))) if any(shas) else None),
@@ -62,7 +64,8 @@ def _environment(results: Sequence[RunResult]) -> Markup:
 
 def _notes(report: ExperimentReport) -> Markup | None:
     """Each note once, under the runs that made it."""
-    trials: list[tuple[str, Sequence[RunResult]]] = [(row.name, row.results) for row in report.rows if row.results]
+    cells = [(column.prefix + row.name, row.results) for column, _, row in report.cells()]
+    trials: list[tuple[str, Sequence[RunResult]]] = [(name, results) for name, results in cells if results]
     runs = [*trials, *((f"pre-training '{p.name}'", [p.result]) for p in report.pretrainings if p.result)]
     notes: dict[str, list[Markup]] = {}
     for note in dict.fromkeys(note for _, results in runs for r in results for note in r.notes):

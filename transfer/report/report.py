@@ -13,17 +13,20 @@ from transfer.report import (
     alike,
     conversion,
     detections,
+    engines,
     evaluated,
     latex,
+    learning,
     neighbours,
     per_class,
     provenance,
     rerun,
     summary,
-    tables,
+    table_files,
 )
-from transfer.report.collect import ExperimentReport, collect
-from transfer.report.markup import Markup, join
+from transfer.report.collect import collect
+from transfer.report.collected import ColumnReport, ExperimentReport
+from transfer.report.markup import Markup, join, prefixed, tag
 from transfer.trials.reproduce import Plan
 
 logger = logging.getLogger(__name__)
@@ -45,59 +48,100 @@ _TITLES = {
     "rerun": "Run it again",
 }
 
+Sections = dict[str, Markup | None]
+
 
 def write_report(plan: Plan) -> Path:
-    """Writes `report.html` and `table.{md,csv,json,tex}` to the experiment's folder, each atomically.
+    """Writes the page and the table as files to the experiment's folder, each atomically.
 
-    The page opens from disk: no network, no script. Rows that are unfinished are shown as such.
+    Of fine-tunings both name the engine: `report-torchvision.html`, `table-torchvision.{md,csv,json,tex}`. The page to
+    open is `report.html`: the same page, or, where there are trials of both engines, what tells these apart. Pages open
+    from disk: no network, no script. Rows that are unfinished are shown as such.
 
     Returns:
-        the page's path.
+        the path of `report.html`.
 
     Raises:
         ConfigError: the config of a row cannot be read.
     """
     report, out = collect(plan), plan.experiment.output
-    checkpoint.save_json(tables.to_json(report), out / "table.json")
-    _save(tables.markdown(report), out / "table.md")
-    _save(tables.to_csv(report), out / "table.csv")
-    _save(latex.table(report), out / "table.tex")
-    _save(page(plan, report), out / REPORT)
+    suffix = f"-{plan.engine.name}" if plan.detects else ""
+    checkpoint.save_json(table_files.to_json(report), out / f"table{suffix}.json")
+    _save(table_files.markdown(report), out / f"table{suffix}.md")
+    _save(table_files.to_csv(report), out / f"table{suffix}.csv")
+    _save(latex.table(report), out / f"table{suffix}.tex")
+    text = page(plan, report)
+    if suffix:
+        _save(text, out / engines.report_file(plan.engine.name))
+    other = engines.other(plan)
+    _save(text if other is None else _two_engines(plan, report, other), out / REPORT)
     return out / REPORT
 
 
+def _two_engines(plan: Plan, report: ExperimentReport, other: str) -> str:
+    return _filled(f"{report.title}: two engines", *engines.page(plan, report, other))
+
+
 def page(plan: Plan, report: ExperimentReport) -> str:
-    """The page as HTML.
+    """The page as HTML: the table, sections of each column, then what the columns share.
 
     Nearest neighbours are computed if no page before has: the only thing here that takes more than a few seconds.
     """
-    try:
-        sets = evaluated.read(plan, report)
-        pictures = detections.images(report, sets)
-    except (ValueError, OSError) as error:  # a data set that is not here must not keep the report from being written
-        sets, pictures = [], detections.not_shown(error)
-    sections: dict[str, Markup | None] = {
+    columns = [(column, _column(plan, column)) for column in report.columns]
+    shared: Sections = {
         "results": summary.table(report),
-        "versus": summary.versus(report),
-        "trials": summary.trials(report),
-        "learning": summary.learning(report),
-        "classes": per_class.classes(report),
-        "gaps": per_class.against_baseline(report),
-        "precision": detections.precision(report, sets),
-        "images": pictures,
+        "learning": learning.learning(report),
         "neighbours": _neighbours(plan, report),
         "conversion": conversion.conversions(plan, report),
         "provenance": provenance.provenance(plan, report),
         "rerun": rerun.rerun(plan, report),
     }
-    contents = {name: _TITLES[name] for name, section in sections.items() if section is not None}
+    if len(columns) == 1:
+        found = shared | columns[0][1]
+        sections = {name: found[name] for name in _TITLES}
+        contents = {name: _TITLES[name] for name, section in sections.items() if section is not None}
+    else:
+        named = {f"column-{column.slug}": _named(column, own) for column, own in columns}
+        sections = {"results": shared.pop("results"), **named, **shared}
+        titles = _TITLES | {f"column-{column.slug}": column.name for column in report.columns}
+        contents = {name: titles[name] for name, section in sections.items() if section is not None}
+    main = join([summary.problems(report), *sections.values()], between="\n")
+    return _filled(report.title, summary.header(report, contents), main)
+
+
+def _filled(title: str, header: Markup, main: Markup) -> str:
     here = files("transfer.report")
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(report.title),
+        title=html.escape(title),
         css=(here / "report.css").read_text(encoding="utf-8").strip(),
-        header=summary.header(report, contents),
-        main=join([summary.problems(report), *sections.values()], between="\n"),
+        header=header,
+        main=main,
     )
+
+
+def _column(plan: Plan, column: ColumnReport) -> Sections:
+    """The sections about one column's trials."""
+    try:
+        sets = evaluated.read(plan, column)
+        pictures = detections.images(column, sets)
+    except (ValueError, OSError) as error:  # a data set that is not here must not keep the report from being written
+        sets, pictures = [], detections.not_shown(error)
+    return {
+        "versus": summary.versus(column),
+        "trials": summary.trials(column),
+        "classes": per_class.classes(column),
+        "gaps": per_class.against_baseline(column),
+        "precision": detections.precision(column, sets),
+        "images": pictures,
+    }
+
+
+def _named(column: ColumnReport, sections: Sections) -> Markup | None:
+    """The column's sections under its name, with ids of their own."""
+    found = [prefixed(section, f"{column.slug}-") for section in sections.values() if section is not None]
+    if not found:
+        return None
+    return tag("div", tag("h2", column.name, class_="column"), *found, id=f"column-{column.slug}", class_="column")
 
 
 def _neighbours(plan: Plan, report: ExperimentReport) -> Markup | None:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from transfer.report.collect import ExperimentReport
+from transfer.report.collected import ExperimentReport
 from transfer.report.markup import Markup, named, section, tag
-from transfer.trials.experiment import Row
 from transfer.trials.reproduce import Plan
+from transfer.trials.rows import Column, Row
 from transfer.trials.stages import Stage
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ def rerun(plan: Plan, report: ExperimentReport) -> Markup:
     lead = "From the root of a checkout. What is finished is skipped, what was interrupted continues."
     whole = tag("div", _code(report.command), class_="card")
     plan = replace(plan, listing=functools.cache(plan.listing))
-    rows = [_row(plan, report, i, row) for i, row in enumerate(plan.experiment.rows)]
+    run = dict.fromkeys(i for _, i, _ in report.cells())
+    rows = [_row(plan, report, i, plan.experiment.rows[i]) for i in sorted(run)]
     cells = tag("div", tag("h3", "One row"), *rows, class_="card")
     return section("rerun", "Run it again", tag("p", lead, class_="lead"), tag("div", whole, cells, class_="stack"))
 
@@ -32,14 +33,14 @@ def rerun(plan: Plan, report: ExperimentReport) -> Markup:
 def commands(plan: Plan, row: Row) -> list[tuple[str, str]]:
     """(name, command) of the stages behind a row, with the paths of a checkout.
 
-    Fine-tunings differ between seeds in `--only-seed` alone, so that only the first is listed; of a probe, whose seeds
-    pre-train anew, all are.
+    Fine-tunings differ between seeds in `--only-seed` alone, so that only the first is listed; of probes all are.
 
     Raises:
         ValueError, OSError: the data set or a config is not here.
     """
     e = plan.experiment
-    alone = replace(plan, rows=(row.slug,), only=(), experiment=e if e.probe is not None else replace(e, trials=1))
+    columns = tuple(c if c.probe is not None else replace(c, trials=1) for c in e.columns)
+    alone = replace(plan, rows=(row.slug,), only=(), experiment=replace(e, columns=columns))
     return [(stage.name, _words(stage, plan.tools.parent)) for stage in alone.stages()]
 
 
@@ -55,17 +56,16 @@ def _row(plan: Plan, report: ExperimentReport, i: int, row: Row) -> Markup:
     except (ValueError, OSError) as error:
         logger.warning("the commands of row '%s' are not in the report: %s", row.name, error)
         parts.append(tag("p", f"Its stages cannot be listed here: {error}", class_="small"))
-    if others := _others(plan):
-        parts.append(tag("p", others, class_="small"))
+    parts += [tag("p", others, class_="small") for c in plan.experiment.columns if (others := _others(c, row))]
     return tag("details", tag("summary", named(i, row.name)), *parts)
 
 
-def _others(plan: Plan) -> str:
-    seeds: Sequence[int] = plan.experiment.seeds[1:]
-    if plan.experiment.probe is not None or not seeds:
+def _others(column: Column, row: Row) -> str:
+    seeds: Sequence[int] = column.seeds[1:]
+    if row.job(column) is None or not seeds:
         return ""
     which = f"--only-seed {seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else "")
-    return f"The other trial{'s' * (len(seeds) != 1)}: the same command with {which}."
+    return f"{column.prefix}The other trial{'s' * (len(seeds) != 1)}: the same command with {which}."
 
 
 def _code(words: str) -> Markup:

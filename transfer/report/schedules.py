@@ -14,11 +14,14 @@ from string import Template
 
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
-from transfer.report.collect import ExperimentReport, RowReport, collect, metric_key, metric_label
+from transfer.evaluation.metric import Metric
+from transfer.report.collect import collect_column
+from transfer.report.collected import ColumnReport, RowReport
 from transfer.report.figures import Slope, slopes
-from transfer.report.markup import Markup, join, named, scroll, section, tag
+from transfer.report.markup import Markup, join, named, prefixed, scroll, section, tag
 from transfer.report.tables import signed
 from transfer.trials.reproduce import Plan
+from transfer.trials.rows import Column
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Change:
 
     row: RowReport
     number: int
-    metric: str
+    metric: Metric
     published: bool
     left: float
     right: float
@@ -50,7 +53,16 @@ class Change:
         return "stays" if abs(a) == abs(b) else "closes" if abs(b) < abs(a) else "opens"
 
 
-def changes(left: ExperimentReport, right: ExperimentReport) -> list[Change]:
+@dataclass(frozen=True)
+class Pair:
+    """A column of both experiments. `ends`: what tells their schedules apart."""
+
+    left: ColumnReport
+    right: ColumnReport
+    ends: tuple[str, str]
+
+
+def changes(left: ColumnReport, right: ColumnReport) -> list[Change]:
     """Every number that both schedules have, by metric, then row, ours before the paper's.
 
     Raises:
@@ -59,13 +71,13 @@ def changes(left: ExperimentReport, right: ExperimentReport) -> list[Change]:
     others = {row.name: row for row in right.rows}
     common = [(i, row, others[row.name]) for i, row in enumerate(left.rows) if row.name in others]
     if not common:
-        raise ConfigError(f"'{left.title}' and '{right.title}' share no row; give two schedules of the same rows")
+        raise ConfigError("the two experiments share no row; give two schedules of the same rows")
     if left.baseline.name != right.baseline.name:
         raise ConfigError(f"the baselines differ: '{left.baseline.name}' and '{right.baseline.name}'")
     if left.engine != right.engine:
         raise ConfigError(f"the engines differ: {left.engine} and {right.engine}")
     found = []
-    for metric in (m for m in left.metrics if m in right.metrics):
+    for metric in (m for m in left.metrics if m.key in {other.key for other in right.metrics}):
         bases = {p: (_value(left.baseline, metric, p), _value(right.baseline, metric, p)) for p in (False, True)}
         for number, a, b in common:
             for published in (False, True):
@@ -78,20 +90,39 @@ def changes(left: ExperimentReport, right: ExperimentReport) -> list[Change]:
     return found
 
 
-def _value(row: RowReport, metric: str, published: bool) -> float | None:
+def _value(row: RowReport, metric: Metric, published: bool) -> float | None:
     if published:
-        return row.published.get(metric_key(metric))
-    s = row.statistic(metric)
+        number = row.published.get(metric.key)
+        return number if isinstance(number, float) else None
+    s = row.statistic(metric.key)
     return None if s is None else s.mean
 
 
-def schedule(plan: Plan) -> str:
+def schedule(plan: Plan, column: Column) -> str:
     """What tells the experiments apart: the length of fine-tuning; the title where rows differ in it."""
-    jobs = [row.job for row in plan.experiment.rows if row.job is not None]
-    if plan.experiment.probe is not None or not jobs:
-        return plan.experiment.title
+    jobs = [job for row in plan.experiment.rows if (job := row.job(column)) is not None]
     lengths = {plan.config(job.config, job.opts).SOLVER.MAX_ITER for job in jobs}
     return f"{lengths.pop():,} iterations" if len(lengths) == 1 else plan.experiment.title
+
+
+def pairs(left: Plan, right: Plan) -> list[Pair]:
+    """The columns that both experiments have, by name; of tables with one column each these two.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    ours, theirs = left.experiment.columns, right.experiment.columns
+    if len(ours) == len(theirs) == 1:
+        matched = [(ours[0], theirs[0])]
+    else:
+        matched = [(a, b) for a in ours for b in theirs if a.name == b.name]
+    if not matched:
+        names = [", ".join(f"'{c.name}'" for c in columns) for columns in (ours, theirs)]
+        raise ConfigError(f"the experiments share no column: {names[0]} and {names[1]}")
+    return [
+        Pair(collect_column(left, a), collect_column(right, b), (schedule(left, a), schedule(right, b)))
+        for a, b in matched
+    ]
 
 
 def text(found: Sequence[Change], ends: tuple[str, str], baseline: str) -> str:
@@ -100,7 +131,7 @@ def text(found: Sequence[Change], ends: tuple[str, str], baseline: str) -> str:
         return "nothing to compare yet: no row is finished in both, and nothing is published"
     lines = []
     for metric in dict.fromkeys(c.metric for c in found):
-        body = [[metric_label(metric), ends[0], ends[1], "change", f"gap to '{baseline}'"]]
+        body = [[metric.label, ends[0], ends[1], "change", f"gap to '{baseline}'"]]
         for c in (c for c in found if c.metric == metric):
             name = f"{c.row.name} (published)" if c.published else c.row.name
             body.append([name, f"{c.left:.1f}", f"{c.right:.1f}", signed(c.right - c.left), _gaps(c)])
@@ -115,37 +146,45 @@ def _gaps(c: Change) -> str:
     return f"{signed(c.left_gap)} -> {signed(c.right_gap)}: {c.words}"
 
 
-def page(left: ExperimentReport, right: ExperimentReport, ends: tuple[str, str]) -> str:
-    """A self-contained page: a slope chart per metric, and the table beneath."""
-    found = changes(left, right)
+def page(found: Sequence[Pair], titles: tuple[str, str]) -> str:
+    """A self-contained page: per pair of columns a slope chart per metric, and the table beneath."""
+    main = []
+    for n, pair in enumerate(found):
+        sections = _sections(pair)
+        main += [prefixed(section, f"c{n}-") if len(found) > 1 else section for section in sections]
+    sources = "; ".join(dict.fromkeys(c.source for pair in found for c in (pair.left, pair.right) if c.source))
+    header = [
+        tag("p", f"Two schedules · {found[0].left.runner}", class_="kicker"),
+        tag("h1", f"{titles[0]} against {titles[1]}"),
+        tag("p", f"Published: {sources}.", class_="lede") if sources else None,
+    ]
+    here = files("transfer.report")
+    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(f"{titles[0]} against {titles[1]}"),
+        css=(here / "report.css").read_text(encoding="utf-8").strip(),
+        header=join(header),
+        main=join(main, between="\n"),
+    )
+
+
+def _sections(pair: Pair) -> list[Markup]:
+    left, ends, found = pair.left, pair.ends, changes(pair.left, pair.right)
+    if not found:
+        return [tag("p", f"{left.prefix}Nothing to compare yet.", class_="lede")]
     figures = []
     for n, metric in enumerate(dict.fromkeys(c.metric for c in found)):
         chosen = [c for c in found if c.metric == metric]
         said = (f"{c.row.name}{' (published)' * c.published} {c.left:.1f} to {c.right:.1f}" for c in chosen)
         lines = [Slope(c.number, c.left, c.right, c.published) for c in chosen]
-        chart = slopes(lines, ends, f"{metric_label(metric)}: {'; '.join(said)}.", f"slope{n}")
-        figures.append(tag("figure", tag("h3", metric_label(metric)), chart, class_="card"))
+        chart = slopes(lines, ends, f"{metric.label}: {'; '.join(said)}.", f"slope{n}")
+        figures.append(tag("figure", tag("h3", metric.label), chart, class_="card"))
     legend = [tag("li", named(i, row.name)) for i, row in enumerate(left.rows) if any(c.number == i for c in found)]
     lead = f"Solid: ours. Dashed: published. The gap is to '{left.baseline.name}'."
-    main = [tag("p", "Nothing to compare yet.", class_="lede")]
-    if found:
-        charts = section(
-            "slopes", "Slopes", tag("p", lead, class_="lead"), tag("ul", *legend, class_="legend"),
-            tag("div", *figures, class_="charts"),
-        )  # fmt: skip
-        main = [charts, _table(found, ends)]
-    header = [
-        tag("p", f"Two schedules · {left.runner}", class_="kicker"),
-        tag("h1", f"{left.title} against {right.title}"),
-        tag("p", f"Published: {left.source}; {right.source}.", class_="lede"),
-    ]
-    here = files("transfer.report")
-    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(f"{left.title} against {right.title}"),
-        css=(here / "report.css").read_text(encoding="utf-8").strip(),
-        header=join(header),
-        main=join(main, between="\n"),
-    )
+    charts = section(
+        "slopes", f"{left.prefix}Slopes", tag("p", lead, class_="lead"), tag("ul", *legend, class_="legend"),
+        tag("div", *figures, class_="charts"),
+    )  # fmt: skip
+    return [charts, _table(found, ends)]
 
 
 def _table(found: Sequence[Change], ends: tuple[str, str]) -> Markup:
@@ -157,7 +196,7 @@ def _table(found: Sequence[Change], ends: tuple[str, str]) -> Markup:
         cells = [tag("td", word, class_="whole") for word in words]
         origin = tag("td", "published" if c.published else "ours")
         name = tag("th", named(c.number, c.row.name), scope="row")
-        body.append(tag("tr", name, origin, tag("td", metric_label(c.metric)), *cells))
+        body.append(tag("tr", name, origin, tag("td", c.metric.label), *cells))
     element = scroll(tag("table", head, tag("tbody", *body)), "Numbers")
     return section("numbers", "Numbers", tag("div", element, class_="card"))
 
@@ -166,10 +205,10 @@ def write_comparison(left: Plan, right: Plan, path: Path) -> str:
     """Writes the page to `path`; returns the comparison as text.
 
     Raises:
-        ConfigError: experiments that cannot be compared; see `changes`.
+        ConfigError: experiments that cannot be compared; see `pairs` and `changes`.
     """
-    reports, ends = (collect(left), collect(right)), (schedule(left), schedule(right))
-    found = changes(*reports)
+    found = pairs(left, right)
+    blocks = [(p.left.name, text(changes(p.left, p.right), p.ends, p.left.baseline.name)) for p in found]
     with atomic_write(path) as f:
-        f.write(page(*reports, ends).encode("utf-8"))
-    return text(found, ends, reports[0].baseline.name)
+        f.write(page(found, (left.experiment.title, right.experiment.title)).encode("utf-8"))
+    return "\n\n".join(f"{name}\n{block}" if name else block for name, block in blocks)

@@ -1,25 +1,19 @@
-"""The experiment's table: for the terminal, as Markdown, CSV and JSON. Published numbers stand apart from ours."""
+"""The experiment's table: its cells, and the table for the terminal. Published numbers stand apart from ours."""
 
 from __future__ import annotations
 
-import csv
-import io
 import textwrap
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from transfer.evaluation.bands import COCO_GAP, EXPECTED_STD
-from transfer.report.collect import ExperimentReport, RowReport, collect, metric_key, metric_label
+from transfer.evaluation.metric import Metric, Rule
+from transfer.report.collect import collect
+from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.trials.aggregate import Statistic
 from transfer.trials.reproduce import Plan
-from transfer.trials.significance import Comparison, Verdict, against_one_run, against_published, interval, welch
+from transfer.trials.rows import Published
+from transfer.trials.significance import Comparison, Verdict, interval, judge, welch
 
-_STDS = ", ".join(f"{name} {std}" for name, std in EXPECTED_STD.items())
-RULE = (
-    "by this project's rule: on VOC by Welch's t-test at 5%, a published mean taken as of five trials with the "
-    f"expected std ({_STDS}); on COCO AP by a gap of at most {COCO_GAP}"
-)
 GREEN = 0.5  # points over the baseline from which the papers print a gain in green
 
 
@@ -29,46 +23,72 @@ class Cell:
 
     Attributes:
         statistic: ours; None unless every trial is there.
-        published: as the experiment file gives it.
+        published: as the experiment file gives it; "fail" where the authors' training failed.
         gap: ours minus published.
         gain: ours minus the baseline row's (None in that row).
         verdict: whether `gap` is noise; None where no rule covers the metric.
         interval: 95%, of the mean; None for one trial.
         versus: the test behind `gain`; None unless both rows have two trials or more.
+        rule: by which the verdict was made.
     """
 
     statistic: Statistic | None
-    published: float | None
+    published: Published | None
     gap: float | None
     gain: float | None
     verdict: Verdict | None
     interval: tuple[float, float] | None = None
     versus: Comparison | None = None
+    rule: Rule | None = None
+
+    @property
+    def better(self) -> bool:
+        """Whether the gain is one that the papers print in green, and more than chance."""
+        different = self.versus is not None and self.versus.verdict == "different"
+        return different and self.gain is not None and round(self.gain, 1) >= GREEN
 
 
-def cell(report: ExperimentReport, row: RowReport, metric: str) -> Cell:
-    ours, published = row.statistic(metric), row.published.get(metric_key(metric))
-    base = report.baseline.statistic(metric) if row is not report.baseline else None
+def cell(column: ColumnReport, row: RowReport, metric: Metric) -> Cell:
+    ours, published = row.statistic(metric.key), row.published.get(metric.key)
+    base = column.baseline.statistic(metric.key) if row is not column.baseline else None
+    number = published if isinstance(published, float) else None
+    scored = row.scored(metric.key)
+    rule = None if scored is None else scored.rule
+    judged = ours is not None and number is not None and rule is not None
     return Cell(
         statistic=ours,
         published=published,
-        gap=ours.mean - published if ours is not None and published is not None else None,
+        gap=ours.mean - number if ours is not None and number is not None else None,
         gain=ours.mean - base.mean if ours is not None and base is not None else None,
-        verdict=_verdict(row, metric, ours, published),
+        verdict=judge(ours, number, rule) if judged else None,  # type: ignore[arg-type]
         interval=None if ours is None else interval(ours),
         versus=welch(ours, base) if ours is not None and base is not None else None,
+        rule=rule,
     )
 
 
-def verdicts(report: ExperimentReport) -> list[tuple[RowReport, str, Verdict]]:
+def row_cells(column: ColumnReport, row: RowReport) -> list[Cell]:
+    return [cell(column, row, m) for m in column.metrics]
+
+
+def verdicts(column: ColumnReport) -> list[tuple[RowReport, Metric, Verdict]]:
     """(row, metric, verdict) of every number that can be compared with a published one."""
-    found = [(row, m, cell(report, row, m).verdict) for row in report.rows for m in report.metrics]
+    found = [(row, m, cell(column, row, m).verdict) for row in column.rows for m in column.metrics]
     return [(row, m, verdict) for row, m, verdict in found if verdict is not None and verdict.status != "open"]
 
 
-def comparisons(report: ExperimentReport) -> list[tuple[RowReport, str, Comparison]]:
+def rules(column: ColumnReport) -> str:
+    """By which rules the column's verdicts were made, each with its metrics."""
+    used: dict[Rule, list[str]] = {}
+    for row, m, _ in verdicts(column):
+        if (rule := cell(column, row, m).rule) is not None and m.label not in used.setdefault(rule, []):
+            used[rule].append(m.label)
+    return "by this project's rule: " + "; ".join(f"{', '.join(ms)} by {rule.words}" for rule, ms in used.items())
+
+
+def comparisons(column: ColumnReport) -> list[tuple[RowReport, Metric, Comparison]]:
     """(row, metric, test) of every mean that can be compared with the baseline row's."""
-    found = [(row, m, cell(report, row, m).versus) for row in report.rows for m in report.metrics]
+    found = [(row, m, cell(column, row, m).versus) for row in column.rows for m in column.metrics]
     return [(row, m, versus) for row, m, versus in found if versus is not None]
 
 
@@ -84,168 +104,110 @@ def text_table(plan: Plan) -> str:
 
 
 def text(report: ExperimentReport) -> str:
-    """Per row name, trials and mean ± std, and beneath it the published number with ours minus it."""
-    body: list[list[str]] = [["", "n", *(metric_label(m) for m in report.metrics)]]
-    for row in report.rows:
-        cells = [cell(report, row, m) for m in report.metrics]
-        body.append([row.name, _count(row), *map(_ours, cells)])
-        if row.published:
-            body.append(["  published", "", *(_published(c) for c in cells)])
-        if any(c.verdict for c in cells):
-            body.append(["  verdict", "", *(c.verdict.words if c.verdict else "" for c in cells)])
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    """Per row name, trials and mean ± std, and beneath it the published number with ours minus it.
+
+    Verdicts have a line of their own where there is one column; of several, those outside are listed beneath.
+    """
+    alone = len(report.columns) == 1
+    body = [["", *(word for c in report.columns for word in ("n", *(m.label for m in c.metrics)))]]
+    for i, row in enumerate(report.rows):
+        cells = [(c, c.rows[i], row_cells(c, c.rows[i])) for c in report.columns]
+        body.append([row.name, *(w for _, r, found in cells for w in mine(r, found))])
+        if any(r.published for _, r, _ in cells):
+            body.append(["  published", *(w for _, _, found in cells for w in ("", *map(theirs, found)))])
+        if alone and any(c.verdict for _, _, found in cells for c in found):
+            body.append(["  verdict", "", *(c.verdict.words if c.verdict else "" for c in cells[0][2])])
+    widths = [max(map(len, words)) for words in zip(*body, strict=True)]
     lines = ["  ".join(word.ljust(w) for word, w in zip(words, widths, strict=True)).rstrip() for words in body]
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-    remarks = [textwrap.fill(line, 110, subsequent_indent="    ") for line in _remarks(report)]
-    return "\n".join([report.title, *caption(report), "", *lines, *remarks])
+    if not alone:
+        lines.insert(0, _headings(report.columns, widths))
+    said = []
+    for column in report.columns:
+        beneath = [textwrap.fill(line, 110, subsequent_indent="    ") for line in remarks(column)]
+        said += ["", *[column.name] * (not alone), *beneath] if beneath else []
+    return "\n".join([report.title, *captions(report), "", *lines, *said])
 
 
-def caption(report: ExperimentReport) -> list[str]:
-    """How the numbers of the table came about, for its reader: one sentence or two per line."""
-    n = len(report.seeds)
-    ours = f"mean ± sample std over n = {n} trials (seeds {report.seeds[0]} to {report.seeds[-1]})"
-    lines = [f"Ours: {report.runner}, {ours if n > 1 else f'one trial (seed {report.seeds[0]}), so no std'}."]
-    if report.has_published:
-        source = report.source or "the experiment file, which names no source"
+def _headings(columns: Sequence[ColumnReport], widths: Sequence[int]) -> str:
+    """The columns' names over their numbers."""
+    line, at, first = "", widths[0] + 2, 1
+    for column in columns:
+        line = line.ljust(at) + column.name + "  "
+        here = widths[first : first + 1 + len(column.metrics)]
+        at, first = at + sum(here) + 2 * len(here), first + len(here)
+    return line.rstrip()
+
+
+def captions(report: ExperimentReport) -> list[str]:
+    """How the numbers came about, of all columns."""
+    return [line for column in report.columns for line in caption(column)]
+
+
+def caption(column: ColumnReport) -> list[str]:
+    """How the numbers of a column came about, for its reader: one sentence or two per line."""
+    n = len(column.seeds)
+    ours = f"mean ± sample std over n = {n} trials (seeds {column.seeds[0]} to {column.seeds[-1]})"
+    lines = [f"Ours: {column.runner}, {ours if n > 1 else f'one trial (seed {column.seeds[0]}), so no std'}."]
+    if column.has_published:
+        source = column.source or "the experiment file, which names no source"
         lines.append(f"Published: {source}. In brackets beside it: ours minus published.")
-    if len(report.rows) > 1:
-        lines.append(f"In brackets beside ours: minus the row '{report.baseline.name}'.")
+    if len(column.run) > 1:
+        lines.append(f"In brackets beside ours: minus the row '{column.baseline.name}'.")
+    return [column.prefix + line for line in lines]
+
+
+def remarks(column: ColumnReport) -> list[str]:
+    """What must be said beneath the table: missing trials, problems, and how the published numbers compare."""
+    lines: list[str] = []
+    for row in column.rows:
+        if row.aggregate is None and len(row.results) < len(row.seeds):
+            lines.append(f"{row.name}: {row.state}, so not averaged{_so_far(column, row)}.")
+        lines += [f"{row.name}: {problem}." for problem in row.problems]
+        lines += [f"{row.name}, {label}: {why}" for label, why in undefined(column, row)]
+    if judged := verdicts(column):
+        within = sum(verdict.status == "within" for _, _, verdict in judged)
+        lines.append(f"Within noise of the published number ({rules(column)}): {within} of {len(judged)}.")
+        lines += [f"  {row.name}, {m.label}: {v.words}" for row, m, v in judged if v.outside]
+    if tested := comparisons(column):
+        lines.append(f"Against '{column.baseline.name}' (95% interval, Welch's t-test, Hedges' g):")
+        lines += [f"  {row.name}, {m.label}: {versus.words}" for row, m, versus in tested]
     return lines
 
 
-def markdown(report: ExperimentReport) -> str:
-    """The table for a README or an issue; published numbers in rows of their own."""
-    lines = [f"**{_escaped(report.title)}**", ""]
-    lines.append("| row | n | " + " | ".join(metric_label(m) for m in report.metrics) + " |")
-    lines.append("|---|---|" + "---|" * len(report.metrics))
-    for row in report.rows:
-        cells = [cell(report, row, m) for m in report.metrics]
-        ours = map(_ours, cells)
-        lines.append(f"| {_escaped(row.name)} | {_count(row)} | " + " | ".join(ours) + " |")
-        if row.published:
-            theirs = " | ".join(f"*{t}*" if (t := _published(c)) else "" for c in cells)
-            lines.append(f"| *published* | | {theirs} |")
-        if any(c.verdict for c in cells):
-            lines.append("| *verdict* | | " + " | ".join(c.verdict.words if c.verdict else "" for c in cells) + " |")
-    remarks = [_escaped(line) for line in (*caption(report), *_remarks(report)) if line]
-    return "\n".join([*lines, "", *(f"* {line}" for line in remarks)]) + "\n"
+def undefined(column: ColumnReport, row: RowReport) -> list[tuple[str, str]]:
+    """(label, why) of the metrics that are no number in any trial, where the results say why."""
+    return [(m.label, why) for m in column.metrics if not row.values(m.key) and (why := row.undefined(m.key))]
 
 
-def to_json(report: ExperimentReport) -> dict[str, Any]:
-    """The table with every trial's number, as JSON values."""
-    rows = []
-    for row in report.rows:
-        metrics: dict[str, Any] = {}
-        for m in report.metrics:
-            c, values = cell(report, row, m), row.values(m)
-            s = c.statistic
-            metrics[metric_key(m)] = {
-                "mean": None if s is None else s.mean,
-                "std": None if s is None else s.std,
-                "interval95": None if c.interval is None else list(c.interval),
-                "values": list(values),
-                "published": c.published,
-                "minus_published": c.gap,
-                "minus_baseline": c.gain,
-                "versus_baseline": None if c.versus is None else asdict(c.versus),
-                "verdict": None if c.verdict is None else c.verdict.words,
-                "p_published": None if c.verdict is None else c.verdict.p,
-            }
-        rows.append(
-            {
-                "name": row.name,
-                "trials": len(row.seeds) if row.aggregate is not None else len(row.results),
-                "wanted": len(row.seeds),
-                "failed": {str(seed): reason for seed, reason in row.failed.items()},
-                "problems": list(row.problems),
-                "metrics": metrics,
-            }
-        )
-    return {
-        "title": report.title,
-        "source": report.source,
-        "engine": report.engine,
-        "seeds": list(report.seeds),
-        "baseline": report.baseline.name,
-        "rows": rows,
-    }
-
-
-def to_csv(report: ExperimentReport) -> str:
-    """One line per row and metric; empty fields are unknown."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["row", "engine", "metric", "n", "wanted", "mean", "std", "low95", "high95", "published", "verdict", "source"]
-    )
-    for row, m in ((row, m) for row in report.rows for m in report.metrics):
-        c = cell(report, row, m)
-        ours = (
-            (len(row.results), None, None)
-            if c.statistic is None
-            else (c.statistic.n, c.statistic.mean, c.statistic.std)
-        )
-        n, mean, std = ours
-        source = None if c.published is None else report.source  # csv writes None as an empty field
-        words = None if c.verdict is None else c.verdict.words
-        bounds = c.interval or (None, None)
-        counts = [row.name, report.engine, metric_key(m), n, len(row.seeds)]
-        writer.writerow([*counts, mean, std, *bounds, c.published, words, source])
-    return out.getvalue()
-
-
-def _verdict(row: RowReport, metric: str, ours: Statistic | None, published: float | None) -> Verdict | None:
-    if ours is None or published is None or row.evaluation is None:
-        return None
-    task, _, name = metric_key(metric).rpartition("/")
-    if row.evaluation == "COCO":
-        return against_one_run(ours, published) if name == "AP" else None
-    if task != "bbox" or name not in EXPECTED_STD:
-        return None
-    return against_published(ours, published, EXPECTED_STD[name])
-
-
-def _remarks(report: ExperimentReport) -> Iterator[str]:
-    """What must be said beneath the table: missing trials, problems, and how the published numbers compare."""
-    lines = []
-    for row in report.rows:
-        if row.aggregate is None and len(row.results) < len(row.seeds):
-            lines.append(f"{row.name}: {row.state}, so not averaged{_so_far(report, row)}.")
-        lines += [f"{row.name}: {problem}." for problem in row.problems]
-    if judged := verdicts(report):
-        within = sum(verdict.status == "within" for _, _, verdict in judged)
-        lines.append(f"Within noise of the published number ({RULE}): {within} of {len(judged)}.")
-        lines += [f"  {row.name}, {metric_label(m)}: {v.words}" for row, m, v in judged if v.outside]
-    if tested := comparisons(report):
-        lines.append(f"Against '{report.baseline.name}' (95% interval, Welch's t-test, Hedges' g):")
-        lines += [f"  {row.name}, {metric_label(m)}: {versus.words}" for row, m, versus in tested]
-    if lines:
-        yield ""
-    yield from lines
-
-
-def _so_far(report: ExperimentReport, row: RowReport) -> str:
-    found = [
-        f"{metric_label(m)} {', '.join(f'{v:.1f}' for v in row.values(m))}" for m in report.metrics if row.values(m)
-    ]
+def _so_far(column: ColumnReport, row: RowReport) -> str:
+    values = {m.label: row.values(m.key) for m in column.metrics}
+    found = [f"{label} {', '.join(f'{v:.1f}' for v in known)}" for label, known in values.items() if known]
     return f" (so far {'; '.join(found)})" if found else ""
 
 
-def _count(row: RowReport) -> str:
+def count(row: RowReport) -> str:
+    """How many trials the row's mean is of, or how far it is; empty of one that is not run."""
+    if not row.is_run:
+        return ""
     return str(len(row.aggregate.seeds)) if row.aggregate is not None else row.state.split(", ")[0]
 
 
-def _ours(c: Cell) -> str:
+def mine(row: RowReport, cells: Sequence[Cell]) -> list[str]:
+    """How many trials, and our numbers; blanks for a row that is not run in this column."""
+    return [count(row), *map(ours, cells)] if row.is_run else [""] * (1 + len(cells))
+
+
+def ours(c: Cell) -> str:
+    """`81.5 ± 0.2 (+0.3)`, a dash if there is no mean yet."""
     if c.statistic is None:
         return "-"
     return str(c.statistic) + (f" ({signed(c.gain)})" if c.gain is not None else "")
 
 
-def _published(c: Cell) -> str:
+def theirs(c: Cell) -> str:
+    """`81.5 (-0.1)`, `fail`, or nothing."""
     if c.published is None:
         return ""
-    return f"{c.published:.1f}" + (f" ({signed(c.gap)})" if c.gap is not None else "")
-
-
-def _escaped(words: str) -> str:
-    return words.replace("|", "\\|").replace("*", "\\*")
+    number = f"{c.published:.1f}" if isinstance(c.published, float) else c.published
+    return number + (f" ({signed(c.gap)})" if c.gap is not None else "")

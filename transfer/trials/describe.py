@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transfer.trials.experiment import Cost
 from transfer.trials.jobs import Outcome
 from transfer.trials.missing import missing
 from transfer.trials.reproduce import Plan
+from transfer.trials.rows import Column, Cost
 
 
 def describe(plan: Plan) -> str:
     """The plan: stages with their state and command, the cost, then what is missing."""
     e = plan.experiment
-    trials = f"{len(plan.chosen)} row{'s' * (len(plan.chosen) != 1)} x {e.trials} trial{'s' * (e.trials != 1)}"
-    lines = [f"{e.title}: {trials} on {plan.runner}, into {e.output}", ""]
+    lines = [f"{e.title}: {'; '.join(_size(plan, column) for column in e.columns)}, into {e.output}", ""]
     for n, stage in enumerate(plan.stages(), 1):
         lines.append(f"{n}. {stage.name} [{stage.state()}]")
         lines.append(f"   {stage.shell}")
@@ -25,19 +24,22 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _size(plan: Plan, column: Column) -> str:
+    rows = sum(c is column for c, _ in plan.runs())
+    n = column.trials
+    return f"{column.prefix}{rows} row{'s' * (rows != 1)} x {n} trial{'s' * (n != 1)} on {plan.runner(column)}"
+
+
 def costs(plan: Plan) -> list[str]:
     """What the papers state for each part of the plan; a sum only of what is stated."""
     e = plan.experiment
     parts: list[tuple[str, int, Cost | None]] = []
     if not plan.only or "pretrain" in plan.only:
-        times = 1 if e.probe is None else e.trials
-        parts += [(f"pre-train '{name}'", times, e.pretrain[name].cost) for name in plan.pretrainings]
-    if not plan.only or "trials" in plan.only:
-        for row in plan.chosen:
-            if e.probe is not None:
-                parts.append((f"{e.probe.protocol} probe of '{row.name}'", e.trials, None))
-            elif row.job is not None:
-                parts.append((f"fine-tune '{row.name}'", e.trials, row.job.cost))
+        parts += [(f"pre-train '{n}'", len(plan.pretraining_seeds(n)), e.pretrain[n].cost) for n in plan.pretrainings]
+    for column, row in plan.runs() if not plan.only or "trials" in plan.only else ():
+        job = row.job(column)
+        what = f"fine-tune '{row.name}'" if job is not None else f"{column.probe} probe of '{row.name}'"
+        parts.append((column.prefix + what, column.trials, None if job is None else job.cost))
     known = [(times, cost) for _, times, cost in parts if cost is not None]
     unknown = len(parts) - len(known)
     total = sum(times * cost.gpu_hours for times, cost in known)

@@ -1,8 +1,8 @@
-"""An experiment file: rows of a table as data. Parsed and checked whole before anything runs.
+"""An experiment file: a table of a paper as data. Parsed and checked whole before anything runs.
 
-    title: MoCo, Table 2(b)
+    title: MoCo, Table 4
     source: where the published numbers stand
-    output: work/table2b            # where everything goes; --output-dir overrides it
+    output: work/table4             # where everything goes; --output-dir overrides it
     trials: 5                       # seeds 1..5 per row
     metrics: [AP50, AP, AP75]
     data: {generated: {seed: 0, scenes_test: 200}}          # optional: data to generate first, in <output>/data
@@ -13,12 +13,23 @@
       - {name: MoCo, weights: {pretrain: moco}}
       - {name: MoCo v1, weights: {file: weights/moco_v1.pth.tar, get: "where to download it"}, config: ..., opts: [...]}
       - {name: supervised, weights: {file: weights/r50.pth, sha256: "0676ba61"}}        # or its first 8 digits or more
+      - {name: Jigsaw, published: {AP50: 61.4}}             # without weights: published only, nothing is run
 
 Instead of `transfer`, an experiment may evaluate the representation itself; every seed then pre-trains anew:
 
     probe: {protocol: knn, opts: [--train, "{data}/iconic/train", --val, "{data}/iconic/val"]}
     probe: {protocol: linear, config: ../pretrain/lincls_R_50.yaml, opts: [DATA.TRAIN, imagenet/train, DATA.VAL, ...]}
-    rows: [{name: m = 0, weights: {pretrain: m0}, published: {linear/acc1: 59.0}}, ...]
+
+A table with several columns names them; a pre-training is then made once, and all columns start from it:
+
+    columns:
+      ImageNet: {probe: {...}, trials: 1, metrics: [linear/acc1]}         # anew: true as in the form above
+      VOC: {transfer: {...}, trials: 5, metrics: [AP50, AP, AP75], source: where this column's numbers stand}
+    rows:
+      - name: MoCo
+        weights: {pretrain: moco}
+        published: {ImageNet: {linear/acc1: 60.6}, VOC: {AP50: 81.5}}
+        columns: {VOC: {config: ..., opts: [...]}, ImageNet: null}        # its own there; null: not run there
 
 Paths of configs are relative to the file; `{data}` in an option stands for `<output>/data`. What a paper says a
 pre-training, a fine-tuning or the making of a file's weights costs stands beside it, for one trial:
@@ -29,99 +40,25 @@ pre-training, a fine-tuning or the making of a file's weights costs stands besid
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pretrain.runtime.config import ConfigError, check_known, load_yaml
+from pretrain.runtime.config import ConfigError, load_yaml
+from pretrain.runtime.wording import did_you_mean, short
+from transfer.evaluation.metric import Metric
+from transfer.evaluation.protocols import PROTOCOLS, Protocol
+from transfer.trials import experiment_file as said
+from transfer.trials.metrics import DETECTION, find
+from transfer.trials.rows import Column, Cost, Entry, Experiment, Job, Probe, Published, Row
+from transfer.trials.slug import check_unique, folder
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What one run of something takes, in GPU-hours, and who says so."""
-
-    gpu_hours: float
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.gpu_hours:,.0f} GPU-hours ({self.source})"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A config with options: something to pre-train, or to fine-tune. `cost`: as published, of one run."""
-
-    config: Path
-    opts: tuple[str, ...] = ()
-    cost: Cost | None = None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """An evaluation of pre-trained features: knn with options of tools/knn_eval.py, linear with a config and its keys.
-
-    Attributes:
-        config: of the linear protocol; None for knn.
-    """
-
-    protocol: str
-    opts: tuple[str, ...]
-    config: Path | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table. At most one of `pretrain` and `file` is set; neither means random initialisation.
-
-    Attributes:
-        job: what is fine-tuned; of a probed row its pre-training, None with `file`.
-        pretrain: name of the experiment's pre-training whose trunk initialises this row.
-        file: a checkpoint on disk, converted if it is not in Detectron2's form.
-        get: where to get `file`, for people.
-        sha256: of `file`, lower-case hex: all 64 digits or the first 8 and more; empty if it is not known.
-        cost: of making `file` anew.
-    """
-
-    name: str
-    job: Job | None
-    pretrain: str | None = None
-    file: Path | None = None
-    get: str = ""
-    published: Mapping[str, float] = field(default_factory=dict)
-    cost: Cost | None = None
-    sha256: str = ""
-
-    @property
-    def slug(self) -> str:
-        """The row's folder name."""
-        words = "".join(c if c.isalnum() else " " for c in self.name.lower()).split()
-        return "-".join(words)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """See the module's docstring."""
-
-    path: Path
-    title: str
-    source: str
-    output: Path
-    trials: int
-    metrics: tuple[str, ...]
-    rows: tuple[Row, ...]
-    pretrain: Mapping[str, Job]
-    generated: Mapping[str, Any] | None
-    probe: Probe | None = None
-
-    @property
-    def seeds(self) -> range:
-        return range(1, self.trials + 1)
-
-
-PROTOCOLS = ("knn", "linear")
-_TOP = {"title", "source", "output", "trials", "metrics", "data", "pretrain", "transfer", "probe", "rows"}
+RESERVED = {
+    "OUTPUT_DIR": "`output`, and a folder per trial",
+    "--output-dir": "`output`, and a folder per trial",
+    "MODEL.WEIGHTS": "`weights` of the rows",
+}
+"""Keys that the experiment sets itself; a SEED among options is overridden by the trial's."""
 
 
 def load_experiment(
@@ -131,144 +68,170 @@ def load_experiment(
 
     Args:
         output: overrides the file's own output folder.
-        trials: overrides the file's own number of trials.
+        trials: overrides the file's own number of trials, in every column.
 
     Raises:
-        ConfigError: unknown or missing keys, a config that does not exist, a row that names an unknown pre-training,
-            two rows of one name.
+        ConfigError: unknown or missing keys, values of another type, metrics that no protocol has, a config that does
+            not exist, a row that names an unknown pre-training or column, names that would share a folder.
     """
     path = Path(path)
     data = load_yaml(path)
-    _keys(data, _TOP, {"title", "rows"}, str(path))
-    if ("transfer" in data) == ("probe" in data):
-        raise ConfigError(f"{path}: give either `transfer` or `probe`")
-    out = Path(output if output is not None else data.get("output", f"work/{path.stem}"))
-    generated = None
-    if "data" in data:
-        _keys(data["data"], {"generated"}, {"generated"}, f"{path}: data")
-        generated = data["data"]["generated"] or {}
-    pretrain = {name: _job(path, value, f"pretrain.{name}", out) for name, value in data.get("pretrain", {}).items()}
-    probe = None
-    if "probe" in data:
-        probe = _probe(path, data["probe"], out)
-        rows = tuple(_probed_row(path, value, pretrain) for value in data["rows"])
+    if trials is not None:
+        if not 1 <= trials <= said.MOST_TRIALS:
+            raise ConfigError(f"trials is {trials}; give a number from 1 to {said.MOST_TRIALS}")
+        if isinstance(data.get("columns"), dict):
+            given = {k: {**c, "trials": trials} if isinstance(c, dict) else c for k, c in data["columns"].items()}
+            data = {**data, "columns": given}
+        else:
+            data = {**data, "trials": trials}
+    file = said.parse(data, path)
+    out = Path(output if output is not None else file.output or f"work/{path.stem}")
+    read = _Reader(path, out, file.pretrain)
+    if isinstance(file, said.Columns):
+        columns = {name: read.column(name, column) for name, column in file.columns.items()}
+        defaults = {name: read.run(f"columns.{name}", column) for name, column in file.columns.items()}
+        source = file.source
+        shown = tuple(replace(c, source=c.source or source) for c in columns.values())
+        rows = tuple(read.row(row, _entries(read, row, columns, defaults)) for row in file.rows)
     else:
-        common = _job(path, data["transfer"], "transfer", out)
-        rows = tuple(_row(path, value, common, pretrain, out) for value in data["rows"])
-    slugs = [row.slug for row in rows]
-    if not rows or len(set(slugs)) < len(slugs):
-        raise ConfigError(f"{path}: rows need names that differ: {', '.join(row.name for row in rows) or 'no rows'}")
-    trials = data.get("trials", 5) if trials is None else trials
-    if not isinstance(trials, int) or trials < 1:
-        raise ConfigError(f"{path}: trials is {trials!r}; give a number from 1 on")
-    metrics = tuple(data.get("metrics", ("AP50", "AP", "AP75")))
-    source = data.get("source", "")
-    return Experiment(path, data["title"], source, out, trials, metrics, rows, pretrain, generated, probe)
+        column = replace(read.column("", file), anew=file.probe is not None)
+        shown = (column,)
+        default = read.run("", file)
+        rows = tuple(read.row(row, {"": read.plain_entry(row, column, default)}) for row in file.rows)
+    generated = file.data.generated or {} if "data" in data else None
+    experiment = Experiment(path, file.title, out, shown, rows, read.pretrain, generated)
+    _check_folders(experiment)
+    return experiment
 
 
-def _probe(path: Path, data: Any, out: Path) -> Probe:
-    where = f"{path}: probe"
-    _keys(data, {"protocol", "config", "opts"}, {"protocol"}, where)
-    protocol = data["protocol"]
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"{where}.protocol is {protocol!r}; known: {', '.join(PROTOCOLS)}")
-    if (protocol == "linear") != ("config" in data):
-        raise ConfigError(f"{where}: the linear protocol needs a config, knn has none")
-    if protocol == "linear":
-        job = _job(path, {"config": data["config"], "opts": data.get("opts", [])}, "probe", out)
-        return Probe(protocol, job.opts, job.config)
-    return Probe(protocol, _opts(data.get("opts", []), where, out))
+def _entries(
+    read: _Reader, row: said.ColumnsRow, columns: Mapping[str, Column], defaults: Mapping[str, Job | Probe]
+) -> dict[str, Entry]:
+    where = f"row '{row.name}'"
+    for name in (*row.columns, *row.published):
+        if name not in columns:
+            raise read.error(where, f"no column is called {short(name)}{did_you_mean(name, columns)}"
+                                    f" (columns are {', '.join(columns)})")  # fmt: skip
+    entries = {}
+    for name, column in columns.items():
+        published = read.published(row.published.get(name, {}), column, where)
+        override = row.columns.get(name, said.Override())
+        run = None
+        if row.runs and override is not None:
+            run = read.override(defaults[name], override, f"{where}: columns.{name}")
+            if row.weights is None and column.probe:
+                raise read.error(
+                    where, f"a probe needs weights; write `columns: {{{name}: null}}` to leave it out there"
+                )
+        if run is not None or published:
+            entries[name] = Entry(run, published)
+    return entries
 
 
-def _probed_row(path: Path, data: Any, pretrain: Mapping[str, Job]) -> Row:
-    _keys(data, {"name", "weights", "published"}, {"name", "weights"}, f"{path}: rows")
-    where, published = f"{path}: row '{data['name']}'", dict(data.get("published") or {})
-    if data["weights"] is None:
-        raise ConfigError(f"{where}: a probe needs weights; name a pre-training or a file")
-    weights = _weights(where, data["weights"], pretrain)
-    job = pretrain[weights.pretrain] if weights.pretrain is not None else None
-    return Row(data["name"], job, published=published, **vars(weights))
+class _Reader:
+    """Turns what a file says into what it means; `error` names the file."""
+
+    def __init__(self, path: Path, out: Path, pretrain: Mapping[str, said.JobModel]):
+        self.path, self.out = path, out
+        self.pretrain = {name: self.job(job, f"pretrain.{name}", reserved=("OUTPUT_DIR",))
+                         for name, job in pretrain.items()}  # fmt: skip
+
+    def error(self, where: str, what: str) -> ConfigError:
+        return ConfigError(f"{self.path}: {where and f'{where}: '}{what}")
+
+    def column(self, name: str, given: said.OneColumn | said.ColumnModel) -> Column:
+        where = f"columns.{name}" if name else ""
+        protocols = DETECTION if given.probe is None else (PROTOCOLS[given.probe.protocol],)
+        names = given.metrics or _shown(protocols)
+        metrics = tuple(self.metric(m, protocols, f"{where}.metrics".lstrip(".")) for m in names)
+        if len({m.key for m in metrics}) < len(metrics):
+            raise self.error(where, f"metrics: one stands twice in {', '.join(names)}; keep one of them")
+        anew = isinstance(given, said.ColumnModel) and given.anew
+        if anew and given.probe is None:
+            raise self.error(where, "anew is of a probe; fine-tunings start from one pre-training")
+        probe = None if given.probe is None else given.probe.protocol
+        return Column(name, given.trials, metrics, given.source, probe, anew)
+
+    def metric(self, name: str, protocols: tuple[Protocol, ...], where: str) -> Metric:
+        try:
+            return find(name, protocols)
+        except ConfigError as error:
+            raise self.error(where, str(error)) from None
+
+    def run(self, where: str, given: said.OneColumn | said.ColumnModel) -> Job | Probe:
+        if given.transfer is not None:
+            return self.job(given.transfer, f"{where}.transfer".lstrip("."))
+        assert given.probe is not None
+        where = f"{where}.probe".lstrip(".")
+        config = self.config(given.probe.config, where) if given.probe.config else None
+        return Probe(given.probe.protocol, self.opts(given.probe.opts, where), config)
+
+    def job(self, given: said.JobModel, where: str, reserved: tuple[str, ...] | None = None) -> Job:
+        cost = _cost(given.cost)
+        return Job(self.config(given.config, where), self.opts(given.opts, where, reserved), cost)
+
+    def config(self, given: str, where: str) -> Path:
+        config = Path(os.path.normpath(self.path.parent / given))
+        if not config.is_file():
+            raise self.error(where, f"its config is {short(given)}, but '{config}' does not exist")
+        return config
+
+    def opts(self, given: tuple[str, ...], where: str, reserved: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """The words, `{data}` filled in. What the experiment itself decides cannot be an option."""
+        for key in given[::2]:
+            if key in (RESERVED if reserved is None else reserved):
+                raise self.error(where, f"{key} is the experiment's to set ({RESERVED[key]}); leave it out of opts")
+        return tuple(word.replace("{data}", str(self.out / "data")) for word in given)
+
+    def override(self, run: Job | Probe, given: said.Override | said.PlainRow, where: str) -> Job | Probe:
+        run = replace(run, opts=(*run.opts, *self.opts(given.opts, where)))
+        if not given.config:
+            return run
+        if run.config is None:
+            raise self.error(where, "knn has no config")
+        return replace(run, config=self.config(given.config, where))
+
+    def plain_entry(self, row: said.PlainRow, column: Column, default: Job | Probe) -> Entry:
+        where = f"row '{row.name}'"
+        if row.runs and row.weights is None and column.probe:
+            raise self.error(where, "a probe needs weights; name a pre-training or a file")
+        run = self.override(default, row, where) if row.runs else None
+        return Entry(run, self.published(row.published, column, where))
+
+    def published(self, given: Mapping[str, Published], column: Column, where: str) -> dict[str, Published]:
+        protocols = DETECTION if column.probe is None else (PROTOCOLS[column.probe],)
+        keys = [self.metric(name, protocols, f"{where}: published").key for name in given]
+        if len(set(keys)) < len(keys):
+            raise self.error(where, f"published: a metric stands twice in {', '.join(given)}; keep one of them")
+        return dict(zip(keys, given.values(), strict=True))
+
+    def row(self, given: said.PlainRow | said.ColumnsRow, entries: Mapping[str, Entry]) -> Row:
+        w = given.weights
+        if w is None:
+            return Row(given.name, entries)
+        if w.pretrain and w.pretrain not in self.pretrain:
+            known = ", ".join(self.pretrain) or "none is defined"
+            raise self.error(f"row '{given.name}'", f"no pre-training is called '{w.pretrain}' ({known})")
+        file = Path(os.path.expandvars(os.path.expanduser(w.file))) if w.file else None
+        return Row(given.name, entries, w.pretrain or None, file, w.get, _cost(w.cost), w.sha256)
 
 
-def _row(path: Path, data: Any, common: Job, pretrain: Mapping[str, Job], out: Path) -> Row:
-    _keys(data, {"name", "weights", "published", "config", "opts"}, {"name", "weights"}, f"{path}: rows")
-    where = f"{path}: row '{data['name']}'"
-    job = common
-    if "config" in data:
-        job = replace(_job(path, {"config": data["config"]}, where, out), opts=common.opts, cost=common.cost)
-    job = replace(job, opts=(*job.opts, *_opts(data.get("opts", []), where, out)))
-    published = dict(data.get("published") or {})
-    if data["weights"] is None:
-        return Row(data["name"], job, published=published)
-    return Row(data["name"], job, published=published, **vars(_weights(where, data["weights"], pretrain)))
+def _shown(protocols: tuple[Protocol, ...]) -> list[str]:
+    """The metrics of a column that names none: the papers' three of detection, a probe's first."""
+    return ["AP50", "AP", "AP75"] if protocols is DETECTION else [protocols[0].metrics[0].key]
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """What a row's `weights` say; the names are those of `Row`."""
-
-    pretrain: str | None = None
-    file: Path | None = None
-    get: str = ""
-    cost: Cost | None = None
-    sha256: str = ""
+def _cost(given: said.CostModel | None) -> Cost | None:
+    return None if given is None else Cost(given.gpu_hours, given.source)
 
 
-def _weights(where: str, data: Any, pretrain: Mapping[str, Job]) -> _Weights:
-    _keys(data, {"pretrain", "file", "get", "cost", "sha256"}, set(), f"{where}: weights")
-    if ("pretrain" in data) == ("file" in data):
-        raise ConfigError(f"{where}: weights need either `pretrain` or `file`")
-    if "file" in data:
-        file = Path(os.path.expandvars(os.path.expanduser(data["file"])))
-        cost = _cost(data.get("cost"), f"{where}: weights")
-        return _Weights(None, file, data.get("get", ""), cost, _sha256(data.get("sha256", ""), f"{where}: weights"))
-    if data["pretrain"] not in pretrain:
-        known = ", ".join(pretrain) or "none is defined"
-        raise ConfigError(f"{where}: no pre-training is called '{data['pretrain']}' ({known})")
-    if "cost" in data:
-        raise ConfigError(f"{where}: weights: the cost stands with the pre-training '{data['pretrain']}'")
-    if "sha256" in data:
-        raise ConfigError(f"{where}: weights: sha256 is of a `file`; a pre-training's checkpoint is made here")
-    return _Weights(pretrain=data["pretrain"])
-
-
-def _sha256(data: Any, where: str) -> str:
-    if data != "" and not (isinstance(data, str) and re.fullmatch("[0-9a-f]{8,64}", data)):
-        raise ConfigError(
-            f"{where}: sha256 is {data!r}; give the file's SHA-256 in lower-case hex, or its first 8 digits or more, "
-            "in quotation marks"
-        )
-    return data
-
-
-def _cost(data: Any, where: str) -> Cost | None:
-    if data is None:
-        return None
-    _keys(data, {"gpu_hours", "source"}, {"gpu_hours", "source"}, f"{where}: cost")
-    hours = data["gpu_hours"]
-    if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not hours > 0:
-        raise ConfigError(f"{where}: cost.gpu_hours is {hours!r}; give a number of hours above 0")
-    return Cost(float(hours), str(data["source"]))
-
-
-def _job(path: Path, data: Any, where: str, out: Path) -> Job:
-    _keys(data, {"config", "opts", "cost"}, {"config"}, f"{path}: {where}")
-    config = Path(os.path.normpath(path.parent / data["config"]))
-    if not config.is_file():
-        raise ConfigError(f"{path}: {where} names config '{data['config']}', but '{config}' does not exist")
-    return Job(config, _opts(data.get("opts", []), f"{path}: {where}", out), _cost(data.get("cost"), where))
-
-
-def _opts(opts: Any, where: str, out: Path) -> tuple[str, ...]:
-    if not isinstance(opts, Sequence) or isinstance(opts, str) or len(opts) % 2:
-        raise ConfigError(f"{where}: opts must be a list KEY, VALUE, KEY, VALUE, ...")
-    return tuple(str(word).replace("{data}", str(out / "data")) for word in opts)
-
-
-def _keys(data: Any, known: set[str], needed: set[str], where: str) -> None:
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where}: expected keys {', '.join(sorted(known))}, found {data!r}")
-    for key in data:
-        check_known(str(key), known, where)
-    if missing := sorted(needed - set(data)):
-        raise ConfigError(f"{where}: '{missing[0]}' is missing")
+def _check_folders(e: Experiment) -> None:
+    """Rows, columns and pre-trainings have folders of their own, and conversions of both kinds too."""
+    trunks = [(f"pre-training '{name}'", folder(name)) for name in e.pretrain]
+    files = [(f"row '{row.name}'", row.slug) for row in e.rows if row.file is not None]
+    try:
+        check_unique([*trunks, *files])
+        check_unique([(f"row {n}, '{row.name}',", row.slug) for n, row in enumerate(e.rows, 1)])
+        check_unique([(f"column '{column.name}'", column.slug) for column in e.columns])
+    except ConfigError as error:
+        raise ConfigError(f"{e.path}: {error}") from None

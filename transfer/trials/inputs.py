@@ -11,13 +11,13 @@ from pathlib import Path
 from pretrain.runtime.config import ConfigError, load_yaml_with_base
 from pretrain.runtime.wording import short
 from transfer.data import catalog
-from transfer.trials.experiment import Probe
+from transfer.data.formats import format_of
+from transfer.trials.rows import Probe
 
 
 def is_present(spec: catalog.DatasetSpec) -> bool:
-    if spec.format == "coco":
-        return bool(spec.json_file and spec.json_file.is_file() and spec.image_root and spec.image_root.is_dir())
-    return (spec.root / "ImageSets" / "Main" / f"{spec.split}.txt").is_file()
+    """Whether a data set seems to be here, without reading it."""
+    return format_of(spec).is_present(spec)
 
 
 def expanded(path: str) -> Path:
@@ -46,10 +46,8 @@ def _data(config: Path) -> Mapping[str, str]:
     return folders
 
 
-def probed_data(probe: Probe | None) -> dict[str, str | None]:
+def probed_data(probe: Probe) -> dict[str, str | None]:
     """Option or key -> folder of labelled images that the probe reads."""
-    if probe is None:
-        return {}
     given = dict(zip(probe.opts[::2], probe.opts[1::2], strict=True))
     if probe.config is None:
         return {name: given.get(name) for name in ("--train", "--val")}

@@ -288,17 +288,18 @@ def jobs_folder(plan: Plan) -> Path:
 
 def _rows(plan: Plan) -> list[Outcome]:
     """Writes `trials.json` of every complete row; one outcome per row whose trials do not belong together."""
-    e = plan.experiment
     problems = []
-    for row in plan.chosen if e.probe is None else ():
-        folder = plan.row_folder(row)
-        trials = [trial_folder(folder, seed) for seed in e.seeds]
+    for column, row in plan.runs():
+        if column.probe is not None:
+            continue
+        folder = plan.row_folder(column, row)
+        trials = [trial_folder(folder, seed) for seed in column.seeds]
         if all((trial / FILE_NAME).is_file() for trial in trials):
             try:
                 whole = aggregate([RunResult.load(trial) for trial in trials])
                 checkpoint.save_json(whole.to_json(), folder / AGGREGATE_FILE)
             except ValueError as error:  # AggregateError is one
-                problems.append(Outcome(f"row '{row.name}'", folder, "failed", str(error)))
+                problems.append(Outcome(f"{column.prefix}row '{row.name}'", folder, "failed", str(error)))
     return problems
 
 

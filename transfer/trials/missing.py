@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pretrain.runtime.checkpoint import sha256
 from transfer.config.load import load_config
 from transfer.data import catalog
-from transfer.trials.experiment import Row
+from transfer.data.formats import format_of
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data
 from transfer.trials.reproduce import Plan
+from transfer.trials.rows import Job, Probe, Row
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,12 @@ def missing(plan: Plan) -> list[Missing]:
     """
     e, found = plan.experiment, dict[str, Missing]()
     runs = {kind for kind in ("pretrain", "convert", "trials") if not plan.only or kind in plan.only}
-    for row in plan.chosen if runs & {"convert", "trials"} else ():
+    for column, row in plan.runs() if runs & {"convert", "trials"} else ():
         if (lacking := _weights(row)) is not None:
             found.setdefault(str(row.file), lacking)
-        if e.generated is not None or e.probe is not None or "trials" not in runs:
-            continue
-        assert row.job is not None
-        cfg = load_config(row.job.config, row.job.opts, plan.engine.defaults())
-        for spec in catalog.resolve((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.DATASETS.SPECS):
-            if not is_present(spec):
-                remedy = spec.remedy or "check the paths of its spec file, see datasets/README.md"
-                found.setdefault(spec.name, Missing(f"data set '{spec.name}' ({spec.json_file or spec.root})", remedy))
+        run = row.entry(column).run
+        if e.generated is None and "trials" in runs and isinstance(run, Job):
+            found |= {key: value for key, value in _data(plan, run) if key not in found}
     if e.generated is not None:
         return list(found.values())
     for name in plan.pretrainings if "pretrain" in runs else ():
@@ -48,11 +45,22 @@ def missing(plan: Plan) -> list[Missing]:
         if not _exists(folder):
             remedy = "give DATA.TRAIN a folder of images"
             found.setdefault(str(folder), Missing(f"pre-training images '{folder}' of '{name}'", remedy))
-    for option, folder in probed_data(e.probe).items() if "trials" in runs else ():
-        if not _exists(folder):
-            remedy = f"give {option} of the probe a folder that holds a folder of images per class"
-            found.setdefault(str(folder), Missing(f"labelled images '{folder}'", remedy))
+    probes = [run for column, row in plan.runs() if isinstance(run := row.entry(column).run, Probe)]
+    for probe in probes if "trials" in runs else ():
+        for option, folder in probed_data(probe).items():
+            if not _exists(folder):
+                remedy = f"give {option} of the probe a folder that holds a folder of images per class"
+                found.setdefault(str(folder), Missing(f"labelled images '{folder}'", remedy))
     return list(found.values())
+
+
+def _data(plan: Plan, job: Job) -> Iterator[tuple[str, Missing]]:
+    """The data sets of a fine-tuning that are not here, by name."""
+    cfg = load_config(job.config, job.opts, plan.engine.defaults())
+    for spec in catalog.resolve((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.DATASETS.SPECS):
+        if not is_present(spec):
+            remedy = spec.remedy or "check the paths of its spec file, see datasets/README.md"
+            yield spec.name, Missing(f"data set '{spec.name}' ({format_of(spec).place(spec)})", remedy)
 
 
 def _weights(row: Row) -> Missing | None:

@@ -21,9 +21,10 @@ from transfer.config.load import digest, load_config
 from transfer.config.scale import scale
 from transfer.data import catalog
 from transfer.engines.base import Engine
-from transfer.trials.experiment import Experiment, Row
 from transfer.trials.inputs import images, is_present, pretraining_data, probed_data
+from transfer.trials.rows import Column, Experiment, Probe, Row
 from transfer.trials.run import trial_folder
+from transfer.trials.slug import folder as folder_name
 from transfer.trials.stages import Stage
 
 PRETRAINED = "checkpoint_last.pth.tar"
@@ -73,10 +74,21 @@ class Plan:
         """The rows that are to be run."""
         return tuple(r for r in self.experiment.rows if not self.rows or r.name in self.rows or r.slug in self.rows)
 
+    def runs(self) -> Iterator[tuple[Column, Row]]:
+        """The cells of the chosen rows that are run, by column, then row."""
+        return ((column, row) for column, row in self.experiment.runs() if row in self.chosen)
+
     @property
     def pretrainings(self) -> list[str]:
         """Names of the pre-trainings behind the chosen rows, each once."""
-        return [name for name in self.experiment.pretrain if any(row.pretrain == name for row in self.chosen)]
+        used = {row.pretrain for _, row in self.runs()}
+        return [name for name in self.experiment.pretrain if name in used]
+
+    def pretraining_seeds(self, name: str) -> list[int | None]:
+        """The seeds with which a pre-training is made for the chosen rows; None is the one that columns share."""
+        columns = [column for column, row in self.runs() if row.pretrain == name]
+        shared: list[int | None] = [None] if any(not column.anew for column in columns) else []
+        return [*shared, *sorted({seed for column in columns if column.anew for seed in column.seeds})]
 
     def waves(self) -> Iterator[list[Chain]]:
         """What is to be run, in order: chains of one wave may run side by side, stages of a chain one by one.
@@ -98,33 +110,48 @@ class Plan:
         e = self.experiment
         if e.generated is not None:
             yield [(self._data(),)]
-        if e.probe is not None:
-            yield [self._probed(row, seed) for row in self.chosen for seed in e.seeds]
-            return
-        trunks = [(self._pretrain(name), self._convert(name, self._checkpoint(name))) for name in self.pretrainings]
-        files = [row for row in self.chosen if row.file is not None and _needs_conversion(row.file)]
-        yield [*trunks, *((self._convert(row.slug, row.file),) for row in files if row.file is not None)]
+        yield [*self._trunks(), *self._files()]
         once = replace(self, listing=functools.cache(self.listing))
-        yield [(once.trial(row, seed),) for row in self.chosen for seed in e.seeds]
+        yield [once.chain(column, row, seed) for column, row in self.runs() for seed in column.seeds]
 
-    def _probed(self, row: Row, seed: int) -> Chain:
-        probe = self.probe(row, seed)
-        return (probe,) if row.pretrain is None else (self._pretrain(row.pretrain, seed), probe)
+    def _trunks(self) -> Iterator[Chain]:
+        """The pre-trainings that are made once, each with its conversion if something is fine-tuned from it."""
+        for name in self.pretrainings:
+            if None in self.pretraining_seeds(name):
+                detected = any(row.pretrain == name and column.probe is None for column, row in self.runs())
+                made = self._pretrain(name)
+                yield (made, self._convert(folder_name(name), self._checkpoint(name))) if detected else (made,)
 
-    def trial(self, row: Row, seed: int) -> Stage:
+    def _files(self) -> Iterator[Chain]:
+        """The conversions of files that something is fine-tuned from."""
+        for row in self.chosen:
+            detected = any(row.job(column) is not None for column in self.experiment.columns)
+            if detected and row.file is not None and _needs_conversion(row.file):
+                yield (self._convert(row.slug, row.file),)
+
+    def chain(self, column: Column, row: Row, seed: int) -> Chain:
+        """The stages of one trial: a fine-tuning, or a probe, after a pre-training of its own if that is made anew."""
+        if column.probe is None:
+            return (self.trial(column, row, seed),)
+        probe = self.probe(column, row, seed)
+        if row.pretrain is None or not column.anew:
+            return (probe,)
+        return (self._pretrain(row.pretrain, seed), probe)
+
+    def trial(self, column: Column, row: Row, seed: int) -> Stage:
         """The stage that trains and evaluates one seed of a row."""
-        assert row.job is not None
-        weights = self._weights(row)
-        opts = [*row.job.opts, "MODEL.WEIGHTS", str(weights)] if weights is not None else list(row.job.opts)
-        cfg = self.config(row.job.config, opts)
+        job, weights, folder = row.job(column), self._weights(row), self.row_folder(column, row)
+        assert job is not None
+        opts = [*job.opts, "MODEL.WEIGHTS", str(weights)] if weights is not None else list(job.opts)
+        cfg = self.config(job.config, opts)
         scaled = [] if self.auto_scale is None else ["--auto-scale", str(self.auto_scale)]
         names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
         specs = catalog.resolve(names, cfg.DATASETS.SPECS) if self.data_ready() else []
         return Stage(
-            name=f"fine-tune '{row.name}', seed {seed}",
-            folder=trial_folder(self.row_folder(row), seed),
+            name=f"{column.prefix}fine-tune '{row.name}', seed {seed}",
+            folder=trial_folder(folder, seed),
             command=self._tool(
-                "run_trials.py", "--config-file", str(row.job.config), "--output-dir", str(self.row_folder(row)),
+                "run_trials.py", "--config-file", str(job.config), "--output-dir", str(folder),
                 "--only-seed", str(seed), "--engine", self.engine.name, "--num-gpus", str(self.num_gpus),
                 *scaled, *opts,
             ),
@@ -136,11 +163,11 @@ class Plan:
                 "seed": seed,
             },
             outputs=(RESULT,),
-            needs=self._made(row, weights),
+            needs=self._made(weights),
         )  # fmt: skip
 
-    def _made(self, row: Row, weights: Path | None) -> tuple[Path, ...]:
-        """What earlier stages must have left for a trial of the row."""
+    def _made(self, weights: Path | None) -> tuple[Path, ...]:
+        """What earlier stages must have left for a fine-tuning."""
         made = [self.experiment.output / "data" / "manifest.json"] if self.experiment.generated is not None else []
         return (*made, weights) if weights is not None else tuple(made)
 
@@ -150,12 +177,12 @@ class Plan:
         scaling = None if self.auto_scale is None else scale(cfg, self.auto_scale)
         return cfg if scaling is None else load_config(file, [*opts, *scaling.opts], self.engine.defaults())
 
-    def probe(self, row: Row, seed: int) -> Stage:
-        """The stage that evaluates one seed's features: of its own pre-training, or of the row's file."""
-        probe = self.experiment.probe
-        assert probe is not None
-        source = row.file if row.file is not None else self._checkpoint(str(row.pretrain), seed)
-        folder = trial_folder(self.row_folder(row), seed)
+    def probe(self, column: Column, row: Row, seed: int) -> Stage:
+        """The stage that evaluates one seed's features: of a pre-training, or of the row's file."""
+        probe = row.entry(column).run
+        assert isinstance(probe, Probe)
+        source = row.file if row.file is not None else self.source(column, row, seed)
+        folder = trial_folder(self.row_folder(column, row), seed)
         inputs: dict[str, Any] = {"checkpoint": source, "opts": list(probe.opts)}
         inputs["data"] = {option: images(folder) for option, folder in probed_data(probe).items()}
         if probe.config is None:
@@ -164,17 +191,27 @@ class Plan:
             inputs |= {"config": digest_of(load_yaml_with_base(probe.config)), "seed": seed}
             words = ["linear_eval.py", "--config-file", str(probe.config), "--resume", "auto", *probe.opts]
             words += ["MODEL.WEIGHTS", str(source), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
-        name = f"{probe.protocol} of '{row.name}', seed {seed}"
+        name = f"{column.prefix}{probe.protocol} of '{row.name}', seed {seed}"
         return Stage(name, folder, self._processes(*words), inputs, (RESULT,), "trials", (source,))
 
-    @property
-    def runner(self) -> str:
-        """What evaluates the rows: an engine, or a probe's protocol."""
-        return self.engine.name if self.experiment.probe is None else self.experiment.probe.protocol
+    def source(self, column: Column, row: Row, seed: int) -> Path:
+        """The checkpoint of the pre-training behind one trial of a row."""
+        assert row.pretrain is not None
+        return self._checkpoint(row.pretrain, seed if column.anew else None)
 
-    def row_folder(self, row: Row) -> Path:
-        """Trials of different engines never share a folder."""
-        return self.experiment.output / "rows" / self.runner / row.slug
+    def runner(self, column: Column) -> str:
+        """What evaluates the rows: an engine, or a probe's protocol."""
+        return column.probe or self.engine.name
+
+    @property
+    def detects(self) -> bool:
+        """Whether anything is fine-tuned, so that results are of an engine."""
+        return any(column.probe is None for column in self.experiment.columns)
+
+    def row_folder(self, column: Column, row: Row, engine: str = "") -> Path:
+        """Of a column that has a name in its folder; trials of different engines (default: the plan's) share none."""
+        runner = column.probe or engine or self.engine.name
+        return self.experiment.output / "rows" / column.slug / runner / row.slug
 
     def _data(self) -> Stage:
         e = self.experiment
@@ -215,7 +252,7 @@ class Plan:
         )  # fmt: skip
 
     def _convert(self, name: str, source: Path) -> Stage:
-        folder = self.experiment.output / "converted" / name
+        folder = self.converted(name)
         return Stage(
             f"convert '{name}'",
             folder,
@@ -226,19 +263,25 @@ class Plan:
             (source,),
         )
 
+    def converted(self, name: str) -> Path:
+        """Where the conversion of a pre-training (by its folder) or of a row's file (by its slug) works."""
+        return self.experiment.output / "converted" / name
+
     def pretrain_folder(self, name: str, seed: int | None = None) -> Path:
-        """Where a pre-training works; with a seed, one of a probed row."""
-        folder = self.experiment.output / "pretrain" / name
+        """Where a pre-training works; with a seed, one that a trial has made anew."""
+        folder = self.experiment.output / "pretrain" / folder_name(name)
         return folder if seed is None else trial_folder(folder, seed)
 
     def _checkpoint(self, name: str, seed: int | None = None) -> Path:
         return self.pretrain_folder(name, seed) / PRETRAINED
 
+    def trunk_name(self, row: Row) -> str:
+        """The folder of the row's conversion."""
+        return row.slug if row.pretrain is None else folder_name(row.pretrain)
+
     def _weights(self, row: Row) -> Path | None:
-        if row.pretrain is not None:
-            return self.experiment.output / "converted" / row.pretrain / TRUNK
-        if row.file is not None and _needs_conversion(row.file):
-            return self.experiment.output / "converted" / row.slug / TRUNK
+        if row.pretrain is not None or (row.file is not None and _needs_conversion(row.file)):
+            return self.converted(self.trunk_name(row)) / TRUNK
         return row.file
 
     def data_ready(self) -> bool:

@@ -1,6 +1,6 @@
 """Whether two means differ by more than chance: intervals, Welch's t-test and effect sizes, all from scipy's t.
 
-Welch's test does not ask for equal variances. One trial has no variance: it gets no interval, no test and no verdict.
+Welch's test does not ask for equal variances. One trial has no variance: it gets no interval and no test.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Literal
 
 from scipy import stats
 
-from transfer.evaluation.bands import COCO_GAP
+from transfer.evaluation.metric import Rule
 from transfer.trials.aggregate import Statistic
 
 LEVEL = 0.95
-PUBLISHED_TRIALS = 5  # behind a published mean on VOC
 
 Status = Literal["within", "above", "below", "open"]
 
@@ -97,29 +96,19 @@ class Verdict:
         return self.status in ("above", "below")
 
 
-def against_published(ours: Statistic, published: float, expected_std: float) -> Verdict:
-    """Welch's test at 5% against a published mean of five trials, for whose std `expected_std` is taken.
+def judge(ours: Statistic, published: float, rule: Rule) -> Verdict:
+    """Our mean against a published number, by the metric's rule; of fewer trials than it needs there is no verdict.
 
     Args:
-        published: points of AP.
-        expected_std: above 0; see `evaluation.bands.EXPECTED_STD`.
+        published: in points.
     """
-    if ours.std is None:
-        return _ONE_TRIAL
-    _, p = stats.ttest_ind_from_stats(
-        ours.mean, ours.std, ours.n, published, expected_std, PUBLISHED_TRIALS, equal_var=False
-    )
-    return _verdict(ours.mean - published, bool(p >= 1 - LEVEL), float(p))
-
-
-def against_one_run(ours: Statistic, published: float) -> Verdict:
-    """COCO, where the published number is of one run: a gap of at most `COCO_GAP` is within variation."""
-    if ours.std is None:
-        return _ONE_TRIAL
-    return _verdict(ours.mean - published, abs(ours.mean - published) <= COCO_GAP + 1e-9, None)
-
-
-_ONE_TRIAL = Verdict("open", "one trial: no verdict")
+    if ours.n < rule.needs:
+        return Verdict("open", "one trial: no verdict" if ours.n == 1 else f"{ours.n} trials: no verdict")
+    gap = ours.mean - published
+    if rule.gap is not None:
+        return _verdict(gap, abs(gap) <= rule.gap + 1e-9, None)
+    _, p = stats.ttest_ind_from_stats(ours.mean, ours.std, ours.n, published, rule.std, rule.trials, equal_var=False)
+    return _verdict(gap, bool(p >= 1 - LEVEL), float(p))
 
 
 def _verdict(gap: float, within: bool, p: float | None) -> Verdict:

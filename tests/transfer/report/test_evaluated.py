@@ -17,7 +17,7 @@ from transfer.trials.run import trial_folder
 def test_first_trial_and_mean_over_all(tmp_path: Path, generated: Path) -> None:
     plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=3))
     trees.fill(plan, finished={"moco-v2": 2})
-    report = collect(plan)
+    report = collect(plan).columns[0]
     (data,) = read(plan, report)
     assert data.dataset.name == "generated_test" and [found.trials for found in data.rows] == [3, 2]
     for found, row in zip(data.rows, report.rows, strict=True):
@@ -30,7 +30,7 @@ def test_first_trial_and_mean_over_all(tmp_path: Path, generated: Path) -> None:
 def test_trials_without_detections_are_left_out(tmp_path: Path, generated: Path) -> None:
     plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=2))
     trees.fill(plan)
-    report = collect(plan)
+    report = collect(plan).columns[0]
     for seed in (1, 2):
         (trial_folder(report.rows[1].folder, seed) / "predictions_generated_test.json").unlink()
     (trial_folder(report.rows[0].folder, 1) / "predictions_generated_test.json").write_text("[")

@@ -30,7 +30,7 @@ def test_sums_per_row_and_in_all(tmp_path: Path, generated: Path) -> None:
         trees.experiment_file(tmp_path, generated, trials=2, pretrain={"moco": {"config": config, "cost": cost}})
     )
     for row, processes in zip(plan.experiment.rows, (1, None), strict=True):
-        for seed in plan.experiment.seeds:
+        for seed in plan.experiment.columns[0].seeds:
             trees.trial(
                 plan, row, seed, 3, seconds=3600.0 * seed, provenance={"computed_on": "cuda", "processes": processes}
             )

@@ -12,8 +12,8 @@ from tests.transfer.report.test_tables import PUBLISHED, report, row
 from transfer.report.latex import escaped, table
 
 REPORT = report(
-    row("Supervised & co", [80.0, 80.2], published={"bbox/AP50": 80.0}),
-    row("MoCo_v2 <ours>", [80.5, 80.7], published=PUBLISHED),
+    row("Supervised & co", [80.0, 80.1, 80.2], published={"bbox/AP50": 80.0}),
+    row("MoCo_v2 <ours>", [80.5, 80.6, 80.7], published=PUBLISHED),
     row("worse", [79.0, 79.2]),
     row("Half", [81.0], wanted=2),
 )

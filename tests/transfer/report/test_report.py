@@ -11,7 +11,7 @@ import pytest
 
 from tests.transfer.report import trees
 from transfer.report.collect import collect
-from transfer.report.figures import Dots, near_enough, points
+from transfer.report.figures import Dots, _limits, near_enough, points
 from transfer.report.gallery import choose
 from transfer.report.markup import Markup, tag
 from transfer.report.report import REPORT, write_report
@@ -71,26 +71,29 @@ def page(plan: Plan) -> Page:
 
 def test_every_row_and_number_is_there(plan: Plan, page: Page) -> None:
     report = collect(plan)
+    column = report.columns[0]
     for row in report.rows:
         assert row.name in page.text
-        for metric in report.metrics:
-            statistic = row.statistic(metric)
+        for metric in column.metrics:
+            statistic = row.statistic(metric.key)
             assert statistic is not None and statistic.std is not None
             assert f"{statistic.mean:.1f} ± {statistic.std:.1f}" in page.text
             low, high = interval(statistic) or (0, 0)
             assert f"95% {low:.1f} to {high:.1f}" in page.text
     for number in ("published 81.3", "published 55.9", "published 62.6"):
         assert number in page.text
-    assert report.title in page.text and report.source in page.text and report.command in page.text
+    assert report.title in page.text and column.source in page.text and report.command in page.text
     assert "All rows are complete." in page.text and "this project's rule" in page.text
     assert "deadbeefdead" in page.text and "Imaginary GPU" in page.text and "every trial" in page.text
 
 
-def test_gains_are_bracketed_and_green_from_half_a_point_on(plan: Plan, page: Page) -> None:
-    report = collect(plan)
+def test_gains_are_bracketed_and_green_where_they_are_large_and_more_than_chance(plan: Plan, page: Page) -> None:
+    report = collect(plan).columns[0]
     gains = [cell(report, report.rows[1], m).gain for m in report.metrics]
     found = [a["class"] for a in page.all("span") if "gain" in (a.get("class") or "")]
-    assert found == ["gain better" if round(g or 0, 1) >= 0.5 else "gain" for g in gains] and "gain better" in found
+    tested = [cell(report, report.rows[1], m).versus for m in report.metrics]
+    green = [round(g or 0, 1) >= 0.5 and c.p < 0.05 for g, c in zip(gains, tested, strict=True)]
+    assert found == ["gain better" if is_green else "gain" for is_green in green] and set(green) == {True, False}
     assert "Against the baseline" in page.text and "different" in page.text
     words = {v.words for _, _, v in verdicts(report)}
     assert len(words) > 1 and all(w in page.text for w in words)
@@ -137,7 +140,9 @@ def test_colours_are_variables_and_only_as_many_detections_as_objects_are_shown(
 
 def test_table_files_beside_it(plan: Plan, page: Page) -> None:
     names = {path.name for path in plan.experiment.output.iterdir()}
-    assert {"report.html", "table.md", "table.csv", "table.json", "table.tex"} <= names
+    assert {"report.html", "report-torchvision.html"} | {
+        f"table-torchvision.{e}" for e in ("md", "csv", "json", "tex")
+    } <= names
     assert not [name for name in names if name.endswith(".tmp")]
 
 
@@ -199,6 +204,18 @@ def test_rows_far_from_the_others_leave_the_scale() -> None:
     assert near_enough([random, a, b]) == [a, b]
     assert near_enough([random, a]) == [random, a]  # two rows, nothing to leave out
     assert near_enough([dots()]) == [dots()]
+
+
+def test_an_interval_of_two_trials_does_not_stretch_the_axis() -> None:
+    """It is drawn as far as the axis goes: as much again as the values need to either side, within 0 and 100."""
+    assert _limits([], []) == (0.0, 100.0)
+    low, high = _limits([57.0, 59.0], [-40.0, 156.0])
+    assert 53.0 < low < 55.0 and 61.0 < high < 63.0
+    assert _limits([57.0, 59.0], [57.5, 58.5]) == _limits([57.0, 59.0])
+    low, high = _limits([97.0, 99.5], [60.0, 140.0])
+    assert high < 101 and low > 90
+    low, high = _limits([0.5, 1.0], [-9.0, 9.0])
+    assert -0.2 < low <= 0 and high < 4
 
 
 def test_images_are_chosen_evenly_among_those_with_objects() -> None:

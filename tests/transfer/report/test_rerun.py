@@ -60,6 +60,8 @@ def test_of_a_probe_every_seed_is_listed(tmp_path: Path, generated: Path) -> Non
     del content["transfer"]
     content["probe"] = {"protocol": "knn", "opts": ["--train", "a", "--val", "b"]}
     content["rows"][0]["weights"] = {"pretrain": "moco"}
+    for row in content["rows"]:
+        row["published"] = {"knn/acc1": 50.0}
     file.write_text(yaml.safe_dump(content))
     plan = trees.plan(file)
     names = [name for name, _ in commands(plan, plan.experiment.rows[-1])]

@@ -11,23 +11,23 @@ from tests.conftest import ROOT
 from tests.tools.test_errors import tool
 from tests.transfer.report import trees
 from tests.transfer.report.test_report import Page
-from tests.transfer.report.test_tables import report, row
-from transfer.report.schedules import changes, page, text, write_comparison
+from tests.transfer.report.test_tables import column, row
+from transfer.report.schedules import Pair, changes, page, text, write_comparison
 
 ENDS = ("1x", "2x")
-SHORT = report(
+SHORT = column(
     row("Random", [30.0, 32.0]),
     row("Supervised", [38.0, 38.4]),
     row("MoCo", [37.9, 38.1]),
     row("Half", [1.0], wanted=2),
 )
-LONG = report(
+LONG = column(
     row("Supervised", [40.0, 40.2]), row("MoCo", [40.8, 41.0]), row("Random", [36.0, 36.4]), row("Half", [1.0])
 )
 
 
 def test_gaps_close_open_and_change_sides() -> None:
-    found = {c.row.name: c for c in changes(SHORT, LONG) if c.metric == "AP50"}
+    found = {c.row.name: c for c in changes(SHORT, LONG) if c.metric.label == "AP50"}
     assert list(found) == ["Random", "Supervised", "MoCo"]  # a row that is not finished has no number
     assert (found["Random"].left, found["Random"].right) == pytest.approx((31.0, 36.2))
     assert (found["Random"].left_gap, found["Random"].right_gap) == pytest.approx((-7.2, -3.9))
@@ -69,9 +69,9 @@ def test_page_of_our_results(tmp_path: Path, generated: Path) -> None:
 
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ConfigError, match="share no row"):
-        changes(SHORT, report(row("Other", [1.0])))
+        changes(SHORT, column(row("Other", [1.0])))
     with pytest.raises(ConfigError, match="baselines differ: 'Supervised' and 'Random'"):
-        changes(SHORT, report(row("Random", [1.0])))
-    unfinished = report(row("Random", [1.0], wanted=2))
+        changes(SHORT, column(row("Random", [1.0])))
+    unfinished = column(row("Random", [1.0], wanted=2))
     assert "nothing to compare yet" in text(changes(unfinished, unfinished), ENDS, "Random")
-    assert "Nothing to compare yet." in page(unfinished, unfinished, ENDS)
+    assert "Nothing to compare yet." in page([Pair(unfinished, unfinished, ENDS)], ("a", "b"))

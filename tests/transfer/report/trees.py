@@ -22,8 +22,9 @@ from transfer.data.generated import CLASS_NAMES
 from transfer.engines.base import Engine
 from transfer.evaluation.predictions import ImageDetections, predictions_file, save_coco_json
 from transfer.trials.aggregate import aggregate
-from transfer.trials.experiment import Row, load_experiment
+from transfer.trials.experiment import load_experiment
 from transfer.trials.reproduce import TRUNK, Plan
+from transfer.trials.rows import Column, Row
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
 SUPERVISED = {"name": "supervised IN-1M", "weights": None, "published": {"AP50": 81.3, "AP": 53.5, "AP75": 58.8}}
@@ -71,13 +72,16 @@ def plan(file: Path, **changes: Any) -> Plan:
 def fill(plan: Plan, finished: dict[str, int] | None = None, curve_length: int = 30) -> None:
     """Writes what `finished` trials per row (slug -> count; default: all) would leave, pre-training and conversion."""
     e = plan.experiment
-    for row in e.rows:
-        count = e.trials if finished is None else finished.get(row.slug, e.trials)
-        results = [trial(plan, row, seed, curve_length) for seed in e.seeds[:count]]
-        if count == e.trials:
-            checkpoint.save_json(aggregate(results).to_json(), plan.row_folder(row) / AGGREGATE_FILE)
-        elif count < e.trials:
-            curve(trial_folder(plan.row_folder(row), e.seeds[count]), count, curve_length // 2, "total_loss", 2.5, 0.9)
+    for column, row in e.runs():
+        if row.job(column) is None:
+            continue
+        count = column.trials if finished is None else finished.get(row.slug, column.trials)
+        folder = plan.row_folder(column, row)
+        results = [trial(plan, row, seed, curve_length, column) for seed in column.seeds[:count]]
+        if count == column.trials:
+            checkpoint.save_json(aggregate(results).to_json(), folder / AGGREGATE_FILE)
+        elif count < column.trials:
+            curve(trial_folder(folder, column.seeds[count]), count, curve_length // 2, "total_loss", 2.5, 0.9)
     folder = e.output / "pretrain" / "moco"
     curve(folder, 9, curve_length * 4, "loss", 7.0, 5.2, acc1=45.0)
     RunResult("pretrain", "pretrain", 0, "c0ffee00c0ffee00", notes=["1 process on cpu"]).save(folder)
@@ -89,17 +93,27 @@ def fill(plan: Plan, finished: dict[str, int] | None = None, curve_length: int =
     checkpoint.save_json(sidecar, e.output / "converted" / "moco" / (TRUNK + ".json"))
 
 
-def trial(plan: Plan, row: Row, seed: int, curve_length: int, **changes: Any) -> RunResult:
-    """One finished trial of `row`; `changes` replace fields of its result."""
-    folder = trial_folder(plan.row_folder(row), seed)
+def row_folder(plan: Plan, row: int) -> Path:
+    """Of a row in the first column."""
+    return plan.row_folder(plan.experiment.columns[0], plan.experiment.rows[row])
+
+
+def trial(
+    plan: Plan, row: Row, seed: int, curve_length: int, column: Column | None = None, **changes: Any
+) -> RunResult:
+    """One finished trial of `row`, in the first column or another; `changes` replace fields of its result."""
+    column = column or plan.experiment.columns[0]
+    job = row.job(column)
+    assert job is not None
+    folder = trial_folder(plan.row_folder(column, row), seed)
     rng = np.random.default_rng([seed, len(row.slug)])
-    cfg = plan.config(row.job.config, row.job.opts)
+    cfg = plan.config(job.config, job.opts)
     metrics = {}
     for name, mean, std in zip(("AP50", "AP", "AP75"), MEANS.get(row.slug, (60.0, 30.0, 30.0)), (0.2, 0.2, 0.4)):  # noqa: B905
         metrics[f"bbox/{name}"] = float(rng.normal(mean, std))
     spread = np.linspace(-15, 15, len(CLASS_NAMES)) + rng.normal(0, 1, len(CLASS_NAMES))
     per_class = {
-        name: {k.split("/")[1]: float(min(v + d, 99)) for k, v in metrics.items()}
+        name: {k: float(min(v + d, 99)) for k, v in metrics.items()}
         for name, d in zip(CLASS_NAMES, spread, strict=True)
     }
     fields: dict[str, Any] = {
@@ -118,7 +132,7 @@ def trial(plan: Plan, row: Row, seed: int, curve_length: int, **changes: Any) ->
             "commit": "0123456789abcdef",
             "packages": {"torch": "9.9.9"},
         },
-        "extra": {"generated_test": {"per_class": per_class, "metric": "11-point"}},
+        "extra": {"generated_test": {"per_class": per_class, "protocol": "voc07"}},
     } | changes
     result = RunResult(**fields)
     result.save(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 
@@ -19,7 +20,7 @@ FILES = sorted((ROOT / "configs" / "experiments").glob("*.yaml"))
 
 GOOD = """
 title: t
-transfer: {{config: {config}, opts: [SEED, 1]}}
+transfer: {{config: {config}, opts: [SOLVER.MAX_ITER, 9]}}
 pretrain: {{a: {{config: {config}, opts: [DATA.TRAIN, "{{data}}/x"]}}}}
 rows:
   - {{name: Random init., weights: null, published: {{AP50: 60.2}}}}
@@ -33,46 +34,67 @@ def write(tmp_path, config, edit=lambda text: text):
     return path
 
 
+def column(experiment, row=None):
+    """The one column of the form without `columns`, or what a row has there."""
+    (only,) = experiment.columns
+    return only if row is None else row.entry(only)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_files_of_the_project(path):
     experiment = load_experiment(path)
-    assert experiment.title and experiment.rows
-    one_run = experiment.probe is not None or "table5" in path.stem
-    assert experiment.trials == (2 if path.stem.startswith("small_") else 1 if one_run else 5)
-    assert all(set(row.published) <= set(experiment.metrics) for row in experiment.rows)
+    assert experiment.title and experiment.rows and list(experiment.runs())
+    for c in experiment.columns:
+        one_run = c.probe is not None or "table5" in path.stem
+        assert c.trials == (2 if path.stem.startswith("small_") else 1 if one_run else 5)
+        shown = {m.key for m in c.metrics}
+        assert all(set(row.entry(c).published) <= shown for row in experiment.rows)
 
 
-TABLES = {  # MoCo, Tables 2 to 5: row -> AP50, AP, AP75; of Table 5 box AP, AP50, AP75, then those of masks
-    "table2a": {
-        "random init.": (64.4, 37.9, 38.6), "supervised IN-1M": (81.4, 54.0, 59.1),
-        "MoCo IN-1M": (81.1, 54.6, 59.9), "MoCo IG-1B": (81.6, 55.5, 61.2),
+DC5, C4, BOX = "R50-dilated-C5", "R50-C4", ""
+TABLES = {  # MoCo, Tables 2 to 5: column -> row -> AP50, AP, AP75; of Table 5 box AP, AP50, AP75, then those of masks
+    "table2": {
+        DC5: {
+            "random init.": (64.4, 37.9, 38.6), "supervised IN-1M": (81.4, 54.0, 59.1),
+            "MoCo IN-1M": (81.1, 54.6, 59.9), "MoCo IG-1B": (81.6, 55.5, 61.2),
+        },
+        C4: {
+            "random init.": (60.2, 33.8, 33.1), "supervised IN-1M": (81.3, 53.5, 58.8),
+            "MoCo IN-1M": (81.5, 55.9, 62.6), "MoCo IG-1B": (82.2, 57.2, 63.7),
+        },
     },
-    "table2b": {
-        "random init.": (60.2, 33.8, 33.1), "supervised IN-1M": (81.3, 53.5, 58.8),
-        "MoCo IN-1M": (81.5, 55.9, 62.6), "MoCo IG-1B": (82.2, 57.2, 63.7),
+    "table3": {
+        DC5: {"end-to-end": (79.2, 52.0, 56.6), "memory bank": (79.8, 52.9, 57.9), "MoCo": (81.1, 54.6, 59.9)},
+        C4: {"end-to-end": (80.4, 54.6, 60.3), "memory bank": (80.6, 54.9, 60.6), "MoCo": (81.5, 55.9, 62.6)},
     },
-    "table3_dc5": {"end-to-end": (79.2, 52.0, 56.6), "memory bank": (79.8, 52.9, 57.9), "MoCo": (81.1, 54.6, 59.9)},
-    "table3_c4": {"end-to-end": (80.4, 54.6, 60.3), "memory bank": (80.6, 54.9, 60.6), "MoCo": (81.5, 55.9, 62.6)},
     "table4": {
-        "supervised IN-1M": (74.4, 42.4, 42.7), "MoCo IN-1M": (74.9, 46.6, 50.1), "MoCo IN-14M": (75.2, 46.9, 50.2),
-        "MoCo YFCC-100M": (74.7, 45.9, 49.0), "MoCo IG-1B": (75.6, 47.6, 51.7),
+        BOX: {
+            "supervised IN-1M": (74.4, 42.4, 42.7), "MoCo IN-1M": (74.9, 46.6, 50.1), "MoCo IN-14M": (75.2, 46.9, 50.2),
+            "MoCo YFCC-100M": (74.7, 45.9, 49.0), "MoCo IG-1B": (75.6, 47.6, 51.7),
+            "RelPos, by Multi-task (supervised 74.2; -7.4)": (66.8, None, None),
+            "Multi-task (supervised 74.2, AP75 44.3; -3.7, -0.4)": (70.5, None, 43.9),
+            "Jigsaw (supervised 70.5; -9.1)": (61.4, None, None),
+            "Jigsaw, IN-14M (supervised 70.5; -1.3)": (69.2, None, None),
+            "Jigsaw, YFCC-100M (supervised 70.5; -3.9)": (66.6, None, None),
+            "LocalAgg (supervised 74.6; -5.5)": (69.1, None, None),
+        },
     },
-    "table5a": {
+    "table5a": {BOX: {
         "random init.": (31.0, 49.5, 33.2, 28.5, 46.8, 30.4), "supervised IN-1M": (38.9, 59.6, 42.7, 35.4, 56.5, 38.1),
         "MoCo IN-1M": (38.5, 58.9, 42.0, 35.1, 55.9, 37.7), "MoCo IG-1B": (38.9, 59.4, 42.3, 35.4, 56.5, 37.9),
-    },
-    "table5b": {
+    }},
+    "table5b": {BOX: {
         "random init.": (36.7, 56.7, 40.0, 33.7, 53.8, 35.9), "supervised IN-1M": (40.6, 61.3, 44.4, 36.8, 58.1, 39.5),
         "MoCo IN-1M": (40.8, 61.6, 44.7, 36.9, 58.4, 39.7), "MoCo IG-1B": (41.1, 61.8, 45.1, 37.4, 59.1, 40.2),
-    },
-    "table5c": {
+    }},
+    "table5c": {BOX: {
         "random init.": (26.4, 44.0, 27.8, 29.3, 46.9, 30.8), "supervised IN-1M": (38.2, 58.2, 41.2, 33.3, 54.7, 35.2),
         "MoCo IN-1M": (38.5, 58.3, 41.6, 33.6, 54.8, 35.6), "MoCo IG-1B": (39.1, 58.7, 42.2, 34.1, 55.4, 36.4),
-    },
-    "table5d": {
+    }},
+    "table5d": {BOX: {
         "random init.": (35.6, 54.6, 38.2, 31.4, 51.5, 33.5), "supervised IN-1M": (40.0, 59.9, 43.1, 34.7, 56.5, 36.9),
         "MoCo IN-1M": (40.7, 60.5, 44.1, 35.4, 57.3, 37.6), "MoCo IG-1B": (41.1, 60.7, 44.8, 35.6, 57.4, 38.1),
-    },
+    }},
 }  # fmt: skip
 
 
@@ -80,24 +102,37 @@ TABLES = {  # MoCo, Tables 2 to 5: row -> AP50, AP, AP75; of Table 5 box AP, AP5
 def test_tables_say_what_the_paper_says(name):
     """Every published row with its numbers; MSRA input for random and supervised, the `_moco` diff for the others."""
     experiment = load_experiment(ROOT / "configs" / "experiments" / f"{name}.yaml")
-    published = {
-        row.name: tuple(row.published[m] for m in experiment.metrics) for row in experiment.rows if row.published
-    }
-    assert published == TABLES[name]
+    assert [c.name for c in experiment.columns] == list(TABLES[name])
+    for c in experiment.columns:
+        entries = {row.name: row.entry(c) for row in experiment.rows}
+        published = {row: tuple(e.published.get(m.key) for m in c.metrics) for row, e in entries.items() if e.published}
+        assert published == TABLES[name][c.name]
+        jobs = {row: e.run.config.stem for row, e in entries.items() if e.run is not None}
+        assert len({stem.removesuffix("_moco") for stem in jobs.values()}) == 1
+        for row, stem in jobs.items():
+            assert stem.endswith("_moco") != (row in ("random init.", "supervised IN-1M"))
+        cited = set(entries) - set(jobs)
+        assert cited == ({row for row in entries if "; -" in row} if name == "table4" else set())
+        ours = {row for row, e in entries.items() if not e.published}
+        assert ours == (set() if name == "table3" else {"supervised IN-1M (torchvision, ours)"})
+
+
+def test_the_gaps_of_cited_rows_are_differences_to_their_own_supervised_networks():
+    experiment = load_experiment(ROOT / "configs" / "experiments" / "table4.yaml")
     for row in experiment.rows:
-        msra = row.name in ("random init.", "supervised IN-1M")
-        assert row.job.config.stem.endswith("_moco") != msra
-        assert row.job.config.stem.removesuffix("_moco") == experiment.rows[0].job.config.stem.removesuffix("_moco")
-    ours = {row.name for row in experiment.rows if not row.published}
-    assert ours == (set() if name.startswith("table3") else {"supervised IN-1M (torchvision, ours)"})
+        if found := re.search(r"supervised ([\d.]+)(?:, AP75 ([\d.]+))?; (-[\d.]+)(?:, (-[\d.]+))?", row.name):
+            published = column(experiment, row).published
+            assert published["bbox/AP50"] - float(found[1]) == pytest.approx(float(found[3]))
+            if found[2]:
+                assert published["bbox/AP75"] - float(found[2]) == pytest.approx(float(found[4]))
 
 
 PUBLISHED = {
-    "moco_momentum": [None, 55.2, 57.8, 59.0, 58.9],
+    "moco_momentum": ["fail", 55.2, 57.8, 59.0, 58.9],
     "moco_shuffle_bn": [None, None],
-    "moco_mechanisms": [None] * 3 + [59.0, None, 60.6] + [None] * 3 + [58.0, 54.3] + [None] * 3,
+    "moco_mechanisms": [None] * 3 + [59.0, None, 60.6] + [None] * 3 + [58.0, 54.3, 54.0] + [None] * 3,
     "mocov2_temperature": [60.6, 60.7, 59.0, 58.2, 57.2, 56.4, 62.9, 64.9, 66.2, 65.7, 65.0, 64.3],
-    "mocov2_table1_linear": [60.6, 66.2, 63.4, 67.3, 67.5, 71.1],
+    "mocov2_table1": [76.5, 60.6, 66.2, 63.4, 67.3, 67.5, 71.1],
     "mocov2_table2": [60.6, 61.9, 66.6, 67.5, 69.3, 71.1],
     "moco_table1": [60.6, 63.9, 65.4, 68.6],
 }
@@ -105,22 +140,23 @@ PUBLISHED = {
 
 def test_every_published_number_is_checked():
     """A file with published numbers stands in one of the tables of this module."""
-    voc = {"mocov2_table1_voc"}  # in test_detection_columns_start_from_the_pretrainings_of_the_linear_column
-    named = {path.stem for path in FILES if any(row.published for row in load_experiment(path).rows)}
-    assert named - {*TABLES, *PUBLISHED} == voc
+    entries = {path.stem: [e for row in load_experiment(path).rows for e in row.entries.values()] for path in FILES}
+    assert {name for name, found in entries.items() if any(e.published for e in found)} <= {*TABLES, *PUBLISHED}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_ablations_say_what_the_papers_say(name):
     """The published number of every row, and a pre-training that differs from its base in what the row says only."""
     experiment = load_experiment(ROOT / "configs" / "experiments" / f"{name}.yaml")
-    assert [row.published.get("linear/acc1") for row in experiment.rows] == PUBLISHED[name]
+    linear = experiment.columns[0]
+    assert [row.entry(linear).published.get("linear/acc1") for row in experiment.rows] == PUBLISHED[name]
     for row in experiment.rows:
-        if row.job is None:  # made elsewhere
+        if row.pretrain is None:  # made elsewhere, or cited
             continue
+        job = experiment.pretrain[row.pretrain]
         cfg = get_cfg()
-        merge_file(cfg, row.job.config)
-        merge_opts(cfg, row.job.opts)
+        merge_file(cfg, job.config)
+        merge_opts(cfg, job.opts)
         check(cfg, world_size=8)
         words = row.name.replace(",", "").split()
         for letter, key in (("m", cfg.MODEL.M), ("K", cfg.MODEL.K), ("T", cfg.MODEL.T)):
@@ -132,23 +168,37 @@ def test_ablations_say_what_the_papers_say(name):
             assert cfg.AUG.RECIPE == ("v2" if {"aug+", "epochs"} & set(words) else "v1")
 
 
-def test_detection_columns_start_from_the_pretrainings_of_the_linear_column():
-    """The files that rows of one experiment name are those that the other experiment's stages leave."""
-    folder = ROOT / "configs" / "experiments"
-    linear = Plan(load_experiment(folder / "mocov2_table1_linear.yaml"), engine=None, tools=ROOT / "tools")
-    made = {linear.pretrain_folder(name, 1) / PRETRAINED for name in linear.experiment.pretrain}
-    voc = load_experiment(folder / "mocov2_table1_voc.yaml")
-    assert made == {row.file for row in voc.rows if row.name != "supervised"}
-    assert [list(row.published.values()) for row in voc.rows] == [
+def test_both_columns_of_a_table_start_from_one_pretraining():
+    experiment = load_experiment(ROOT / "configs" / "experiments" / "mocov2_table1.yaml")
+    imagenet, voc = experiment.columns
+    assert [list(row.entry(voc).published.values()) for row in experiment.rows] == [
         [81.3, 53.5, 58.8], [81.5, 55.9, 62.6], [82.0, 56.4, 62.6], [82.2, 56.8, 63.2], [82.5, 57.2, 63.9],
         [82.4, 57.0, 63.6], [82.5, 57.4, 64.0],
     ]  # fmt: skip
+    assert (imagenet.probe, voc.probe, imagenet.anew) == ("linear", None, False)
+    plan = Plan(experiment, TorchvisionEngine(), ROOT / "tools", rows=("MoCo v1", "supervised"))
+    pretrain, convert, *trials = list(plan.stages())
+    assert (pretrain.name, convert.name) == ("pre-train 'v1'", "convert 'v1'")
+    assert [t.name.split(",")[0] for t in trials[:2]] == [
+        "ImageNet: linear of 'MoCo v1'",
+        "VOC: fine-tune 'supervised'",
+    ]
+    assert len(trials) == 1 + 2 * 5  # the supervised network is cited in the probe's column
+    made = pretrain.folder / PRETRAINED
+    assert convert.inputs["source"] == trials[0].inputs["checkpoint"] == made
+    assert trials[0].folder.parts[-4:] == ("imagenet", "linear", "moco-v1", "seed_1")
+    assert trials[1].folder.parts[-4:] == ("voc", "torchvision", "supervised", "seed_1")
 
 
 def test_a_file(tmp_path, small_config):
     e = load_experiment(write(tmp_path, small_config), output=tmp_path / "out")
-    assert [row.slug for row in e.rows] == ["random-init", "ours"] and list(e.seeds) == [1, 2, 3, 4, 5]
-    assert e.rows[1].pretrain == "a" and e.rows[1].job.opts == ("SEED", "1", "MODEL.DEVICE", "cpu")
+    assert [row.slug for row in e.rows] == ["random-init", "ours"] and list(column(e).seeds) == [1, 2, 3, 4, 5]
+    assert e.rows[1].pretrain == "a" and column(e, e.rows[1]).run.opts == (
+        "SOLVER.MAX_ITER",
+        "9",
+        "MODEL.DEVICE",
+        "cpu",
+    )
     assert e.pretrain["a"].opts == ("DATA.TRAIN", f"{tmp_path}/out/data/x")
 
 
@@ -157,16 +207,28 @@ def test_a_file(tmp_path, small_config):
     [
         ("title: t", "titel: t", "did you mean title"),
         ("pretrain: a}", "pretrain: b}", "no pre-training is called 'b'"),
-        ("name: ours", "name: Random init", "names that differ"),
-        ("[SEED, 1]", "[SEED]", "KEY, VALUE"),
-        ("weights: null, ", "", "'weights' is missing"),
-        ("rows:", "trials: 0\nrows:", "trials is 0"),
+        (
+            "name: ours",
+            "name: Random init",
+            "row 1, 'Random init.', and row 2, 'Random init', would share the folder 'random-init'",
+        ),
+        ("[SOLVER.MAX_ITER, 9]", "[SOLVER.MAX_ITER]", "KEY, VALUE"),
+        ("ours, weights: {pretrain: a}", "ours", "'weights' is missing"),
+        ("rows:", "trials: 0\nrows:", "trials: is 0; it should be greater than"),
         ("weights: {pretrain: a}", "weights: {}", "either `pretrain` or `file`"),
-        ("weights: {pretrain: a}", "weights: {file: f, cost: {gpu_hours: 0, source: x}}", "gpu_hours is 0"),
+        (
+            "weights: {pretrain: a}",
+            "weights: {file: f, cost: {gpu_hours: 0, source: x}}",
+            "gpu_hours: is 0; it should be greater",
+        ),
         ("weights: {pretrain: a}", "weights: {pretrain: a, cost: {}}", "stands with the pre-training"),
         ("weights: {pretrain: a}", "weights: {pretrain: a, sha256: 0676ba61}", "sha256 is of a `file`"),
-        ("weights: {pretrain: a}", "weights: {file: f, sha256: 0676ba6}", "sha256 is '0676ba6'; give"),
-        ("weights: {pretrain: a}", "weights: {file: f, sha256: 06765061}", "sha256 is .*; .* in quotation marks"),
+        ("weights: {pretrain: a}", "weights: {file: f, sha256: 0676ba6}", "sha256: '0676ba6' is no SHA-256; give"),
+        (
+            "weights: {pretrain: a}",
+            "weights: {file: f, sha256: 06765061}",
+            "sha256: .* is no SHA-256; .* in quotation marks",
+        ),
         ("weights: {pretrain: a}", "weights: {file: f, sha256: 0676BA61}", "lower-case hex"),
     ],
 )
@@ -183,18 +245,18 @@ def test_a_config_that_does_not_exist(tmp_path):
 def test_a_probed_experiment(tmp_path, small_config):
     """Every row names a pre-training, which each seed does anew."""
     text = GOOD.replace(
-        "transfer: {{config: {config}, opts: [SEED, 1]}}", "probe: {{protocol: knn, opts: [--train, x]}}"
+        "transfer: {{config: {config}, opts: [SOLVER.MAX_ITER, 9]}}", "probe: {{protocol: knn, opts: [--train, x]}}"
     )
     rows = "rows:\n  - {{name: m = 0, weights: {{pretrain: a}}}}\n"
     path = tmp_path / "e.yaml"
     path.write_text((text[: text.index("rows:")] + rows).format(config=small_config))
     e = load_experiment(path, output=tmp_path / "out")
-    assert e.probe.protocol == "knn" and e.rows[0].job == e.pretrain["a"]
+    assert column(e).probe == "knn" and column(e).anew and column(e, e.rows[0]).run.opts == ("--train", "x")
     path.write_text(path.read_text().replace("pretrain: a}", "pretrain: b}"))
     with pytest.raises(ConfigError, match="no pre-training is called .b. .a."):
         load_experiment(path)
     path.write_text(path.read_text().replace("knn", "svm"))
-    with pytest.raises(ConfigError, match="protocol is 'svm'"):
+    with pytest.raises(ConfigError, match="probe.protocol: is 'svm'; it should be 'knn' or 'linear'"):
         load_experiment(path)
 
 
@@ -214,7 +276,9 @@ def test_a_linear_probe(tmp_path, small_config):
     path.write_text(LINEAR.format(config=small_config))
     experiment = load_experiment(path, output=tmp_path / "out")
     plan = Plan(experiment, engine=None, tools=tmp_path, num_gpus=2)
-    assert [row.job is None for row in experiment.rows] == [False, True] and plan.runner == "linear"
+    assert plan.runner(column(experiment)) == "linear" and [m.key for m in column(experiment).metrics] == [
+        "linear/acc1"
+    ]
     stages = list(plan.stages())
     assert len(stages) == 5 * 3 and stages[0].name == "pre-train 'a', seed 1"
     assert "--nproc-per-node 2" in stages[1].shell and "linear_eval.py --config-file" in stages[1].shell
@@ -255,8 +319,8 @@ def test_auto_scale_reaches_the_trials_and_their_identity(tmp_path, small_config
     """The command carries it, and the stage's config digest is the scaled config's."""
     experiment = load_experiment(write(tmp_path, small_config), output=tmp_path / "out")
     plain, scaled = (Plan(experiment, TorchvisionEngine(), tmp_path, auto_scale=n) for n in (None, 4))
-    a, b = (plan.trial(experiment.rows[0], 1) for plan in (plain, scaled))
+    a, b = (plan.trial(column(experiment), experiment.rows[0], 1) for plan in (plain, scaled))
     assert "--auto-scale" not in a.shell and "--auto-scale 4" in b.shell
-    cfg = scaled.config(small_config, ["SEED", "1"])
-    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (4, 0.01, 600)
+    cfg = scaled.config(small_config, ["SOLVER.MAX_ITER", "9"])
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (4, 0.01, 18)
     assert b.inputs["config"] == digest(cfg) != a.inputs["config"]

@@ -232,14 +232,16 @@ def test_record_names_the_package_version(tmp_path):
 @pytest.mark.slow
 def test_a_small_experiment_side_by_side(tmp_path, generated):
     """Two real trials at a time, in two processes; one invocation more runs nothing."""
-    short = [*options("R18-C4", generated, tmp_path), "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()"]
-    short += ["SOLVER.WARMUP_ITERS", "1", "TEST.EVAL_PERIOD", "0"]
+    given = options("R18-C4", generated, tmp_path)
+    pairs = [pair for pair in zip(given[::2], given[1::2], strict=True) if pair[0] != "OUTPUT_DIR"]
+    short = [word for pair in pairs for word in pair]
+    short += ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "1", "TEST.EVAL_PERIOD", "0"]
     rows = [{"name": "random", "weights": None, "opts": short}]
     file = trees.experiment_file(tmp_path, generated, trials=2, rows=rows, pretrain={})
     plan = Plan(load_experiment(file), TorchvisionEngine(), ROOT / "tools")
     first = launch.run(plan, Launcher(jobs=2))
     assert [o.state for o in first] == ["done", "done"], first
-    row = plan.row_folder(plan.experiment.rows[0])
+    row = plan.row_folder(plan.experiment.columns[0], plan.experiment.rows[0])
     before = (row / "trials.json").stat().st_mtime_ns, (row / "seed_1" / "result.json").stat().st_mtime_ns
     assert len(list((tmp_path / "out" / "jobs").glob("*_submitted.pkl"))) == 2
     assert launch.run(plan, Launcher(jobs=2)) == first

@@ -1,0 +1,57 @@
+"""Curves of fine-tuning and of pre-training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transfer.report.collected import ColumnReport, Curve, ExperimentReport
+from transfer.report.figures import Line, curves, points
+from transfer.report.markup import Markup, named, section, tag
+
+
+def learning(report: ExperimentReport) -> Markup | None:
+    """Curves of fine-tuning and of the experiment's own pre-trainings."""
+    figures = [_fine_tuning(column, f"loss{n}") for n, column in enumerate(report.columns)]
+    for n, (name, title, what) in enumerate(
+        (
+            ("loss", "Pre-training: loss", "Contrastive loss"),
+            ("acc1", "Pre-training: (K + 1)-way accuracy", "How often the positive key scores highest, percent"),
+        )
+    ):
+        figures.append(_pretraining(report, name, title, what, f"pre{n}"))
+    found = [figure for figure in figures if figure is not None]
+    if not found:
+        return None
+    legend = [tag("li", named(i, row.name)) for i, row in enumerate(report.rows)]
+    return section(
+        "learning", "Learning curves", tag("ul", *legend, class_="legend"), tag("div", *found, class_="charts")
+    )
+
+
+def _fine_tuning(column: ColumnReport, prefix: str) -> Markup | None:
+    runs = [(i, row.name, curve) for i, row in enumerate(column.rows) for curve in row.curves.values()]
+    title = f"{column.prefix}fine-tuning: total loss" if column.name else "Fine-tuning: total loss"
+    return _figure(runs, "total_loss", title, "One line per trial", prefix)
+
+
+def _pretraining(report: ExperimentReport, name: str, title: str, what: str, prefix: str) -> Markup | None:
+    cells = sorted(((i, row) for _, i, row in report.cells() if row.pretrain), key=lambda cell: -cell[0])
+    owners = {row.pretrain: i for i, row in cells}  # its first row
+    runs = [(owners[p.name], p.name, p.curve) for p in report.pretrainings if p.name in owners]
+    return _figure(runs, name, title, what, prefix)
+
+
+def _figure(runs: Sequence[tuple[int, str, Curve]], scalar: str, title: str, what: str, prefix: str) -> Markup | None:
+    """`runs`: (row number, name, curve)."""
+    lines, widths, ends = [], set(), []
+    for colour, name, curve in runs:
+        found, width = points(curve, scalar)
+        if found:
+            lines.append(Line(colour, found))
+            widths.add(width)
+            ends.append(f"{name} {found[0][1]:.2f} to {found[-1][1]:.2f}")
+    if not lines:
+        return None
+    smooth = f"; each point is the mean of up to {max(widths)} logged values" if max(widths) > 1 else ""
+    chart = curves(lines, "iteration", f"{title}, first to last point: {'; '.join(ends)}.", prefix, start_at_zero=True)
+    return tag("figure", tag("h3", title), chart, tag("figcaption", f"{what}{smooth}."), class_="card")

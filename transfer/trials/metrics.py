@@ -1,0 +1,45 @@
+"""The metrics that an experiment file names, as values: by key, of boxes by short name, of one of several test sets."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pretrain.runtime.config import ConfigError
+from transfer.evaluation.metric import Metric, full_key
+from transfer.evaluation.protocols import PROTOCOLS, Protocol
+
+DETECTION = tuple(protocol for protocol in PROTOCOLS.values() if protocol.implementation)
+"""The protocols that fine-tuned detectors are scored by; which of them it is, the data set says."""
+
+
+def find(name: str, protocols: Sequence[Protocol] = DETECTION) -> Metric:
+    """The metric of that name, as the first protocol that has it describes it.
+
+    Args:
+        name: a key ("segm/AP"), of boxes without "bbox/" ("AP50"), or with the data set before it where a config
+            tests on several ("cells_test/bbox/AP50").
+
+    Raises:
+        ConfigError: none of the protocols has it; the message names the nearest that they have.
+    """
+    if (known := _known(name, protocols)) is not None:
+        return known
+    dataset, _, rest = name.partition("/")
+    if "/" in rest and (known := _known(rest, protocols)) is not None:
+        return replace(known, key=name, label=f"{known.label} on {dataset}")
+    raise ConfigError(f"no metric is called '{name[:60]}'; {_nearest(name, protocols)}")
+
+
+def _known(name: str, protocols: Sequence[Protocol]) -> Metric | None:
+    return next((m for protocol in protocols if (m := protocol.metric(name)) is not None), None)
+
+
+def _nearest(name: str, protocols: Sequence[Protocol]) -> str:
+    keys = list(dict.fromkeys(m.key for protocol in protocols for m in protocol.metrics))
+    names = {full_key(short): short for short in (key.removeprefix("bbox/") for key in keys)}
+    shown = [names.get(key, key) for key in keys]
+    close = difflib.get_close_matches(name.lower(), [s.lower() for s in shown], n=3, cutoff=0.5)
+    near = [s for s in shown if s.lower() in close]
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(shown)}"

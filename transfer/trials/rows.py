@@ -1,0 +1,145 @@
+"""A table as values: rows, columns, what each row has in each column, and what is pre-trained for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transfer.evaluation.metric import Metric
+from transfer.trials.slug import slug
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run of something takes, in GPU-hours, and who says so."""
+
+    gpu_hours: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.gpu_hours:,.0f} GPU-hours ({self.source})"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with options: something to pre-train, or to fine-tune. `cost`: as published, of one run."""
+
+    config: Path
+    opts: tuple[str, ...] = ()
+    cost: Cost | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An evaluation of pre-trained features: knn with options of tools/knn_eval.py, linear with a config and its keys.
+
+    Attributes:
+        config: of the linear protocol; None for knn.
+    """
+
+    protocol: str
+    opts: tuple[str, ...]
+    config: Path | None = None
+
+
+Published = float | Literal["fail"]
+PROBES = ("knn", "linear")
+"""Protocols of frozen features."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way to evaluate the rows.
+
+    Attributes:
+        name: as in the file; empty in the form without `columns`, whose one column has no name.
+        probe: the protocol of frozen features; None if rows are fine-tuned.
+        anew: every seed of a probe pre-trains anew.
+    """
+
+    name: str
+    trials: int
+    metrics: tuple[Metric, ...]
+    source: str = ""
+    probe: str | None = None
+    anew: bool = False
+
+    @property
+    def slug(self) -> str:
+        return slug(self.name) if self.name else ""
+
+    @property
+    def seeds(self) -> range:
+        return range(1, self.trials + 1)
+
+    @property
+    def prefix(self) -> str:
+        """What stands before a sentence about this column."""
+        return f"{self.name}: " if self.name else ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one row has in one column.
+
+    Attributes:
+        run: what is fine-tuned or probed; None where the row is published only.
+        published: metric key -> number in points, or "fail".
+    """
+
+    run: Job | Probe | None = None
+    published: Mapping[str, Published] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table. At most one of `pretrain` and `file` is set; neither means random initialisation.
+
+    Attributes:
+        entries: column name -> what the row has there; a column that it lacks is not among them.
+        pretrain: name of the experiment's pre-training whose trunk initialises this row.
+        file: a checkpoint on disk, converted if it is not in Detectron2's form.
+        get: where to get `file`, for people.
+        sha256: of `file`, lower-case hex: all 64 digits or the first 8 and more; empty if it is not known.
+        cost: of making `file` anew.
+    """
+
+    name: str
+    entries: Mapping[str, Entry]
+    pretrain: str | None = None
+    file: Path | None = None
+    get: str = ""
+    cost: Cost | None = None
+    sha256: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The row's folder name."""
+        return slug(self.name)
+
+    def entry(self, column: Column) -> Entry:
+        return self.entries.get(column.name, Entry())
+
+    def job(self, column: Column) -> Job | None:
+        """What is fine-tuned in the column, if anything is."""
+        run = self.entry(column).run
+        return run if isinstance(run, Job) else None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment file says; see `experiment`."""
+
+    path: Path
+    title: str
+    output: Path
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    pretrain: Mapping[str, Job]
+    generated: Mapping[str, Any] | None
+
+    def runs(self) -> Iterator[tuple[Column, Row]]:
+        """Every cell that is run, by column, then row."""
+        return ((c, row) for c in self.columns for row in self.rows if row.entry(c).run is not None)
