@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from transfer.evaluation.coco_ap import COCOResult, coco_average_precision
+from transfer.evaluation.coco_ap import coco_average_precision
 from transfer.evaluation.detections import NOTHING_FOUND, DetectionEvaluator, undefined_reasons
 from transfer.evaluation.evaluator import Scores
 
@@ -22,9 +22,10 @@ class COCOEvaluator(DetectionEvaluator):
         found = {kind: coco_average_precision(self.dataset, self.detections, kind) for kind in kinds}
         metrics = {f"{kind}/{name}": float(getattr(found[kind], name)) for kind in kinds for name in _NAMES}
         per_class = {c: {f"{kind}/AP": found[kind].per_class[c] for kind in kinds} for c in self.dataset.classes}
-        return Scores("coco", metrics, per_class, found["bbox"].curves, self._undefined(metrics, found["bbox"]))
+        undefined = self._undefined(metrics)
+        return Scores("coco", metrics, per_class, found["bbox"].curves, undefined, curve_metric="bbox/AP50")
 
-    def _undefined(self, metrics: dict[str, float], boxes: COCOResult) -> dict[str, str]:
+    def _undefined(self, metrics: dict[str, float]) -> dict[str, str]:
         if self._nothing_found():
             return undefined_reasons(metrics, {}, NOTHING_FOUND)
         sizes = {

@@ -25,6 +25,7 @@ class Scores:
         metrics: key -> points (percent); NaN where a number is undefined.
         per_class: class -> metric key -> points, NaN where undefined.
         curves: class -> precision over recall, for protocols that have them.
+        curve_metric: key of the metric that is the area under these curves.
         undefined: key of a metric that is NaN -> why, in a sentence.
         notes: what a reader of the numbers must know.
     """
@@ -35,6 +36,7 @@ class Scores:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     undefined: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    curve_metric: str = ""
 
     def details(self) -> dict[str, Any]:
         """Returns what `RunResult.extra` keeps of them, beside the metrics."""

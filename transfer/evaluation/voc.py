@@ -37,7 +37,7 @@ class VOCEvaluator(DetectionEvaluator):
                 f"data set '{self.dataset.name}' has no object that counts of {', '.join(empty)}: AP 0 there, by "
                 "Detectron2's rule, which lowers the mean over classes"
             )
-        return Scores(protocol, metrics, per_class, rounded.curves, {}, tuple(notes))
+        return Scores(protocol, metrics, per_class, rounded.curves, {}, tuple(notes), "bbox/AP50")
 
     def _whole(self) -> bool:
         return all(v == int(v) for r in self.dataset.records for a in r["annotations"] for v in a["bbox"])

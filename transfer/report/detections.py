@@ -105,27 +105,27 @@ def _curves(data: Evaluated, found: Found) -> PrecisionRecall | None:
 
 def _figures(data: Evaluated, found: Sequence[tuple[Found, PrecisionRecall]], prefix: str) -> list[Markup]:
     lines = [PRLine(row.colour, curves.mean()) for row, curves in found]
-    said = "; ".join(f"{row.row}, seed {row.seed}: AP50 {curves.AP50:.1f}" for row, curves in found)
+    said = "; ".join(f"{row.row}, seed {row.seed}: {curves.label} {curves.mean_score:.1f}" for row, curves in found)
     chart = precision_recall_chart(lines, f"Precision over recall on {data.dataset.name}, {said}.", prefix)
     legend = [
-        tag("li", named(row.colour, row.row), tag("b", f"{curves.AP50:.1f}"), tag("small", f"seed {row.seed}"))
+        tag("li", named(row.colour, row.row), tag("b", f"{curves.mean_score:.1f}"), tag("small", f"seed {row.seed}"))
         for row, curves in found
     ]
-    caption = tag("figcaption", "AP50", tag("ul", *legend, class_="scores"))
+    caption = tag("figcaption", found[0][1].label, tag("ul", *legend, class_="scores"))
     whole = tag("figure", tag("h3", "Mean over classes"), chart, caption, class_="card")
     sampled = [(row, curves, curves.sampled()) for row, curves in found]
     names = [name for name in sorted(data.names) if any(name in curves for _, _, curves in sampled)]
     note = INSTANCES.protocol(data.dataset).note
     lead = (
         f"At IoU 0.5 on {data.dataset.name}, of each row's first trial; at each recall the best precision from there "
-        f"on. The area under a curve is its AP50{f' ({note})' if note else ''}."
+        f"on. The area under a curve is its {found[0][1].label}{f' ({note})' if note else ''}."
     )
     if len(names) > FEW:
         lead += f" Of {len(names)} classes only the mean is drawn."
     small = []
     for n, name in enumerate(names if len(names) <= FEW else ()):
         mine = [(row, curves.scores[name], of[name]) for row, curves, of in sampled if name in of]
-        alt = f"{name}: " + "; ".join(f"{row.row} AP50 {score:.1f}" for row, score, _ in mine)
+        alt = f"{name}: " + "; ".join(f"{row.row} {score:.1f}" for row, score, _ in mine)
         chart = precision_recall_chart(
             [PRLine(row.colour, of) for row, _, of in mine], alt, f"{prefix}-{n}", small=True
         )

@@ -103,7 +103,7 @@ def precision_recall(
 
     Args:
         curves: name -> (recall, precision), in [0, 1].
-        scores: name -> AP50 in percent, for the plots' titles.
+        scores: name -> percent, for the plots' titles.
     """
     columns = min(5, max(1, len(curves)))
     lines = -(-max(1, len(curves)) // columns)

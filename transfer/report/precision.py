@@ -20,12 +20,14 @@ class PrecisionRecall:
     """One trial on one test set.
 
     Attributes:
-        AP50: percent, mean over classes, by the data set's own metric.
-        scores: class -> AP50.
+        label: what the area under a curve is called, e.g. "AP50".
+        mean_score: percent, mean over classes, by the data set's own metric.
+        scores: class -> its own.
         curves: class -> (recall, precision), both (N,) in [0, 1], as the metric's evaluation gives them.
     """
 
-    AP50: float
+    label: str
+    mean_score: float
     scores: Mapping[str, float]
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -44,17 +46,19 @@ def precision_recall(dataset: Dataset, detections: Sequence[ImageDetections]) ->
     Raises:
         EvaluationError: detections that are not of this set.
     """
-    evaluator = INSTANCES.protocol(dataset).evaluator(dataset)
+    protocol = INSTANCES.protocol(dataset)
+    evaluator = protocol.evaluator(dataset)
     evaluator.merge([detections])
     found: Scores = evaluator.scores()
-    if not found.curves:
+    metric = protocol.metric(found.curve_metric)
+    if not found.curves or metric is None:
         return None
-    per_class = {c: values.get("bbox/AP50") for c, values in found.per_class.items()}
+    per_class = {c: values.get(metric.key) for c, values in found.per_class.items()}
     scores = {
         name: 100 * float(np.mean(precision)) if (ap := per_class.get(name)) is None else ap
         for name, (_, precision) in found.curves.items()
     }
-    return PrecisionRecall(found.metrics["bbox/AP50"], scores, found.curves)
+    return PrecisionRecall(metric.label, found.metrics[metric.key], scores, found.curves)
 
 
 def at_recalls(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:

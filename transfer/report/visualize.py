@@ -63,7 +63,7 @@ def curves(spec: DatasetSpec, run: Path, path: Path) -> None:
     found = precision_recall(catalog.open_dataset(spec), _load(spec, run))
     if found is None:
         raise ConfigError(f"no precision and recall of '{spec.name}': nothing was detected, or nothing is annotated")
-    pictures.precision_recall(found.curves, found.scores, f"{spec.name}, box AP50 {found.AP50:.1f}", path)
+    pictures.precision_recall(found.curves, found.scores, f"{spec.name}, {found.label} {found.mean_score:.1f}", path)
 
 
 def evaluated_sets(cfg: CfgNode) -> list[DatasetSpec]:

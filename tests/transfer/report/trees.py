@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transfer.config.load import digest
 from transfer.data import catalog
 from transfer.data.generated import CLASS_NAMES
 from transfer.engines.base import Engine
+from transfer.engines.inputs import TrainingInput
 from transfer.evaluation.predictions import ImageDetections, predictions_file, save_coco_json
 from transfer.trials.aggregate import aggregate
 from transfer.trials.experiment import load_experiment
@@ -45,6 +47,9 @@ class NoEngine(Engine):
 
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         raise AssertionError("a report evaluates nothing")
+
+    def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
+        raise AssertionError("a report shows no training inputs")
 
 
 def experiment_file(root: Path, data: Path, trials: int = 5, **changes: Any) -> Path:

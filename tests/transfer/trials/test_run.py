@@ -34,6 +34,9 @@ class CountingEngine(base.Engine):
     def evaluate(self, cfg, num_gpus=1) -> RunResult:
         raise AssertionError
 
+    def training_inputs(self, cfg, count):
+        raise AssertionError
+
 
 def test_each_seed_in_its_folder_and_a_second_call_runs_nothing(tmp_path, small_config):
     engine = CountingEngine()
