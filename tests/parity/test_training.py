@@ -14,6 +14,7 @@ from tests.parity.models import pair
 from tests.parity.test_forward import with_instances
 from transfer.config.load import load_config
 from transfer.data import catalog
+from transfer.engines.data import with_objects
 from transfer.engines.tv import data, solver
 
 pytestmark = pytest.mark.d2
@@ -113,9 +114,9 @@ def test_a_detector_trained_by_one_engine_evaluates_the_same_on_the_other(name, 
     engines = {"detectron2": Detectron2Engine(), "torchvision": TorchvisionEngine()}
     config, masks = ARCHITECTURES[name][0], "mask" in name
     test_set = "generated_coco_train" if masks else "generated_trainval"
-    train = [*options(name, generated, tmp_path), "SOLVER.MAX_ITER", "30", "SOLVER.STEPS", "(25,)",
-             "DATASETS.TEST", f"('{test_set}',)", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01",
-             "SOLVER.CHECKPOINT_PERIOD", "1000"]  # fmt: skip
+    length = ["SOLVER.MAX_ITER", "150", "SOLVER.STEPS", "(130,)"] if masks else ["SOLVER.MAX_ITER", "30"]
+    train = [*options(name, generated, tmp_path), "SOLVER.STEPS", "(25,)", *length, "DATASETS.TEST", f"('{test_set}',)",
+             "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01", "SOLVER.CHECKPOINT_PERIOD", "1000"]  # fmt: skip
     for trainer, engine in engines.items():
         out = tmp_path / trainer
         trained = engine.train(load_config(config, [*train, "OUTPUT_DIR", str(out)], engine.defaults()))
@@ -229,7 +230,8 @@ def test_many_iterations(name, generated, tmp_path, double_nms):
 def _batches(cfg, generated, count):
     """As many batches of two differently resized images, one of them flipped; float64 pixels."""
     name, file = ("generated_coco_train", "coco.yaml") if cfg.MODEL.MASK_ON else ("generated_trainval", "voc.yaml")
-    records = data.drop_empty(catalog.load(*catalog.resolve([name], [generated / file])))
+    dataset = catalog.open_dataset(*catalog.resolve([name], [generated / file]))
+    records = dataset.records.select(with_objects([dataset], keep_empty=False)[0])
     sampler = data.TrainSamples(
         records, channel_order=cfg.INPUT.FORMAT, short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0,
         mask_format="polygon" if cfg.MODEL.MASK_ON else None,

@@ -91,6 +91,7 @@ class COCO(Format):
     name = "coco"
     keys = COCOKeys
     set_aside = "crowd"
+    masks = True
 
     def specs(self, keys: COCOKeys, file: Path) -> list[DatasetSpec]:
         root = path_in(file.parent, keys.root)
@@ -143,12 +144,13 @@ class COCO(Format):
                     "annotations": [],
                 }
             )
-        truth = _annotations(data["annotations"], records, order, contiguous, faults)
+        faulty = {image["id"] for image in data["images"] if _hashable(image["id"])} - set(images)
+        truth = _annotations(data["annotations"], records, order, contiguous, faulty, faults)
         lost = set(_missing_images(spec, images.values()))
         missing = frozenset(order[number] for number, image in images.items() if image["file_name"] in lost)
         for name in sorted(lost):
             faults.error(f"image missing from '{spec.image_root}'", one_line(name))
-        if not records:
+        if not data["images"]:
             faults.error("no image is listed")
         elif not data["annotations"]:
             faults.unscorable("no object is annotated")
@@ -295,15 +297,22 @@ def _annotations(
     records: Sequence[Record],
     order: Mapping[Any, int],
     contiguous: Mapping[Any, int],
+    faulty: set[Any],
     faults: Faults,
 ) -> Truth:
-    """Puts the annotations into their images' records; returns what evaluation needs of them."""
+    """Puts the annotations into their images' records; returns what evaluation needs of them.
+
+    Args:
+        order: image id -> position in `records`; `faulty`: ids of images that were left out for a fault of their own.
+    """
     _check_ids(raw, faults)
     spelt = {str(number) for number in order}
     rows: dict[str, list[Any]] = defaultdict(list)
     strays = []
     for position, entry in enumerate(raw):
         number, category = entry["image_id"], entry["category_id"]
+        if _hashable(number) and number in faulty:
+            continue
         if not _hashable(number) or number not in order or isinstance(number, bool):
             label = _label(entry, position)
             if str(number) in spelt:

@@ -91,6 +91,9 @@ def check(spec: DatasetSpec, decode: bool = True) -> Report:
             name = contents.classes[annotation["category_id"]]
             boxes[name] += 1
             aside[name] += bool(annotation["iscrowd"] or annotation.get("difficult"))
+    without = sum("segmentation" not in a for r in contents.records for a in r["annotations"])
+    if without and format_of(spec).masks:
+        faults.note(f"{without} of {sum(boxes.values())} objects have no mask, which MODEL.MASK_ON asks for")
     check_files(contents.records, contents.missing, spec.name, faults, decode)
     images = len(contents.records)
     for name in contents.classes if images else ():

@@ -44,6 +44,8 @@ class Format(ABC):
     """The keys of a spec file of this format, beside `format`."""
     set_aside: ClassVar[str]
     """What its objects are called that do not count in evaluation: "difficult", "crowd"."""
+    masks: ClassVar[bool] = False
+    """Whether its objects may have masks."""
 
     @abstractmethod
     def specs(self, keys: Any, file: Path) -> list[DatasetSpec]:

@@ -49,7 +49,7 @@ from pretrain.runtime.wording import did_you_mean, short
 from transfer.evaluation.metric import Metric
 from transfer.evaluation.protocols import PROTOCOLS, Protocol
 from transfer.trials import experiment_file as said
-from transfer.trials.metrics import DETECTION, find
+from transfer.trials.metrics import find, of_fine_tuning
 from transfer.trials.rows import Column, Cost, Entry, Experiment, Job, Probe, Published, Row
 from transfer.trials.slug import check_unique, folder
 
@@ -141,7 +141,7 @@ class _Reader:
 
     def column(self, name: str, given: said.OneColumn | said.ColumnModel) -> Column:
         where = f"columns.{name}" if name else ""
-        protocols = DETECTION if given.probe is None else (PROTOCOLS[given.probe.protocol],)
+        protocols = of_fine_tuning() if given.probe is None else (PROTOCOLS[given.probe.protocol],)
         names = given.metrics or _shown(protocols)
         metrics = tuple(self.metric(m, protocols, f"{where}.metrics".lstrip(".")) for m in names)
         if len({m.key for m in metrics}) < len(metrics):
@@ -199,7 +199,7 @@ class _Reader:
         return Entry(run, self.published(row.published, column, where))
 
     def published(self, given: Mapping[str, Published], column: Column, where: str) -> dict[str, Published]:
-        protocols = DETECTION if column.probe is None else (PROTOCOLS[column.probe],)
+        protocols = of_fine_tuning() if column.probe is None else (PROTOCOLS[column.probe],)
         keys = [self.metric(name, protocols, f"{where}: published").key for name in given]
         if len(set(keys)) < len(keys):
             raise self.error(where, f"published: a metric stands twice in {', '.join(given)}; keep one of them")
@@ -218,7 +218,8 @@ class _Reader:
 
 def _shown(protocols: tuple[Protocol, ...]) -> list[str]:
     """The metrics of a column that names none: the papers' three of detection, a probe's first."""
-    return ["AP50", "AP", "AP75"] if protocols is DETECTION else [protocols[0].metrics[0].key]
+    first = protocols[0].metrics
+    return [metric.label for metric in first if metric.rule is not None] or [first[0].key]
 
 
 def _cost(given: said.CostModel | None) -> Cost | None:

@@ -10,20 +10,24 @@ from pretrain.runtime.config import ConfigError
 from transfer.evaluation.metric import Metric, full_key
 from transfer.evaluation.protocols import PROTOCOLS, Protocol
 
-DETECTION = tuple(protocol for protocol in PROTOCOLS.values() if protocol.implementation)
-"""The protocols that fine-tuned detectors are scored by; which of them it is, the data set says."""
+
+def of_fine_tuning() -> tuple[Protocol, ...]:
+    """Returns the protocols that fine-tuned networks are scored by; which of them it is, the data set says."""
+    return tuple(protocol for protocol in PROTOCOLS.values() if protocol.implementation)
 
 
-def find(name: str, protocols: Sequence[Protocol] = DETECTION) -> Metric:
+def find(name: str, protocols: Sequence[Protocol] | None = None) -> Metric:
     """The metric of that name, as the first protocol that has it describes it.
 
     Args:
         name: a key ("segm/AP"), of boxes without "bbox/" ("AP50"), or with the data set before it where a config
             tests on several ("cells_test/bbox/AP50").
+        protocols: where to look; those of fine-tuning by default.
 
     Raises:
         ConfigError: none of the protocols has it; the message names the nearest that they have.
     """
+    protocols = of_fine_tuning() if protocols is None else protocols
     if (known := _known(name, protocols)) is not None:
         return known
     dataset, _, rest = name.partition("/")
