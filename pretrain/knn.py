@@ -246,6 +246,7 @@ def main(
             notes=[
                 f"{k} neighbours by cosine similarity of pooled features, weights exp(s / {T:g}); nothing is random",
                 f"central {crop_size} pixels of images resized to {resize}",
+                *dict.fromkeys(note for images in sets for note in images.files.notes),
             ],
             artifacts={"features": "features"},
             provenance=environment(device.type),

@@ -166,7 +166,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     common: dict[str, Any] = {"num_workers": num_workers(cfg), "device": device, "memory_format": memory_format(cfg)}
     common |= {"trunk_sha256": trunk.sha256, "batch_size": cfg.SOLVER.BATCH_SIZE, "arithmetic": cfg.SOLVER.AMP}
     view = central_view(cfg.AUG.RESIZE, cfg.AUG.CROP_SIZE)
-    lines = _description(cfg, trunk, arch, len(train_set.classes))
+    lines = [*_description(cfg, trunk, arch, len(train_set.classes)), *train_set.files.notes, *val_set.files.notes]
     for line in lines:
         LOG.info(line)
 
