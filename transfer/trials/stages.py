@@ -28,6 +28,7 @@ from pretrain.runtime.lock import hold, run_in
 from pretrain.runtime.preempt import REQUEUE_STATUS
 from pretrain.runtime.provenance import package_version
 from pretrain.runtime.validation import validate_json
+from transfer.convert import sharded
 from transfer.trials.failure import forget_failure, read_failure, write_failure
 
 logger = logging.getLogger(__name__)
@@ -235,4 +236,4 @@ def _hash(path: Path) -> str:
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, changed: int) -> str:
     """Many stages start from one file of weights; it is read once."""
-    return checkpoint.sha256(path)
+    return sharded.sha256(path)
