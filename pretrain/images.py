@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.decode import BadImageError
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.folders import is_hidden, note_left_out, read_tree
 from pretrain.shard_index import is_shard, printable
 from pretrain.shards import expand, open_shards
+
+LOG = logging.getLogger(__name__)
 
 
 class Images(Protocol):
@@ -51,11 +55,12 @@ class ImageFiles:
     Attributes:
         root: folder that `names` are relative to.
         names: (n,) byte strings. One array, because loader processes would slowly copy a list of a million `str`.
+        notes: see `Images`; what was left out, already in the log.
     """
 
     root: str
     names: np.ndarray
-    notes: ClassVar[tuple[str, ...]] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,7 +93,8 @@ def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: b
     """The images under a folder (any depth, sorted by path), those named by a text file in its order, or in tar shards.
 
     A list has one path per line, absolute or relative to the list's own folder; empty lines are ignored. Shards are
-    one tar file, a pattern of them (`in-{000..146}.tar`, `in-*.tar`), or a list of them.
+    one tar file, a pattern of them (`in-{000..146}.tar`, `in-*.tar`), or a list of them. Nothing hidden is read, and no
+    folder twice (`runtime.folders`); what was left out for that is in the notes and in the log.
 
     Args:
         index_dir, truncate, keep: for shards, see `shards.open_shards`.
@@ -98,13 +104,14 @@ def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: b
             shards, see `shards.open_shards` too.
     """
     path = Path(os.path.expandvars(os.path.expanduser(os.fspath(source))))
+    notes: tuple[str, ...] = ()
     try:
         if path.is_dir():
             return _walk(path)
         if path.is_file() and path.suffix == ".txt":
-            names = _read_list(path)
+            names, notes = _read_list(path)
             if not any(map(is_shard, names)):
-                return _listed_files(path, names)
+                return _listed_files(path, names, notes)
             shards = [str(path.parent / name) for name in names]
         elif is_shard(path):
             shards = expand(str(path))
@@ -116,37 +123,44 @@ def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: b
             )
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"DATA.TRAIN '{path}' cannot be read: {error}") from error
-    return open_shards(shards, index_dir, truncate, keep, source=str(path))
+    return open_shards(shards, index_dir, truncate, keep, str(path), notes)
 
 
 def _walk(root: Path) -> ImageFiles:
     if (root / "train").is_dir() and (root / "val").is_dir():
         raise ConfigError(f"DATA.TRAIN '{root}' holds train and val; give '{root / 'train'}'")
 
-    def fail(error: OSError) -> None:
-        raise error
-
-    names = [
-        os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, files in os.walk(root, onerror=fail, followlinks=True)
-        for name in files
-        if name.lower().endswith(IMG_EXTENSIONS)
-    ]
-    if not names:
+    tree = read_tree(root, IMG_EXTENSIONS)
+    if not tree.files:
         hint = f"for shards, give '{root / '*.tar'}'" if any(root.glob("*.tar")) else "check the path"
-        raise ConfigError(f"DATA.TRAIN '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth; {hint}")
-    return ImageFiles(str(root), np.array([os.fsencode(name) for name in sorted(names)]))
+        kept_out = "".join(f"; {note}" for note in tree.notes(root))
+        raise ConfigError(
+            f"DATA.TRAIN '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth; {hint}{kept_out}"
+        )
+    return image_files(root, tree.files, tree.notes(root))
 
 
-def _read_list(path: Path) -> list[str]:
+def image_files(root: Path, names: Sequence[str], notes: Sequence[str] = ()) -> ImageFiles:
+    """Files below `root` in that order; logs what was left out."""
+    for note in notes:
+        LOG.warning(note)
+    return ImageFiles(str(root), np.array([os.fsencode(name) for name in names]), tuple(notes))
+
+
+def _read_list(path: Path) -> tuple[list[str], tuple[str, ...]]:
+    """The names in a list, and what was left out of it: what is hidden below the folder that all names share."""
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
         raise ConfigError(f"DATA.TRAIN '{path}' lists no image; write one path per line")
-    return names
+    shared = len(os.path.dirname(os.path.commonprefix(names)))
+    hidden = [name for name in names if is_hidden(name[shared:])]
+    if len(hidden) == len(names):
+        raise ConfigError(f"DATA.TRAIN '{path}' lists nothing but hidden files, such as '{names[0]}'; list others")
+    return [name for name in names if not is_hidden(name[shared:])], note_left_out(path, "hidden", hidden)
 
 
-def _listed_files(path: Path, names: list[str]) -> ImageFiles:
-    files = ImageFiles(str(path.parent), np.array([os.fsencode(name) for name in names]))
+def _listed_files(path: Path, names: list[str], notes: Sequence[str]) -> ImageFiles:
+    files = image_files(path.parent, names, notes)
     if not os.path.isfile(first := files.path(0)):
         state = "is no file" if os.path.exists(first) else "does not exist"
         raise ConfigError(f"DATA.TRAIN '{path}': its first entry means '{first}', which {state}")

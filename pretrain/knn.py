@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from pretrain.features import Features, View, extract
 from pretrain.labelled import LabelledImages, central_view, find_pair, top_k_hits
 from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.alone import alone_in
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress
 from pretrain.runtime.provenance import digest, environment
@@ -208,13 +209,14 @@ def main(
 
     Raises:
         ConfigError, CheckpointError, BadImageError: images, weights or numbers that cannot be used.
+        LockError: another run works in the folder.
     """
     start = time.perf_counter()
     recipe = {"k": k, "T": T, "resize": resize, "crop_size": crop_size}
     for name, value in {"batch size": batch_size, "crop": crop_size, "resize": resize, "k": k}.items():
         if value < 1:
             raise ConfigError(f"the {name} is {value}; it must be at least 1")
-    with session(device_name) as device:
+    with session(device_name) as device, alone_in(output_dir):
         sets = find_pair(train, val)
         _check_k(k, len(sets[0]))
         network, arch = load_trunk(weights, arch)
@@ -246,6 +248,7 @@ def main(
             notes=[
                 f"{k} neighbours by cosine similarity of pooled features, weights exp(s / {T:g}); nothing is random",
                 f"central {crop_size} pixels of images resized to {resize}",
+                *dict.fromkeys(note for images in sets for note in images.files.notes),
             ],
             artifacts={"features": "features"},
             provenance=environment(device.type),

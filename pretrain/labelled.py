@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision import transforms as T
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.augment import MEAN, STD
-from pretrain.images import ImageFiles
+from pretrain.images import ImageFiles, image_files
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.folders import read_tree
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,12 @@ class LabelledImages:
         if not 0 < limit < len(self):
             return self
         chosen = np.arange(limit) * len(self) // limit
-        return LabelledImages(ImageFiles(self.files.root, self.files.names[chosen]), self.labels[chosen], self.classes)
+        files = dataclasses.replace(self.files, names=self.files.names[chosen])
+        return LabelledImages(files, self.labels[chosen], self.classes)
 
 
 def find_labelled(folder: str | os.PathLike[str], key: str) -> LabelledImages:
-    """The images under `folder/<class>/`, at any depth.
+    """The images under `folder/<class>/`, at any depth; hidden folders are no classes, nor are links to read ones.
 
     Args:
         key: config key or option that gave the folder, for errors.
@@ -61,13 +64,29 @@ def find_labelled(folder: str | os.PathLike[str], key: str) -> LabelledImages:
     if not root.is_dir():
         raise ConfigError(f"{key} '{root}' is no folder; give one that holds a folder of images per class")
     try:
-        classes, numbers = find_classes(str(root))
-        samples = make_dataset(str(root), numbers, extensions=IMG_EXTENSIONS)
+        tree = read_tree(root, IMG_EXTENSIONS)
     except OSError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{key} '{root}' must hold a folder of images per class: {reason}") from error
-    names = np.array([os.fsencode(os.path.relpath(path, root)) for path, _ in samples])
-    return LabelledImages(ImageFiles(str(root), names), np.array([label for _, label in samples]), tuple(classes))
+        raise ConfigError(f"{key} '{root}' cannot be read: {error}") from error
+    classes = [name for name in tree.folders if name and os.sep not in name]
+    names = sorted((name for name in tree.files if os.sep in name), key=_by_class)
+    kept_out = "".join(f"; {note}" for note in tree.notes(root))
+    if not classes:
+        raise ConfigError(f"{key} '{root}' must hold a folder of images per class, but it holds no folder{kept_out}")
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[name.partition(os.sep)[0]] for name in names], dtype=np.int64)
+    counts = np.bincount(labels, minlength=len(classes))
+    if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
+        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+        raise ConfigError(
+            f"{key} '{root}' must hold a folder of images per class, but there is none ({' '.join(IMG_EXTENSIONS)}) in "
+            f"{', '.join(empty[:3])}{more}: remove what is no class{kept_out}"
+        )
+    return LabelledImages(image_files(root, names, tree.notes(root)), labels, tuple(classes))
+
+
+def _by_class(name: str) -> tuple[str, str, str]:
+    folder, file = os.path.split(name)
+    return name.partition(os.sep)[0], folder, file
 
 
 def find_pair(train: str | os.PathLike[str], val: str | os.PathLike[str]) -> tuple[LabelledImages, LabelledImages]:

@@ -32,6 +32,7 @@ from pretrain.lincls_config import RUNTIME_KEYS, check
 from pretrain.lincls_snapshot import Identity, Validation
 from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.alone import alone_in
 from pretrain.runtime.provenance import config_digest, environment
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import derive, seed_everything
@@ -111,17 +112,19 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
 
     Raises:
         ConfigError: config, data or folder cannot be used, or the checkpoint belongs to another run.
+        LockError: another run works in the folder.
         CheckpointError: MODEL.WEIGHTS or the checkpoint cannot be used.
         BadImageError, DivergedError, Preempted: see `loop.train`.
         TrunkChangedError: the trunk did not stay frozen.
         ValueError: another `resume`.
     """
     with session(cfg.DEVICE) as device:
-        return _run(cfg, resume, device)
+        check(cfg, dist.world_size())
+        with alone_in(cfg.OUTPUT_DIR):
+            return _run(cfg, resume, device)
 
 
 def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
-    check(cfg, dist.world_size())
     folder = Path(cfg.OUTPUT_DIR)
     train_set, val_set = find_pair(cfg.DATA.TRAIN, cfg.DATA.VAL)
     resume_from = resume_point(folder / LAST, resume)
@@ -166,7 +169,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     common: dict[str, Any] = {"num_workers": num_workers(cfg), "device": device, "memory_format": memory_format(cfg)}
     common |= {"trunk_sha256": trunk.sha256, "batch_size": cfg.SOLVER.BATCH_SIZE, "arithmetic": cfg.SOLVER.AMP}
     view = central_view(cfg.AUG.RESIZE, cfg.AUG.CROP_SIZE)
-    lines = _description(cfg, trunk, arch, len(train_set.classes))
+    lines = [*_description(cfg, trunk, arch, len(train_set.classes)), *train_set.files.notes, *val_set.files.notes]
     for line in lines:
         LOG.info(line)
 

@@ -29,6 +29,7 @@ from pretrain.images import Images
 from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.monitor import Watch
 from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.alone import alone_in
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.provenance import config_digest, environment
 from pretrain.runtime.result import FILE_NAME, RunResult
@@ -49,17 +50,19 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
 
     Raises:
         ConfigError: config, data or folder cannot be used, or the checkpoint belongs to another run.
+        LockError: another run works in the folder.
         CheckpointError: MODEL.WEIGHTS or the checkpoint cannot be used.
         BadImageError, DivergedError: while training.
         Preempted: SIGTERM or SIGUSR1 came while training; a checkpoint was written, and "yes" or "auto" continues it.
         ValueError: another `resume`.
     """
     with session(cfg.DEVICE) as device:
-        return _run(cfg, resume, device)
+        check(cfg, dist.world_size())
+        with alone_in(cfg.OUTPUT_DIR):
+            return _run(cfg, resume, device)
 
 
 def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
-    check(cfg, dist.world_size())
     folder = Path(cfg.OUTPUT_DIR)
     files = build_images(cfg)
     identity = snapshot.Identity(cfg, files.digest(), _weights_sha256(cfg.MODEL.WEIGHTS))

@@ -17,9 +17,10 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.folders import is_hidden
 
 SUFFIX = ".idx"
-_VERSION = 1
+_VERSION = 2
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zstd?|lz4|z))?|tgz|tbz2?|txz)$")
 _BLOCK = 512  # bytes that tar counts in
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -30,11 +31,19 @@ class ShardError(ExpectedError, RuntimeError):
 
 
 class Summary(NamedTuple):
-    """Number of images; digest (16 hex digits) of their names; what is wrong behind the last, "" if nothing is."""
+    """What a run must know of a shard that it does not read from yet.
+
+    Attributes:
+        images: how many there are.
+        digest: of their names, 16 hex digits.
+        damage: what is wrong behind the last, "" if nothing is.
+        hidden: images that were left out, see `runtime.folders.is_hidden`.
+    """
 
     images: int
     digest: str
     damage: str
+    hidden: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class ShardIndex:
     Attributes:
         names: (n,) byte strings, of members.
         offsets, sizes: (n,) int64, bytes.
-        damage: see `Summary`.
+        damage, hidden: see `Summary`.
         stamp: (3,) int64: version of this layout; size and mtime (ns) of the tar file that was read.
     """
 
@@ -52,11 +61,12 @@ class ShardIndex:
     offsets: np.ndarray
     sizes: np.ndarray
     damage: str
+    hidden: int
     stamp: np.ndarray
 
     def summary(self) -> Summary:
         digest = hashlib.sha256(b"\0".join(self.names.tolist())).hexdigest()[:16]
-        return Summary(len(self.names), digest, self.damage)
+        return Summary(len(self.names), digest, self.damage, self.hidden)
 
 
 def index_file(shard: str, index_dir: str) -> str:
@@ -76,13 +86,13 @@ def summarise(shard: str, file: str) -> Summary:
         ShardError: see `scan`; also if the index cannot be written.
     """
     if (known := _read(shard, file, "summary")) is not None:
-        images, digest, damage = known[0].tolist()
-        return Summary(int(images), digest, damage)
+        images, digest, damage, hidden = known[0].tolist()
+        return Summary(int(images), digest, damage, int(hidden))
     index = scan(shard)
     summary = index.summary()
     try:
         with atomic_write(file) as f:
-            words = np.array([str(summary.images), summary.digest, summary.damage])
+            words = np.array([str(value) for value in summary])
             np.savez(f, names=index.names, offsets=index.offsets, sizes=index.sizes, stamp=index.stamp, summary=words)
     except OSError as error:
         raise ShardError(
@@ -98,7 +108,7 @@ def load(shard: str, file: str) -> ShardIndex | None:
     if arrays is None:
         return None
     names, offsets, sizes, summary, stamp = arrays
-    return ShardIndex(names, offsets, sizes, str(summary[2]), stamp)
+    return ShardIndex(names, offsets, sizes, str(summary[2]), int(summary[3]), stamp)
 
 
 def _read(shard: str, file: str, *arrays: str) -> list[np.ndarray] | None:
@@ -114,7 +124,7 @@ def _stamp(stat: os.stat_result) -> np.ndarray:
 
 
 def scan(shard: str) -> ShardIndex:
-    """Reads the headers of a tar file. Members other than images (labels, captions) are left out.
+    """Reads the headers of a tar file. Members other than images (labels, captions) and hidden ones are left out.
 
     A file that ends too early, or goes on with something else, is one with `damage` and the whole images before it.
 
@@ -123,6 +133,7 @@ def scan(shard: str) -> ShardIndex:
     """
     names: list[bytes] = []
     places: list[tuple[int, int]] = []
+    hidden = 0
     try:
         with open(shard, "rb") as f:
             stat, damage = os.fstat(f.fileno()), ""
@@ -131,7 +142,12 @@ def scan(shard: str) -> ShardIndex:
                     if member.offset_data + member.size > stat.st_size:
                         damage = f"the file ends inside '{printable(member.name)}'"
                         break
-                    if _is_image(member, shard):
+                    if member.isdir() or not member.name.lower().endswith(IMG_EXTENSIONS):
+                        continue
+                    if is_hidden(member.name):
+                        hidden += 1
+                    else:
+                        _check_plain(member, shard)
                         names.append(member.name.encode("utf-8", "surrogateescape"))
                         places.append((member.offset_data, member.size))
             except (tarfile.TarError, ValueError, OverflowError) as error:
@@ -142,7 +158,7 @@ def scan(shard: str) -> ShardIndex:
         twice = printable(Counter(names).most_common(1)[0][0])
         raise ShardError(f"shard '{shard}' holds '{twice}' more than once; write it again with every image once")
     offsets, sizes = np.array(places, dtype=np.int64).reshape(-1, 2).T.copy()
-    return ShardIndex(np.array(names, dtype=bytes), offsets, sizes, damage, _stamp(stat))
+    return ShardIndex(np.array(names, dtype=bytes), offsets, sizes, damage, hidden, _stamp(stat))
 
 
 def _members(f: IO[bytes], shard: str) -> Iterator[tarfile.TarInfo]:
@@ -170,15 +186,12 @@ def _members(f: IO[bytes], shard: str) -> Iterator[tarfile.TarInfo]:
             raise tarfile.ReadError(f"more data behind tar's end mark at byte {tar.offset}")
 
 
-def _is_image(member: tarfile.TarInfo, shard: str) -> bool:
-    if member.isdir() or not member.name.lower().endswith(IMG_EXTENSIONS):
-        return False
+def _check_plain(member: tarfile.TarInfo, shard: str) -> None:
     if not member.isreg() or member.issparse():
         kind = "sparse" if member.issparse() else "no regular file"
         raise ShardError(
             f"shard '{shard}': '{printable(member.name)}' is {kind}; write it again with plain copies of the images"
         )
-    return True
 
 
 def is_shard(name: str | Path) -> bool:

@@ -119,7 +119,12 @@ class _OpenShard:
 
 
 def open_shards(
-    paths: Sequence[str], index_dir: str = "", truncate: bool = False, keep: int = 32, source: str = ""
+    paths: Sequence[str],
+    index_dir: str = "",
+    truncate: bool = False,
+    keep: int = 32,
+    source: str = "",
+    notes: Sequence[str] = (),
 ) -> Shards:
     """Shards with an index each; missing and outdated ones are made.
 
@@ -131,6 +136,7 @@ def open_shards(
         truncate: take the whole images of a damaged shard instead of refusing it.
         keep: see `Shards`.
         source: what gave the paths, for errors.
+        notes: what is known of them already, for the notes and the log.
 
     Raises:
         ConfigError: a shard twice, missing, damaged, without images, or otherwise unusable; names up to three.
@@ -156,14 +162,18 @@ def open_shards(
         first = [problems[number] for number in sorted(problems)]
         more = f"; and {len(first) - 3} more shards like these" if len(first) > 3 else ""
         raise ConfigError(f"DATA.TRAIN: {'; '.join(first[:3])}{more}")
-    notes = [
+    damaged = [
         f"shard '{os.path.basename(paths[number])}' is damaged ({summaries[number].damage}): its "
         f"{summaries[number].images} whole images are used (DATA.ON_BAD_SHARD truncate)"
         for number in range(len(paths))
         if summaries[number].damage
     ]
-    if notes:
-        notes.append(f"damaged shards used in part: {len(notes)} of {len(paths)}")
+    if damaged:
+        damaged.append(f"damaged shards used in part: {len(damaged)} of {len(paths)}")
+    notes = [*notes, *damaged]
+    if hiding := [path for number, path in enumerate(paths) if summaries[number].hidden]:
+        count = sum(summary.hidden for summary in summaries.values())
+        notes.append(f"left out of {len(hiding)} shards, hidden images: {count} (first in '{printable(hiding[0])}')")
     for note in notes:
         LOG.warning(note)
     return Shards(paths, index_dir, [summaries[number] for number in range(len(paths))], notes, min(keep, MAX_OPEN))
@@ -173,7 +183,8 @@ def _problem(path: str, summary: Summary, truncate: bool) -> str:
     if summary.images and (truncate or not summary.damage):
         return ""
     if not summary.damage:
-        return f"shard '{path}' holds no image; write it again, or leave it out"
+        besides = f" but {summary.hidden} hidden ones" if summary.hidden else ""
+        return f"shard '{path}' holds no image{besides}; write it again, or leave it out"
     rest = f", or set DATA.ON_BAD_SHARD truncate to use those {summary.images}" if summary.images else ""
     return f"shard '{path}' is damaged after {summary.images} whole images ({summary.damage}); copy it again{rest}"
 

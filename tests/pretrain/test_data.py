@@ -6,7 +6,6 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +42,38 @@ def test_digest_depends_on_names_not_on_place(tmp_path: Path) -> None:
     assert a.digest() == b.digest() != find_images(write_images(tmp_path / "c", 5)).digest()
 
 
+def test_hidden_files_and_loops_are_left_out(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "set", 6)
+    before = find_images(root)
+    write_images(root / ".ipynb_checkpoints", 1)
+    (root / "latest").symlink_to(".")
+    after = find_images(root)
+    assert (len(after), after.digest()) == (6, before.digest())
+    assert before.notes == () and [note.partition("', ")[2] for note in after.notes] == [
+        "hidden: 1 (.ipynb_checkpoints)",
+        "linked folders that are read already: 1 (latest)",
+    ]
+    write_images(tmp_path / "only" / ".hidden", 1)
+    with pytest.raises(ConfigError, match="holds no image .* hidden: 1 .*hidden"):
+        find_images(tmp_path / "only")
+
+
+def test_what_is_hidden_in_a_list(tmp_path: Path) -> None:
+    """As `find` writes it; where all lie in a hidden folder, that is where the set lies."""
+    write_images(tmp_path / ".cache", 3, subfolders=0)
+    (tmp_path / "all.txt").write_text("".join(f"{tmp_path}/.cache/{i:03d}.jpg\n" for i in range(3)))
+    assert len(find_images(tmp_path / "all.txt")) == 3
+    write_images(tmp_path / "set", 3, subfolders=0)
+    (tmp_path / "found.txt").write_text("./set/000.jpg\n./.cache/000.jpg\n./set/._001.jpg\n./set/001.jpg\n")
+    found = find_images(tmp_path / "found.txt")
+    assert len(found) == 2 and "hidden: 2 (./.cache/000.jpg, ./set/._001.jpg)" in found.notes[0]
+
+
 def test_bad_sources_are_refused_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "wrong.txt").write_text("no/such.jpg\n")
+    (tmp_path / "hidden.txt").write_text("a/.b.jpg\n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xfa")
     (tmp_path / "data.csv").write_text("a")
     for name in ("train", "val"):
@@ -56,6 +83,7 @@ def test_bad_sources_are_refused_with_a_remedy(tmp_path: Path) -> None:
         "empty": "holds no image",
         "empty.txt": "lists no image; write one path per line",
         "wrong.txt": f"first entry means '{tmp_path}/no/such.jpg', which does not exist",
+        "hidden.txt": "lists nothing but hidden files, such as 'a/.b.jpg'",
         "binary.txt": "cannot be read",
         "data.csv": "neither a folder nor a .txt list",
         "imagenet": f"holds train and val; give '{tmp_path}/imagenet/train'",
@@ -66,10 +94,10 @@ def test_bad_sources_are_refused_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def walk(root: Path, onerror: Callable[[OSError], None], followlinks: bool) -> None:
-        onerror(PermissionError(13, "Permission denied", str(root)))
+    def scandir(folder: str) -> None:
+        raise PermissionError(13, "Permission denied", folder)
 
-    monkeypatch.setattr("os.walk", walk)
+    monkeypatch.setattr("os.scandir", scandir)
     with pytest.raises(ConfigError, match="cannot be read: .*Permission denied"):
         find_images(tmp_path)
 

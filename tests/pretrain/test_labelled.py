@@ -40,14 +40,44 @@ def test_subset_is_spread_over_the_classes(generated: Path) -> None:
 def test_folders_that_are_no_labelled_set(generated: Path, tmp_path: Path) -> None:
     for folder, message in [
         (tmp_path / "gone", "DATA.VAL '.*gone' is no folder"),
-        (tmp_path, "must hold a folder of images per class: Couldn't find any class folder"),
+        (tmp_path, "must hold a folder of images per class, but it holds no folder"),
         (generated / "iconic", "must hold a folder of images per class|classes and DATA.VAL"),
     ]:
         with pytest.raises(ConfigError, match=message):
             find_pair(generated / "iconic" / "train", folder)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(ConfigError, match="per class: Found no valid file for the classes cat"):
+    with pytest.raises(ConfigError, match="per class, but there is none \\(.*\\) in cat: remove"):
         find_labelled(tmp_path, "DATA.TRAIN")
+
+
+def test_deep_classes_are_in_imagefolders_order(tmp_path: Path) -> None:
+    for name in ("b/z.jpg", "b/a/1.jpg", "b/a.jpg", "b/a-b/1.jpg", "a/deep/er/1.jpg", "B/1.JPEG", "flat.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    ours, theirs = find_labelled(tmp_path, "DATA.TRAIN"), ImageFolder(str(tmp_path))
+    assert [(ours.files.path(i), int(ours.labels[i])) for i in range(len(ours))] == theirs.samples
+    assert list(ours.classes) == theirs.classes and ours.files.notes == ()
+
+
+def test_what_is_hidden_or_linked_again_is_no_class(
+    generated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A class that is a link to elsewhere is one; those of an editor, of an archive and of a loop are not."""
+    for folder in sorted((generated / "iconic" / "train").iterdir()):
+        (tmp_path / folder.name).symlink_to(folder)
+    before = find_labelled(tmp_path, "DATA.TRAIN")
+    assert len(before) == len(find_labelled(generated / "iconic" / "train", "DATA.TRAIN")) and not caplog.records
+    for name in (".ipynb_checkpoints/1.jpg", "__MACOSX/1.jpg", "._2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "latest").symlink_to(".")
+    after = find_labelled(tmp_path, "DATA.TRAIN")
+    assert after.classes == before.classes and after.digest() == before.digest()
+    assert [r.message for r in caplog.records] == list(after.files.notes) == [
+        f"left out of '{tmp_path}', hidden: 3 (._2.jpg, .ipynb_checkpoints, __MACOSX)",
+        f"left out of '{tmp_path}', linked folders that are read already: 1 (latest)",
+    ]  # fmt: skip
+    assert after.subset(3).files.notes == after.files.notes
 
 
 def test_class_folders_must_be_equal(generated: Path, tmp_path: Path) -> None:

@@ -245,6 +245,21 @@ def test_a_shard_that_changes_while_it_is_read_is_named(images: Path, tmp_path: 
         shards.read(0)
 
 
+def test_hidden_members_are_left_out_and_said(images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As tar writes them on a Mac; also when the index is there already."""
+    data = next(images.rglob("*.jpg")).read_bytes()
+    write_tar(tmp_path / "a-0.tar", {"./a/1.jpg": data, "./a/._1.jpg": b"x", "__MACOSX/a/1.jpg": b"x", ".x/1.txt": b""})
+    write_tar(tmp_path / "a-1.tar", {"a/2.jpg": data})
+    for _ in range(2):
+        found = shards_of(tmp_path / "a-*.tar")
+        assert [found.name(i).rpartition("/")[2] for i in range(len(found))] == ["1.jpg", "2.jpg"]
+        assert found.notes == [f"left out of 1 shards, hidden images: 2 (first in '{tmp_path}/a-0.tar')"]
+        assert caplog.records.pop().message == found.notes[0]
+    write_tar(tmp_path / "b.tar", {"a/._1.jpg": data})
+    with pytest.raises(ConfigError, match="holds no image but 1 hidden ones"):
+        shards_of(tmp_path / "b.tar")
+
+
 def test_damaged_shards(images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "in"
     pattern = write_shards(images, folder, per_shard=20)

@@ -23,10 +23,10 @@ def test_auto_scale_is_what_runs_and_what_is_recorded(name, small_config, small_
     folder = tmp_path / "run" / "seed_1" if trials else tmp_path / "run"
     result, cfg = RunResult.load(folder), load_config(folder / "config.yaml")
     assert result.iterations == 4 and result.config_digest == digest(cfg)
-    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.WARMUP_ITERS) == (1, 0.01, 2)
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.WARMUP_ITERS) == (1, 0.005, 2)
     (note,) = [note for note in result.notes if note.startswith("auto-scaled")]
     assert digest(load_config(small_config, opts)) in note and "SOLVER.MAX_ITER 2 -> 4" in note
-    assert any("[learning-rate]" in note for note in result.notes)  # 0.02 for 2 images was no rule of the papers'
+    assert any("[learning-rate]" in note for note in result.notes)  # 0.01 for 2 images was no rule of the papers'
     if trials:  # a second call finds the same scaled trial
         assert tool(name).main(words) == 0 and RunResult.load(folder) == result
 

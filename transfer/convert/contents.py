@@ -43,7 +43,7 @@ def _described(file: File, trunk: str | None) -> dict[str, Any]:
     facts = _facts(found) if found else None
     return {
         "file": str(file.path),
-        "bytes": file.path.stat().st_size,
+        "bytes": file.size,
         "container": file.kind,
         "trust_calls": list(runs(file.path)),
         "top": _top(file.content),

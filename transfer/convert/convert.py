@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain.runtime.checkpoint import CheckpointError, sha256
+from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.collector import without_collection
 from transfer.convert import audit, layouts
 from transfer.convert.architecture import Architecture, AuditError, infer_architecture
@@ -21,6 +22,7 @@ from transfer.convert.facts import KEYS, ORIGIN
 from transfer.convert.forward import not_taken
 from transfer.convert.fragment import fragment
 from transfer.convert.read import File, open_file, with_identity_statistics
+from transfer.convert.sharded import ShardingError, files, sha256
 from transfer.convert.trunks import NAMINGS, without_wrappers
 from transfer.convert.values import as_float32, checksum
 from transfer.convert.write import OutputError, check_output, check_places, staged, write_text, write_weights
@@ -202,7 +204,8 @@ def convert(
     names = check_output(output, names)
     sidecar = output.with_name(output.name + ".json")
     outputs = [output, sidecar] if emit_config is None else [output, sidecar, Path(emit_config)]
-    check_places([Path(source), Path(f"{source}.json")], outputs)
+    with suppress(ShardingError, OSError):  # taking it says what is wrong, too
+        check_places([*files(Path(source)), Path(f"{source}.json")], outputs)
     loadable = names == "detectron2" and output.suffix != ".safetensors"
     if emit_config is not None and not loadable:
         raise OutputError(f"--emit-config: no detector loads '{output.name}' with {names}'s names; write .pkl or .pth "

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.collector import without_collection
-from transfer.convert import keymap, safety
+from transfer.convert import keymap, safety, sharded
 from transfer.convert.archive import ArchiveError, check_intact, open_archive
 from transfer.convert.pickles import PickleError, scan
+from transfer.convert.sharded import ShardingError
 
 _LEGACY = re.compile(  # first object of torch files from before 1.6
     rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0a" + re.escape((0x1950A86A20F9469CFC6C).to_bytes(10, "little")), re.DOTALL
@@ -45,6 +46,7 @@ class File:
     Attributes:
         content: nested containers of tensors and arrays; tensors of a zip file are mapped from the disk, not copied.
         kind: the container, in words.
+        parts: the files that it consists of, where these are several: the index first.
         names: classes and functions that its pickle names, as "module.name".
         checksums: see `archive.Archive`; empty where the container has none.
     """
@@ -54,6 +56,12 @@ class File:
     kind: str
     names: tuple[str, ...] = ()
     checksums: frozenset[tuple[int, int]] = field(default=frozenset(), repr=False)
+    parts: tuple[Path, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes, of all parts."""
+        return sum(part.stat().st_size for part in self.parts or (self.path,))
 
     def check_intact(self, tensors: Iterable[tuple[str, Any]]) -> dict[int, int]:
         """Raises CheckpointError unless these tensors are, byte for byte, what was written (as far as it can tell).
@@ -73,9 +81,10 @@ def read_file(path: str | os.PathLike[str], trust: bool = False) -> Any:
 
 
 def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
-    """A torch checkpoint (`.pth`, `.pth.tar`, ...), a pickle of numpy arrays (`.pkl`), or a safetensors file.
+    """A torch checkpoint (`.pth`, `.pth.tar`, ...), a pickle of numpy arrays (`.pkl`), or safetensors.
 
-    The kind is told by the file's first bytes, not by its name.
+    The kind is told by the file's first bytes, not by its name. Several safetensors files are read by their index
+    (`*.safetensors.index.json`), or by the folder that holds it.
 
     Args:
         trust: unpickle whatever the file asks for, which can run any program. `runs(path)` says what it asks for.
@@ -85,8 +94,7 @@ def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
     """
     path = Path(path)
     if path.is_dir():
-        raise _refusal(path, "it is a folder (of a sharded checkpoint?); write one file with "
-                       "torch.distributed.checkpoint.format_utils.dcp_to_torch_save")  # fmt: skip
+        path = _index_of(path)
     if not path.is_file():
         why = "is no regular file; write it to one first" if path.exists() else "does not exist; check the path"
         raise CheckpointError(f"checkpoint '{path}' {why}")
@@ -95,13 +103,25 @@ def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
             return _open(path, trust)
     except CheckpointError:
         raise
-    except (ArchiveError, PickleError) as error:
+    except (ArchiveError, PickleError, ShardingError) as error:
         raise _refusal(path, str(error)) from error
     except MemoryError as error:
         raise _refusal(path, "it asks for more memory than there is") from error
     except Exception as error:
         elsewhere = trust and isinstance(error, (ImportError, AttributeError))
         raise _refusal(path, _not_here(error) if elsewhere else _damaged(error)) from error
+
+
+def _index_of(folder: Path) -> Path:
+    try:
+        index = sharded.index_of(folder)
+    except ShardingError as error:
+        raise _refusal(folder, str(error)) from error
+    if index is None:
+        raise _refusal(folder, f"it is a folder, and holds no *.safetensors{sharded.SUFFIX}; give the file that is in "
+                       "it, or make one of a distributed checkpoint with "
+                       "torch.distributed.checkpoint.format_utils.dcp_to_torch_save")  # fmt: skip
+    return index
 
 
 def _not_here(error: Exception) -> str:
@@ -144,6 +164,8 @@ def _open(path: Path, trust: bool) -> File:
         return File(path, _load_torch(path, names, trust, mmap=True), "torch zip", names, archive.checksums)
     if any(head) and tarfile.is_tarfile(path):  # torch would read one, without safeguards
         raise _refusal(path, "it is a tar archive; unpack it with `tar -xf` and give the file that is in it")
+    if sharded.is_json(head):
+        return _open_sharded(path)
     if head[8:9] == b"{":
         return _open_safetensors(path)
     if _LEGACY.match(head):
@@ -212,10 +234,19 @@ class _ArrayUnpickler(pickle.Unpickler):
 def _open_safetensors(path: Path) -> File:
     from safetensors import safe_open  # imported where it is needed: other files are read without it
 
+    sharded.refuse_one_of_several(path)
     with safe_open(path, framework="pt") as f:
         content: dict[str, Any] = {name: f.get_tensor(name) for name in f.keys()}
         stated = f.metadata() or {}
     return File(path, TensorsAndFacts(content, stated.get("moco-transfer")), "safetensors")
+
+
+def _open_sharded(path: Path) -> File:
+    if not sharded.is_index(path):
+        raise _refusal(path, f"it is JSON; an index of shards is called *.safetensors{sharded.SUFFIX}")
+    content, stated, count = sharded.read(path)
+    facts = TensorsAndFacts(content, stated.get("moco-transfer"))
+    return File(path, facts, f"safetensors in {count} shards", parts=tuple(sharded.files(path)))
 
 
 class TensorsAndFacts(OrderedDict):

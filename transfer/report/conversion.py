@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.runtime.checkpoint import CheckpointError, sha256
+from pretrain.runtime.checkpoint import CheckpointError
 from transfer.convert.audit import Coverage
 from transfer.convert.convert import PARITY_LIMIT, prove, take
+from transfer.convert.sharded import sha256
 from transfer.engines.select import detectron2_problem, detectron2_verify
 from transfer.report.collected import ExperimentReport
 from transfer.report.markup import Markup, fact, scroll, section, tag

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
 from transfer.convert.architecture import Architecture
 from transfer.convert.convert import take
@@ -112,15 +114,16 @@ def pool(plan: Plan) -> Pool | None:
 
 def _in_folders(root: Path) -> list[tuple[Path, str]]:
     """(file, folder): evenly spaced folders and evenly spaced images in each; of a flat folder, images without one."""
-    folders = _evenly(sorted(path for path in root.iterdir() if path.is_dir()), FOLDERS)
+    names = read_tree(root, SUFFIXES).files
+    inside: dict[str, list[str]] = {}  # folder -> the images in it, at any depth
+    for name in names:
+        if os.sep in name:
+            inside.setdefault(name.partition(os.sep)[0], []).append(name)
+    folders = _evenly(sorted(inside), FOLDERS)
     if len(folders) < 2:
-        return [(path, "") for path in _evenly(_files(folders[0] if folders else root), IMAGES)]
+        return [(root / name, "") for name in _evenly(names, IMAGES)]
     each = IMAGES // len(folders)
-    return [(path, folder.name) for folder in folders for path in _evenly(_files(folder), each)]
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return [(root / name, folder) for folder in folders for name in _evenly(inside[folder], each)]
 
 
 def _pool(files: Sequence[tuple[Path, str]], words: str) -> Pool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pretrain.runtime.config import ConfigError, load_yaml_with_base
+from pretrain.runtime.folders import read_tree
 from pretrain.runtime.wording import short
 from transfer.data import catalog
 from transfer.data.formats import format_of
@@ -56,7 +57,7 @@ def probed_data(probe: Probe) -> dict[str, str | None]:
 
 
 def images(path: str | None) -> str | None:
-    """Digest of the names in a folder of images and in its sub-folders; of what is no folder (shards), the words."""
+    """Digest of the names below a folder, as far as its readers see them; of what is no folder (shards), the words."""
     if path is None or not expanded(path).is_dir():
         return path
     folder = expanded(path).resolve()
@@ -66,9 +67,5 @@ def images(path: str | None) -> str | None:
 @functools.lru_cache(maxsize=64)
 def _listing(folder: Path, changed: int) -> str:
     """One read of the directories, and no file is looked at: a second or two for ImageNet on a local disk."""
-    names = hashlib.sha256()
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        names.update(os.fsencode(entry.name) + b"\0")
-        if entry.is_dir():
-            names.update(b"".join(os.fsencode(name) + b"\0" for name in sorted(os.listdir(entry.path))) + b"\0")
-    return names.hexdigest()[:16]
+    tree = read_tree(folder)
+    return hashlib.sha256(os.fsencode("\0".join((*tree.folders, "", *tree.files)))).hexdigest()[:16]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfer.trials.lock import LockError
+from pretrain.runtime.lock import LockError
 from transfer.trials.stages import Stage, StageError, StageStopped, stop_running
 
 logger = logging.getLogger(__name__)

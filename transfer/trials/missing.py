@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pretrain.runtime.checkpoint import sha256
 from transfer.config.load import load_config
+from transfer.convert.sharded import sha256
 from transfer.data import catalog
 from transfer.data.formats import format_of
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data

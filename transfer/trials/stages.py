@@ -24,11 +24,12 @@ from pydantic import BaseModel, ConfigDict
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.lock import hold, run_in
 from pretrain.runtime.preempt import REQUEUE_STATUS
 from pretrain.runtime.provenance import package_version
 from pretrain.runtime.validation import validate_json
+from transfer.convert import sharded
 from transfer.trials.failure import forget_failure, read_failure, write_failure
-from transfer.trials.lock import hold
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ class Stage:
             if state == "done":
                 logger.info("%s: done before, skipped", self.name)
                 return
+            if (run := run_in(self.folder)) is not None:  # started by hand: its folder must not be renamed under it
+                raise StageError(f"{self.name}: '{self.folder}' is in use by {run}, which runs there; wait for it")
             if state == "stale":
                 logger.info("%s: inputs changed (%s)", self.name, self.changes())
                 self._set_aside()
@@ -233,4 +236,4 @@ def _hash(path: Path) -> str:
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, changed: int) -> str:
     """Many stages start from one file of weights; it is read once."""
-    return checkpoint.sha256(path)
+    return sharded.sha256(path)

@@ -1,30 +1,32 @@
 """Where every run under a folder stands, read from the files that runs leave. Imports no torch: quick over ssh.
 
 rows/torchvision/moco-v2/seed_1   running   12000/24000  50%   3:10:00   total_loss 0.52   12 s ago
+
+Whether a run lives is what its locks say. Files may be anything: what cannot be read is left out.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from transfer.trials.lock import holder, lock_file
+from pretrain.runtime import lock
+from transfer.evaluation.protocols import PROTOCOLS
 
 # The names are those of pretrain.runtime.log, pretrain.runtime.result, stages and failure; importing these takes torch.
 METRICS, RESULT, RECORD, FAILED = "metrics.jsonl", "result.json", "stage.json", "failed.json"
-_FRESH = 120.0  # seconds; a run that has written so lately is running, whether or not it holds a lock
 _TAIL = 1 << 16  # bytes of a metrics file that are read
 _SKIPPED = ("data", "tensorboard", "jobs", "__pycache__")
-_HEADLINES = ("bbox/AP50", "bbox/AP", "segm/AP", "acc1")
+_GROUPS = {"linear": "linear/", "pretrain": "pretext/"}  # kind of result -> what protocols put before its metrics
+_HUGE = 1e15  # no count, rate or time of a run is larger
 _LOSSES = ("loss", "total_loss")
 
 
@@ -33,8 +35,8 @@ class Run:
     """One run's state.
 
     Attributes:
-        name: its folder below the one that was asked for.
-        state: "done", "failed", "running" or "stopped".
+        name: its folder below the one that was asked for, printable.
+        state: "done", "failed", "running", "stopped", or "unknown" where the file system has no locks to ask.
         done, total: iterations; None where unknown.
         eta: seconds from now; None unless it is running and its rate is known.
         metric: the newest number, or why it failed.
@@ -55,79 +57,98 @@ def runs(folder: Path, now: float | None = None) -> Iterator[Run]:
     now = time.time() if now is None else now
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and ".stale" not in name)
-        if {METRICS, RESULT, RECORD, FAILED} & set(files):
-            yield _run(Path(path), os.path.relpath(path, folder), now)
+        name = os.fsencode(os.path.relpath(path, folder)).decode("utf-8", "backslashreplace")
+        if {METRICS, RESULT, RECORD, FAILED} & set(files) or (lock.RUN in files and _life(Path(path)) == "running"):
+            yield _run(Path(path), name, now)
 
 
 def _run(folder: Path, name: str, now: float) -> Run:
     lines = _tail(folder / METRICS)
-    done = int(lines[-1]["iteration"]) + 1 if lines else None
-    written = [path.stat().st_mtime for n in (METRICS, "log.txt", RECORD) if (path := folder / n).is_file()]
+    done = lines[-1]["iteration"] + 1 if lines else None
+    written = [when for n in (METRICS, "log.txt", RECORD) if (when := _written(folder / n)) is not None]
     age = max(now - max(written), 0.0) if written else None
-    result, record = _json(folder / RESULT), _json(folder / RECORD)
-    failure = _json(folder / FAILED)
-    if failure is not None:
-        return Run(name, "failed", done, None, None, " ".join(str(failure.get("error", "")).split()), age)
-    if (result is not None and (record is None or "outputs" in record)) or (record is not None and "outputs" in record):
-        return Run(name, "done", done, done, None, _headline(result or {}), age)
-    who = _holder(folder)
-    running = who is not None or (age is not None and age < _FRESH)
+    life = _life(folder)
+    result, record, failure = _json(folder / RESULT), _json(folder / RECORD), _json(folder / FAILED)
+    if life != "running":
+        if failure is not None:
+            return Run(name, "failed", done, None, None, " ".join(str(failure.get("error", "")).split()), age)
+        if record is not None and "outputs" in record or record is None and result is not None:
+            return Run(name, "done", done, done, None, _headline(result or {}), age)
     total, batch = _size(folder, lines)
-    eta = _eta(lines, done, total, batch) if running else None
+    eta = _eta(lines, done, total, batch) if life == "running" else None
     eta = None if eta is None else max(eta - (age or 0.0), 0.0)
-    return Run(name, "running" if running else "stopped", done, total, eta, _newest(lines), age)
+    return Run(name, life, done, total, eta, _newest(lines), age)
 
 
-def _holder(folder: Path) -> str | None:
-    """Who works there, by its lock; None if nobody does."""
-    path = lock_file(folder)
+def _life(folder: Path) -> str:
+    """What the locks of a folder say: "running", "stopped" or "unknown"."""
     try:
-        with open(path) as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return holder(path)
-    except OSError:  # no lock file, or no locks on this file system
+        return "stopped" if lock.worker_in(folder) is None else "running"
+    except lock.LockError:
+        return "unknown"
+
+
+def _written(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
         return None
-    return None
 
 
 def _size(folder: Path, lines: list[dict[str, Any]]) -> tuple[int | None, int | None]:
     """Iterations of the whole run, and images per batch."""
     try:
-        solver = yaml.safe_load((folder / "config.yaml").read_text())["SOLVER"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None, None
+    solver = config.get("SOLVER") if isinstance(config, dict) else None
+    if not isinstance(solver, dict):
         return None, None
     if "MAX_ITER" in solver:
-        return solver["MAX_ITER"], solver.get("IMS_PER_BATCH")
-    if solver.get("ITERATIONS"):
-        return solver["ITERATIONS"], solver.get("BATCH_SIZE")
-    epochs = [line for line in lines if line.get("epoch")]
-    if not epochs or not solver.get("EPOCHS"):
-        return None, solver.get("BATCH_SIZE")
-    per_epoch = (epochs[-1]["iteration"] + 1) / epochs[-1]["epoch"]
-    return round(per_epoch * solver["EPOCHS"]), solver.get("BATCH_SIZE")
+        return _count(solver["MAX_ITER"]), _count(solver.get("IMS_PER_BATCH"))
+    batch = _count(solver.get("BATCH_SIZE"))
+    if iterations := _count(solver.get("ITERATIONS")):
+        return iterations, batch
+    epochs = [(epoch, line["iteration"] + 1) for line in lines if (epoch := _number(line.get("epoch"))) and epoch > 0]
+    wanted = _number(solver.get("EPOCHS"))
+    if not epochs or wanted is None:
+        return None, batch
+    return round(epochs[-1][1] / epochs[-1][0] * wanted), batch
 
 
 def _eta(lines: list[dict[str, Any]], done: int | None, total: int | None, batch: int | None) -> float | None:
     """Seconds from the last line on: as the run says, else by the mean rate of its last ten lines."""
-    if lines and lines[-1].get("eta_seconds") is not None:
-        return float(lines[-1]["eta_seconds"])
-    rates = [line["images_per_second"] for line in lines[-10:] if line.get("images_per_second")]
+    if lines and (said := _number(lines[-1].get("eta_seconds"))) is not None:
+        return said
+    rates = [rate for line in lines[-10:] if (rate := _number(line.get("images_per_second"))) and rate > 0]
     if not rates or done is None or total is None or not batch:
         return None
     return (total - done) * batch * len(rates) / sum(rates)
 
 
-def _headline(result: Mapping[str, Any]) -> str:
-    metrics = {k: v for k, v in (result.get("metrics") or {}).items() if isinstance(v, (int, float))}
-    names = [name for name in _HEADLINES if name in metrics] or list(metrics)[:1]
-    return ", ".join(f"{name.removeprefix('bbox/')} {metrics[name]:.1f}" for name in names)
+def _headline(result: dict[str, Any]) -> str:
+    """What the result is judged by, named as its protocol does: the one that knows most of its metrics."""
+    given, group = result.get("metrics"), _GROUPS.get(str(result.get("kind")), "")
+    metrics = {k if "/" in k else group + k: _number(v) for k, v in given.items()} if isinstance(given, dict) else {}
+    protocol = max(PROTOCOLS.values(), key=lambda p: sum(m.key in metrics for m in p.metrics))
+    known = [m for m in protocol.metrics if metrics.get(m.key) is not None]
+    shown = [m for m in known if m.rule is not None] or known[:1]
+    return ", ".join(f"{m.label} {metrics[m.key]:.1f}" for m in shown)
 
 
 def _newest(lines: list[dict[str, Any]]) -> str:
-    found = next(((n, line[n]) for line in reversed(lines) for n in _LOSSES if line.get(n) is not None), None)
-    return "" if found is None else f"{found[0]} {found[1]:.4g}"
+    values = ((n, _number(line.get(n))) for line in reversed(lines) for n in _LOSSES)
+    return next((f"{name} {value:.4g}" for name, value in values if value is not None), "")
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, None for anything else."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _HUGE
+    return float(value) if usable else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _HUGE else None
 
 
 def _tail(path: Path) -> list[dict[str, Any]]:
@@ -135,16 +156,16 @@ def _tail(path: Path) -> list[dict[str, Any]]:
     try:
         with open(path, "rb") as f:
             f.seek(max(os.fstat(f.fileno()).st_size - _TAIL, 0))
-            texts = f.read().decode("utf-8", "replace").splitlines()
+            texts = f.read(_TAIL).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
     lines = []
     for text in texts:
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and "iteration" in line:
+        if isinstance(line, dict) and _count(line.get("iteration")) is not None:
             lines.append(line)
     return lines
 
@@ -154,7 +175,7 @@ def _json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -171,9 +192,10 @@ def screen(found: list[Run], width: int) -> str:
     for row in rows:
         name = row[0] if len(row[0]) <= widths[0] else "…" + row[0][1 - widths[0] :]
         cells = [name.ljust(widths[0]), row[1].ljust(widths[1]), *(row[i].rjust(widths[i]) for i in range(2, 6))]
-        lines.append("  ".join([*cells, row[6]])[:width].rstrip())
+        line = "  ".join([*cells, row[6]])[:width].rstrip()
+        lines.append("".join(c if c.isprintable() else "?" for c in line))
     counts = Counter(r.state for r in found)
-    summary = ", ".join(f"{counts[s]} {s}" for s in ("done", "running", "stopped", "failed") if counts[s])
+    summary = ", ".join(f"{counts[s]} {s}" for s in ("done", "running", "stopped", "failed", "unknown") if counts[s])
     return "\n".join([*lines, "", f"{len(found)} runs: {summary}"])
 
 

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
+from pretrain.runtime.lock import hold_run, lock_file
 from transfer.trials import stages
 from transfer.trials.failure import read_failure
-from transfer.trials.lock import lock_file
 from transfer.trials.stages import Stage, StageError, StageStopped
 
 
@@ -53,6 +53,13 @@ def test_other_inputs_set_the_old_folder_aside(tmp_path):
     assert other.state() == "stale" and other.changes() == "a"
     other.run()
     assert other.state() == "done" and (tmp_path / "s.stale1" / "out").read_text() == "x"
+
+
+def test_a_folder_is_not_moved_under_a_run_that_was_started_by_hand(tmp_path):
+    stage(tmp_path / "s").run()
+    with hold_run(tmp_path / "s"), pytest.raises(StageError, match="test: '.*s' is in use by process .*; wait for it"):
+        stage(tmp_path / "s", {"a": 2}).run()
+    assert stage(tmp_path / "s").state() == "done"
 
 
 def test_a_failure_keeps_what_is_there_and_is_not_done(tmp_path):

@@ -22,6 +22,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.alone import alone_in
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import MetricsWriter, progress, setup_logging
@@ -87,17 +88,19 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
                 "start one, or use --engine torchvision"
             )
         comm.create_local_process_group(base.local_world_size())
-        base.check_shared(Path(cfg.OUTPUT_DIR))
-        job(cfg, *args)
-        return base.add_notes(cfg.OUTPUT_DIR, warnings)
+        with alone_in(cfg.OUTPUT_DIR):
+            base.check_shared(Path(cfg.OUTPUT_DIR))
+            job(cfg, *args)
+            return base.add_notes(cfg.OUTPUT_DIR, warnings)
     if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
         raise base.EngineError(
             f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} GPUs here; Detectron2 trains in several "
             "processes only on GPUs (the torchvision engine also does on the CPU)"
         )
-    with machines.spawning(num_gpus):
-        launch(job, num_gpus, dist_url="auto", args=(cfg, *args))
-    return base.add_notes(cfg.OUTPUT_DIR, warnings)
+    with alone_in(cfg.OUTPUT_DIR):
+        with machines.spawning(num_gpus):
+            launch(job, num_gpus, dist_url="auto", args=(cfg, *args))
+        return base.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
 class _Session:
@@ -167,7 +170,7 @@ class _MetricsFile(EventWriter):
         fresh = {k: v for k, (v, i) in storage.latest_with_smoothing_hint(20).items() if i > self._last}
         if fresh:
             self._last = storage.iter
-            self._out.write(storage.iter, **fresh)
+            self._out.write(min(storage.iter, self._trainer.max_iter - 1), **fresh)  # after the end it counts one more
 
     def close(self) -> None:
         if self._out is not None:

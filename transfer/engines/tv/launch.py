@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from fvcore.common.config import CfgNode
 
 from pretrain.runtime import dist
+from pretrain.runtime.alone import alone_in
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import RunResult
 from transfer.engines import base, machines
@@ -29,16 +30,17 @@ def launch(job: Callable[..., None], cfg: CfgNode, processes: int, mode: str | N
     args = () if mode is None else (mode,)
     warnings = [] if mode is None else base.lint_before_training(cfg, part_names())
     check_run_data(cfg, training=mode is not None)
-    if processes > 1 and dist.world_size() == 1:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        with machines.spawning(processes):
-            mp.spawn(_worker, args=(job, processes, port, cfg, args), nprocs=processes)
-    else:
-        base.check_shared(Path(cfg.OUTPUT_DIR))
-        job(cfg, *args)
-    return base.add_notes(cfg.OUTPUT_DIR, warnings)
+    with alone_in(cfg.OUTPUT_DIR):
+        if processes > 1 and dist.world_size() == 1:
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", 0))
+                port = s.getsockname()[1]
+            with machines.spawning(processes):
+                mp.spawn(_worker, args=(job, processes, port, cfg, args), nprocs=processes)
+        else:
+            base.check_shared(Path(cfg.OUTPUT_DIR))
+            job(cfg, *args)
+        return base.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
 def _worker(

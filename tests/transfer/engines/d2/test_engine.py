@@ -10,6 +10,7 @@ import signal
 import pytest
 import torch
 
+from pretrain.runtime import lock
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import read_metrics
@@ -18,6 +19,7 @@ from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.config.load import load_config
 from transfer.convert.convert import convert
 from transfer.engines.base import EngineError
+from transfer.trials import status
 
 pytestmark = pytest.mark.d2
 
@@ -34,6 +36,20 @@ def run(small_config, small_opts):
     return train
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_no_run_where_another_one_works(run, small_config, small_opts, tmp_path, monkeypatch, training):
+    from transfer.engines.d2.engine import Detectron2Engine
+
+    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    engine = Detectron2Engine()
+    with lock.hold_run(tmp_path / "run"), pytest.raises(lock.LockError, match="run' is in use by process"):
+        if training:
+            run(resume="auto")
+        else:
+            engine.evaluate(load_config(small_config, small_opts, engine.defaults()))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_leaves_what_it_promises_and_resumes(run, tmp_path):
     torch.save(moco(trunk(18)), tmp_path / "moco.pth.tar")
     convert(tmp_path / "moco.pth.tar", tmp_path / "trunk.pkl")
@@ -44,7 +60,9 @@ def test_a_run_leaves_what_it_promises_and_resumes(run, tmp_path):
     assert {"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox_unrounded/AP"} <= set(result.metrics)
     assert any("naiveSyncBN" in note for note in result.notes)
     assert load_config(out / "config.yaml").MODEL.RESNETS.NORM == "naiveSyncBN"
-    assert any(line.get("total_loss", 0) > 0 for line in read_metrics(out / "metrics.jsonl"))
+    lines = read_metrics(out / "metrics.jsonl")
+    assert any(line.get("total_loss", 0) > 0 for line in lines) and "bbox/AP" in lines[-1]
+    assert lines[-1]["iteration"] == 5 and [run.done for run in status.runs(out)] == [6]
     assert (out / "predictions_generated_test.json").is_file() and (out / "model_final.pth").is_file()
 
     with pytest.raises(EngineError, match="holds the checkpoint of an earlier run"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretrain.runtime import lock
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.result import RunResult
 from tests.conftest import ROOT
@@ -55,6 +56,20 @@ def test_two_machines_torchrun_and_two_processes_train_the_same_model(small_conf
     a, b, c = (read_weights(tmp_path / name / "model_final.pth") for name in ("machines", "torchrun", "spawned"))
     assert a.keys() == b.keys() == c.keys()
     assert all(torch.equal(a[key], b[key]) and torch.equal(a[key], c[key]) for key in a)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("training", [True, False])
+def test_no_run_where_another_one_works(small_config, small_opts, tmp_path, monkeypatch, processes, training):
+    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    cfg = load_config(small_config, [*small_opts, *SHORT, "OUTPUT_DIR", str(tmp_path / "run")])
+    engine = TorchvisionEngine()
+    with lock.hold_run(tmp_path / "run"), pytest.raises(lock.LockError, match="run' is in use by process"):
+        if training:
+            engine.train(cfg, resume="auto", num_gpus=processes)
+        else:
+            engine.evaluate(cfg, num_gpus=processes)
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_training_without_the_linter(small_config, small_opts, tmp_path):

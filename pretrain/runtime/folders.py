@@ -1,0 +1,114 @@
+"""Which folders and files belong to a set of images: nothing hidden, and each real folder once, links followed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_LITTER = {
+    *("__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini"),
+}
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path leads through what systems and editors leave behind, which no data set means.
+
+    That is any part that begins with a dot (`.ipynb_checkpoints`, `._x.jpg`, `.DS_Store`), and `__MACOSX`, `@eaDir`,
+    `Thumbs.db` and their like. Give the part below a set's own folder: that one may lie wherever it likes.
+    """
+    return any((part[:1] == "." and part not in (".", "..")) or part.lower() in _LITTER for part in path.split("/"))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies below a folder; paths are relative to it, and sorted.
+
+    Attributes:
+        files: whose names end as was asked for.
+        folders: that were read, "" for the folder itself.
+        hidden: folders and files that were left out, see `is_hidden`; of files, those that would else be in `files`.
+        again: links that were left out, to folders that are read under another name or that hold this one.
+    """
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    hidden: tuple[str, ...]
+    again: tuple[str, ...]
+
+    def notes(self, root: str | os.PathLike[str]) -> tuple[str, ...]:
+        """What was left out, in a sentence each; empty if nothing was."""
+        return (
+            *note_left_out(root, "hidden", self.hidden),
+            *note_left_out(root, "linked folders that are read already", self.again),
+        )
+
+
+def note_left_out(source: str | os.PathLike[str], what: str, names: Sequence[str], count: int = 0) -> tuple[str, ...]:
+    """The sentence that says what was not read of a source; none if nothing was left out.
+
+    Args:
+        count: how many, where not all `names` are given.
+    """
+    count = count or len(names)
+    if not count:
+        return ()
+    first = ", ".join(_printable(name) for name in names[:3])
+    return (f"left out of '{_printable(source)}', {what}: {count} ({first}{', ...' * (count > 3)})",)
+
+
+def _printable(name: str | os.PathLike[str]) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def read_tree(root: str | os.PathLike[str], suffixes: tuple[str, ...] = ("",)) -> Tree:
+    """Reads the folders below one, at any depth; no file is looked at.
+
+    Links are followed after everything that lies in the folder itself: what has a name of its own there is read under
+    that name. No folder is read twice, and none that holds this one.
+
+    Args:
+        suffixes: in which the wanted files' names end, in lower case.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    top = Path(root).resolve()
+    around = {_identity(parent) for parent in top.parents}
+    seen: set[tuple[int, int]] = set()
+    files, folders, hidden, again = [], [], [], []
+    links = [""]
+    while links:
+        inside, links = [links[0]], links[1:]
+        linked: list[str] = []
+        while inside:
+            folder = inside.pop()
+            place = os.path.join(root, folder)
+            identity = _identity(place)
+            if identity in seen or identity in around:
+                again.append(folder)
+                continue
+            seen.add(identity)
+            folders.append(folder)
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    path = os.path.join(folder, entry.name)
+                    is_folder = entry.is_dir()
+                    if not is_folder and not entry.name.lower().endswith(suffixes):
+                        continue
+                    if is_hidden(entry.name):
+                        hidden.append(path)
+                    elif not is_folder:
+                        files.append(path)
+                    else:
+                        (linked if entry.is_symlink() else inside).append(path)
+            inside.sort(reverse=True)
+        links = sorted([*links, *linked])
+    return Tree(*(tuple(sorted(paths)) for paths in (files, folders, hidden, again)))
+
+
+def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino
