@@ -20,7 +20,7 @@ from pretrain.runtime.log import setup_logging
 from transfer.data import catalog
 from transfer.evaluation.evaluator import Scores
 from transfer.evaluation.predictions import EvaluationError, load_coco_json, load_voc_text
-from transfer.tasks.instances import INSTANCES
+from transfer.tasks.instances import INSTANCES, check_masks, scores_masks
 
 
 def scored(predictions: Path, name: str, specs: Sequence[str]) -> Scores:
@@ -35,7 +35,9 @@ def scored(predictions: Path, name: str, specs: Sequence[str]) -> Scores:
         found = load_voc_text(predictions, dataset.classes)
     else:
         found = load_coco_json(predictions, dataset.category_ids)
-    masks = any(d.masks is not None for d in found) and any(m.key.startswith("segm/") for m in protocol.metrics)
+    masks = any(d.masks is not None for d in found) and scores_masks(protocol)
+    if masks:
+        check_masks(dataset)
     evaluator = protocol.evaluator(dataset, masks=masks)
     evaluator.merge([found])
     return evaluator.scores()

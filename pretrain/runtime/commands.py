@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Sequence
@@ -116,7 +117,10 @@ def _in_words(error: BaseException) -> str:
     """The message; of a system call that failed, the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"'{error.filename}': {error.strerror}; check the path and its permissions"
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    if re.match(r"Caught \w+ in DataLoader worker process", text):  # torch puts the worker's traceback into the message
+        text = re.sub(r"^[\w.]+: ", "", text.rstrip().splitlines()[-1])
+    return text
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -150,7 +150,7 @@ def test_fine_tuning(fails, tmp_path, generated, small_config, small_opts, monke
     (tmp_path / "set.yaml").write_text(spec)
     both = "('generated_trainval', 'generated_test')"
     opts = [*small_opts, "DATASETS.SPECS", f"('{tmp_path}/set.yaml',)", "DATASETS.TRAIN", both]
-    fails("train_net", [*words, *opts], xml.name)
+    fails("train_net", [*words, *opts], xml.stem)
     assert not (tmp_path / "run" / "last_checkpoint").exists()
 
     monkeypatch.setattr(select, "detectron2_problem", lambda: "Detectron2 is not installed")

@@ -7,7 +7,6 @@ be trained on, and what is scorable is scored as pycocotools scores it with all 
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime.collector import without_collection
 from pretrain.runtime.wording import short
+from transfer.data import strict_json
+from transfer.data.boxes import check_box
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.segmentation import area, checked, is_number
@@ -45,6 +46,7 @@ _NO_AREA = (
     "from the box"
 )
 _NO_SHAPE = "object whose polygons all have fewer than three points, which training leaves out"
+MOST = 100  # detections per image and class that COCO's AP looks at
 _LARGEST_SIDE = 1_000_000  # pixels; what is beyond is a mistake
 
 
@@ -152,27 +154,12 @@ class COCO(Format):
             faults.error(f"image missing from '{spec.image_root}'", one_line(name))
         if not data["images"]:
             faults.error("no image is listed")
-        elif not data["annotations"]:
-            faults.unscorable("no object is annotated")
         return Contents(tuple(names.values()), tuple(names), records, missing, truth)
 
 
 def _image_root(spec: DatasetSpec) -> Path:
     assert spec.image_root is not None  # check_spec
     return spec.image_root
-
-
-class _Twice(ValueError):
-    """A key that stands twice in one object of a json."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a json whose keys differ (json keeps the last of two, silently)."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise _Twice(f"key {short(twice)} stands twice in one of its objects")
-    return found
 
 
 @without_collection()
@@ -187,16 +174,7 @@ def read_json(spec: DatasetSpec) -> dict[str, Any]:
     if not path.is_file():
         remedy = spec.remedy or "check `root` and `annotations` of its spec file"
         raise DatasetError(f"dataset '{spec.name}': annotation file '{path}' does not exist; {remedy}")
-    try:
-        data = json.loads(path.read_bytes(), object_pairs_hook=_once)
-    except _Twice as error:
-        raise DatasetError(f"'{path}': {error}; keep one of them") from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"'{path}' is not in UTF-8 (byte {error.start}); save it in that encoding") from None
-    except RecursionError:
-        raise DatasetError(f"'{path}' is nested too deeply for an instances json; export it again") from None
-    except ValueError as error:
-        raise DatasetError(f"'{path}' is no json ({error}); copy or export it again") from None
+    data = strict_json.read(path, DatasetError)
     for key, needed in _NEEDED.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DatasetError(f"'{path}' has no list '{key}'; expected COCO's instances format")
@@ -245,6 +223,7 @@ def categories(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> di
 def _images(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[Any, Mapping[str, Any]]:
     """The images by id, those with faults left out."""
     good: dict[Any, Mapping[str, Any]] = {}
+    files: set[str] = set()
     kinds = Counter("text" if isinstance(image["id"], str) else "number" for image in data["images"])
     if len(kinds) > 1:
         faults.error(f"image ids are numbers ({kinds['number']}) and strings ({kinds['text']}): make them one kind")
@@ -269,8 +248,11 @@ def _images(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[
                 "width and height that are no numbers of pixels",
                 f"{label}: {short(image['width'])} x {short(image['height'])}",
             )
+        elif os.path.normpath(name) in files:
+            faults.error("image file listed under two ids; merge their annotations", one_line(name))
         elif len(kinds) == 1:
             good[number] = image
+            files.add(os.path.normpath(name))
     return good
 
 
@@ -306,7 +288,8 @@ def _annotations(
         order: image id -> position in `records`; `faulty`: ids of images that were left out for a fault of their own.
     """
     _check_ids(raw, faults)
-    spelt = {str(number) for number in order}
+    spelt = {_spelt(number) for number in order}
+    crowded: Counter[tuple[int, int]] = Counter()
     rows: dict[str, list[Any]] = defaultdict(list)
     strays = []
     for position, entry in enumerate(raw):
@@ -315,7 +298,7 @@ def _annotations(
             continue
         if not _hashable(number) or number not in order or isinstance(number, bool):
             label = _label(entry, position)
-            if str(number) in spelt:
+            if _spelt(number) in spelt:
                 faults.error("image_id of another type than the image's id", f"{label}: {short(number)}")
             elif not isinstance(number, str) and not _is_integer(number) and not is_number(number):
                 faults.error("image_id that is neither a number nor a string", f"{label}: {short(number)}")
@@ -335,6 +318,8 @@ def _annotations(
         shaped = annotation.get("segmentation") != []
         if not shaped:
             faults.warn(_NO_SHAPE, _label(entry, position))
+            check_box(annotation["bbox"], record["width"], record["height"], _label(entry, position), faults)
+        crowded[order[number], contiguous[category]] += not annotation["iscrowd"]
         rows["image"].append(order[number])
         rows["place"].append(len(record["annotations"]) if shaped else -1)
         rows["category"].append(contiguous[category])
@@ -344,6 +329,12 @@ def _annotations(
         if shaped:
             annotation["category_id"] = contiguous[category]
             record["annotations"].append(annotation)
+    if full := [records[image]["file_name"] for (image, _), count in crowded.items() if count > MOST]:
+        faults.note(
+            f"images with more than {MOST} objects of a class, of which COCO's AP counts at most {MOST} detections: "
+            "even perfect ones do not reach 100",
+            *map(os.path.basename, full),
+        )
     if strays and len(strays) == len(raw):
         faults.error("no annotation is of an image that is listed", *strays)
     elif strays:
@@ -356,6 +347,11 @@ def _annotations(
         np.array(rows["areas"], np.float64),
         np.array(rows["crowd"], bool),
     )
+
+
+def _spelt(value: Any) -> str:
+    """An id in words, by which the number 1 is the text "1", and so is 1.0."""
+    return str(int(value)) if isinstance(value, float) and value == value // 1 else str(value)
 
 
 def _hashable(value: Any) -> bool:
@@ -411,8 +407,10 @@ def _annotation(raw: Mapping[str, Any], record: Record) -> tuple[Record, list[fl
     size = raw.get("area")
     if size is not None and (not is_number(size) or size < 0):
         raise _Fault("area that is no number of square pixels", short(size))
+    if size is not None and size > 2 * height * width:
+        raise _Fault("area that is larger than its image", short(size))
     x, y, w, h = map(float, box)
-    out: Record = {"bbox": [x, y, float(box[0] + box[2]), float(box[1] + box[3])], "category_id": -1}
+    out: Record = {"bbox": [x, y, x + w, y + h], "category_id": -1}
     out["iscrowd"] = int(crowd)
     if segmentation is not None:
         out["segmentation"] = segmentation

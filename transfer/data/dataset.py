@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from transfer.data.boxes import check_box
 from transfer.data.faults import Faults, Problem, refuse
 from transfer.data.format import Contents
 from transfer.data.formats import format_of
 from transfer.data.records import PackedRecords
-from transfer.data.spec import DatasetError, DatasetSpec, Record, few
+from transfer.data.spec import DatasetError, DatasetSpec, few
 
 logger = logging.getLogger(__name__)
 
@@ -79,30 +80,16 @@ def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:
     except (DatasetError, OSError) as error:
         faults.error(str(error))
         return None, faults
+    counted = False
     for record in contents.records:
-        _check_boxes(record, contents.classes, faults)
+        image = os.path.basename(record["file_name"])
+        for annotation in record["annotations"]:
+            label = f"{image} {contents.classes[annotation['category_id']]}"
+            check_box(annotation["bbox"], record["width"], record["height"], label, faults)
+            counted = counted or not (annotation["iscrowd"] or annotation.get("difficult"))
+    if contents.records and not counted:
+        faults.unscorable("no object is annotated that counts in evaluation")
     return contents, faults
-
-
-def _check_boxes(record: Record, names: Sequence[str], faults: Faults) -> None:
-    width, height = record["width"], record["height"]
-    for annotation in record["annotations"]:
-        x0, y0, x1, y1 = annotation["bbox"]
-        name = names[annotation["category_id"]]
-        what = ""
-        if x1 < x0 or y1 < y0:
-            level, what = faults.error, "box with negative width or height"
-        elif x1 == x0 or y1 == y0:
-            level, what = faults.unscorable, "box without area, which training leaves out"
-        elif x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
-            level, what = faults.error, "box wholly outside its image"
-        elif max(-x0, -y0, x1 - width, y1 - height) > max(width, height):
-            level, what = faults.error, "box that reaches far over its image's border"
-        elif min(x0, y0, width - x1, height - y1) < -1:
-            level, what = faults.warn, "box reaching over the border by more than a pixel"
-        if what:
-            image = os.path.basename(record["file_name"])
-            level(what, f"{image} {name} ({x0:g}, {y0:g}, {x1:g}, {y1:g}) in {width}x{height}")
 
 
 _opened: dict[DatasetSpec, tuple[tuple[tuple[str, int, int], ...], Dataset]] = {}

@@ -91,7 +91,9 @@ def run_lengths(counts: str | bytes) -> list[int] | None:
     group follows, bit 4 of the last one is the sign. From the fourth number on they are differences to the number
     before the last.
     """
-    text = counts.encode("latin-1", "replace") if isinstance(counts, str) else counts
+    if isinstance(counts, str) and not counts.isascii():
+        return None
+    text = counts.encode() if isinstance(counts, str) else counts
     runs: list[int] = []
     value, shift = 0, 0
     for byte in text:

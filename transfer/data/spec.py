@@ -24,6 +24,8 @@ class DatasetError(ExpectedError, ValueError):
 
 def _text(value: Any) -> Any:
     """A number in a YAML file where a name belongs, such as `name: 2024`, is meant as written."""
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError(f"{value!r} holds half a character (a lone surrogate); write it out")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -71,10 +73,10 @@ class DatasetSpec:
 
         format_of(self).check_spec(self)
         for what, word in (("name", self.name), ("split", self.split)):
-            if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]{1,100}", word) or word.startswith("."):
+            if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]+", word) or word.startswith(".") or len(os.fsencode(word)) > 100:
                 raise DatasetError(
                     f"dataset '{one_line(self.name)}': {what} '{one_line(word)}' cannot be part of a file's name; "
-                    "give at most 100 characters, no slash, no control character, and no dot in front"
+                    "give at most 100 bytes, no slash, no control character, and no dot in front"
                 )
         for name in self.classes or ():
             if not name.strip() or not name.isprintable():
@@ -97,7 +99,7 @@ def sizes_in(paths: Iterable[Path]) -> Iterator[int | None]:
     for path in paths:
         try:
             yield path.stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+        except (OSError, ValueError):  # not there, or no name that a file can have
             yield None
 
 

@@ -84,6 +84,8 @@ class VOC(Format):
     def check_spec(self, spec: DatasetSpec) -> None:
         if not spec.classes:
             raise DatasetError(f"dataset '{spec.name}': the VOC layout holds no class list; give `classes`")
+        if padded := [name for name in spec.classes if name != name.strip()]:
+            raise DatasetError(f"dataset '{spec.name}': class {padded[0]!r} has spaces around it, which no XML keeps")
         if spec.year not in PROTOCOL:
             raise DatasetError(
                 f"dataset '{spec.name}': year is {spec.year!r}; give 2007 (11-point AP) or 2012 (area under the curve)"

@@ -14,6 +14,7 @@ from pretrain.runtime.config import ConfigError
 from transfer.data import catalog
 from transfer.data.dataset import Dataset, check_classes, open_dataset
 from transfer.data.files import check_images
+from transfer.data.spec import DatasetError
 from transfer.tasks import task_of
 from transfer.tasks.task import Task
 
@@ -57,6 +58,8 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
     for key in ("TRAIN", "TEST") if training else ("TEST",):
         if not cfg.DATASETS[key]:
             raise ConfigError(f"DATASETS.{key} is empty; name at least one data set")
+        if len(set(cfg.DATASETS[key])) < len(cfg.DATASETS[key]):
+            raise ConfigError(f"DATASETS.{key} names a data set twice ({', '.join(cfg.DATASETS[key])}); name it once")
         sets[key] = tuple(open_dataset(spec) for spec in catalog.resolve(cfg.DATASETS[key], cfg.DATASETS.SPECS))
     data = RunData(task, sets.get("TRAIN", ()), sets["TEST"])
     both = {dataset.name: dataset for dataset in (*data.train, *data.test)}
@@ -72,7 +75,24 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
         task.check_training(cfg, dataset)
     for dataset in data.test:
         task.check_test(cfg, dataset)
+    i = cfg.INPUT
+    for dataset in data.train:
+        _check_sizes(dataset, min(i.MIN_SIZE_TRAIN), i.MAX_SIZE_TRAIN)
+    for dataset in data.test:
+        _check_sizes(dataset, i.MIN_SIZE_TEST, i.MAX_SIZE_TEST)
     return data
+
+
+def _check_sizes(dataset: Dataset, short_edge: int, longest: int) -> None:
+    """Raises DatasetError for an image so elongated that, once its longer edge fits, the shorter has no pixel left."""
+    for record in dataset.records if short_edge else ():
+        height, width = record["height"], record["width"]
+        scale = min(short_edge / min(height, width), longest / max(height, width))
+        if min(height, width) * scale < 0.5:
+            raise DatasetError(
+                f"image {record['image_id']!r} of data set '{dataset.name}' is {width}x{height}: with its longer edge "
+                f"at {longest} pixels nothing is left of the shorter one; take it out, or raise INPUT.MAX_SIZE"
+            )
 
 
 def check_run_data(cfg: CfgNode, training: bool) -> None:
@@ -85,10 +105,10 @@ def check_run_data(cfg: CfgNode, training: bool) -> None:
     if dist.is_main():
         try:
             check_images((*data.train, *data.test))
-        except catalog.DatasetError as error:
+        except DatasetError as error:
             problem = str(error)
     if (problem := dist.broadcast_object(problem)) is not None:
-        raise catalog.DatasetError(problem)
+        raise DatasetError(problem)
 
 
 def with_objects(datasets: Sequence[Dataset], keep_empty: bool) -> list[list[int]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def check_resume(output_dir: Path, resume: str) -> bool:
     if resume not in ("no", "must", "auto"):
         raise ValueError(f"resume must be no, must or auto, not {resume!r}")
     found = (output_dir / LAST_CHECKPOINT).is_file()
+    if found and resume != "no" and not (output_dir / LAST_CHECKPOINT).read_text(errors="replace").strip():
+        raise EngineError(f"--resume: '{output_dir / LAST_CHECKPOINT}' is empty; write the checkpoint's name into it")
     if resume == "must" and not found:
         raise EngineError(f"--resume: no checkpoint in '{output_dir}'; drop --resume or use --resume auto")
     if resume == "no" and found:
@@ -83,8 +86,12 @@ def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
     path = output_dir / "config.yaml"
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+    except FileNotFoundError:
         return {}  # a folder of Detectron2's own, or one that lost it: nothing to hold it against
+    except (OSError, ValueError, yaml.YAMLError):
+        before = None
+    if not isinstance(before, dict):
+        raise EngineError(f"--resume: '{path}' cannot be read; restore it, remove it, or choose another OUTPUT_DIR")
     now = to_dict(cfg)
     changed: dict[str, tuple[Any, Any]] = {}
     for key in dotted_keys(now):
@@ -103,6 +110,20 @@ def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
             "another OUTPUT_DIR"
         )
     return {key: values for key, values in changed.items() if key in SCHEDULE}
+
+
+@contextmanager
+def config_kept(output_dir: Path, resuming: bool) -> Iterator[None]:
+    """Puts the run's config.yaml back, which Detectron2 writes before anything is checked, if going on is refused."""
+    path = output_dir / "config.yaml"
+    before = path.read_bytes() if resuming and dist.is_main() and path.is_file() else None
+    try:
+        yield
+    except Exception:
+        if before is not None:
+            with checkpoint.atomic_write(path) as f:
+                f.write(before)
+        raise
 
 
 def record_change(cfg: CfgNode, output_dir: Path, changed: Mapping[str, tuple[Any, Any]], done: int) -> None:

@@ -26,13 +26,13 @@ class COCOEvaluator(DetectionEvaluator):
         return Scores("coco", metrics, per_class, found["bbox"].curves, undefined, curve_metric="bbox/AP50")
 
     def _undefined(self, metrics: dict[str, float]) -> dict[str, str]:
-        if self._nothing_found():
-            return undefined_reasons(metrics, {}, NOTHING_FOUND)
         sizes = {
             f"{kind}/{name}": f"no annotated object is {words} (by its area in the annotations)"
             for kind in ("bbox", "segm")
             for name, words in _SIZES.items()
         }
         counted = not np.all(self.dataset.truth.crowd)
+        if counted and self._nothing_found():
+            return undefined_reasons(metrics, {}, NOTHING_FOUND)
         why = "no object is annotated" + ("" if counted else " but crowd regions")
         return undefined_reasons(metrics, sizes if counted else {}, why)

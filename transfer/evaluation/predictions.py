@@ -21,6 +21,7 @@ from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.collector import without_collection
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.wording import short
+from transfer.data import strict_json
 from transfer.data.segmentation import checked, is_number
 
 
@@ -137,19 +138,18 @@ def save_coco_json(
 
 @without_collection()
 def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int | str]) -> list[ImageDetections]:
-    """Reads COCO's results json, as float32; images without detections are not in such a file.
+    """Reads COCO's results json; images without detections are not in such a file.
+
+    Numbers are float32 where that holds them exactly, as in files that a run has written, else float64.
 
     Raises:
         EvaluationError: no such file, no results list, a category id that is not among `category_ids`, or a value of
             the wrong kind.
     """
     path = Path(path)
-    try:
-        results = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise EvaluationError(f"predictions '{path}' do not exist; a run leaves them in its OUTPUT_DIR") from None
-    except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"'{path}' is no json: {error}") from None
+    if not path.is_file():
+        raise EvaluationError(f"predictions '{path}' do not exist; a run leaves them in its OUTPUT_DIR")
+    results = strict_json.read(path, EvaluationError)
     if not isinstance(results, list):
         raise EvaluationError(f"'{path}' is no COCO results json: a {type(results).__name__}, not a list of detections")
     contiguous = {cat_id: i for i, cat_id in enumerate(category_ids)}
@@ -157,6 +157,8 @@ def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int | st
     for number, result in enumerate(results):
         if fault := _result_fault(result, contiguous):
             raise EvaluationError(f"'{path}': detection {number}: {fault}")
+        if ("segmentation" in result) != ("segmentation" in results[0]):
+            raise EvaluationError(f"'{path}': some detections have masks and others, such as number {number}, do not")
         by_image[result["image_id"]].append(result)
     detections = []
     for image_id, found in by_image.items():
@@ -165,13 +167,20 @@ def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int | st
         detections.append(
             ImageDetections(
                 image_id,
-                boxes.astype(np.float32),
-                np.array([r["score"] for r in found], np.float32),
+                _as_written(boxes),
+                _as_written(np.array([r["score"] for r in found], np.float64)),
                 np.array([contiguous[r["category_id"]] for r in found], np.int64),
                 [r["segmentation"] for r in found] if all("segmentation" in r for r in found) else None,
             )
         )
     return detections
+
+
+def _as_written(values: np.ndarray) -> np.ndarray:
+    """float64 values, as float32 if that loses nothing."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    return narrow if np.array_equal(narrow.astype(np.float64), values) else values
 
 
 def _result_fault(result: Any, category_ids: Mapping[Any, int]) -> str:
@@ -183,7 +192,7 @@ def _result_fault(result: Any, category_ids: Mapping[Any, int]) -> str:
     image, category, box, score = (result[key] for key in ("image_id", "category_id", "bbox", "score"))
     if isinstance(image, (list, dict, bool)) or image is None:
         return f"image_id {short(image)} is no number and no string"
-    if isinstance(category, (list, dict)) or category not in category_ids:
+    if isinstance(category, (list, dict, bool)) or category not in category_ids:
         return f"category_id {short(category)} is not among the dataset's"
     if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         return f"bbox {short(box)} is not [x, y, width, height] in finite numbers"
@@ -210,8 +219,8 @@ def save_voc_text(folder: str | os.PathLike[str], detections: Sequence[ImageDete
         for (x0, y0, x1, y1), score, cls in zip(boxes.tolist(), d.scores.tolist(), d.classes.tolist(), strict=True):
             lines[cls].append(f"{d.image_id} {score:.3f} {x0:.1f} {y0:.1f} {x1:.1f} {y1:.1f}\n")
     for name, text in zip(names, lines, strict=True):
-        with atomic_write(Path(folder) / voc_text_file(name), "w") as f:
-            f.write("".join(text))
+        with atomic_write(Path(folder) / voc_text_file(name)) as f:
+            f.write("".join(text).encode())
 
 
 def load_voc_text(folder: str | os.PathLike[str], names: Sequence[str]) -> list[ImageDetections]:
@@ -225,9 +234,15 @@ def load_voc_text(folder: str | os.PathLike[str], names: Sequence[str]) -> list[
         path = Path(folder) / voc_text_file(name)
         if not path.is_file():
             raise EvaluationError(f"'{path}' does not exist; expected one file per class")
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            image_id, *values = line.split()
+        try:
+            lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise EvaluationError(f"'{path}' is not in UTF-8 (byte {error.start}); save it in that encoding") from None
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
+                image_id, *values = line.strip().rsplit(None, 5)  # an id may hold spaces
                 score, x0, y0, x1, y1 = map(float, values)
             except ValueError:
                 raise EvaluationError(f"'{path}' line {number}: expected 'id score xmin ymin xmax ymax'") from None

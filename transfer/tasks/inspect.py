@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -29,8 +30,11 @@ def inspect(
     """
     found: list[Finding] = []
     classes: dict[str, Sequence[str]] = {}
+    absent = [file for file in cfg.DATASETS.SPECS if not Path(file).exists()]
+    for file in absent:
+        found.append(warning("data", "DATASETS.SPECS", f"'{file}' is not here: data sets not checked"))
     for key in ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
+        for name in cfg.DATASETS[key] if not absent else ():
             try:
                 (spec,) = catalog.resolve([name], cfg.DATASETS.SPECS)
                 if spec.classes is not None or format_of(spec).is_present(spec):

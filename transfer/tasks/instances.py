@@ -11,6 +11,7 @@ from transfer.data.dataset import Dataset
 from transfer.data.segmentation import area
 from transfer.data.spec import DatasetError, few
 from transfer.evaluation.evaluator import Evaluator
+from transfer.evaluation.protocols import Protocol
 from transfer.tasks.task import Task
 
 
@@ -55,30 +56,12 @@ class Instances(Task):
         dataset.check_scorable()
         if not cfg["MODEL"]["MASK_ON"]:
             return
-        if not any(metric.key.startswith("segm/") for metric in protocol.metrics):
+        if not scores_masks(protocol):
             raise DatasetError(
                 f"MODEL.MASK_ON is True, but test set '{dataset.name}' has no masks to score ({protocol.label}); set "
                 "MODEL.MASK_ON False, or give a test set with masks"
             )
-        without, empty = [], []
-        for record in dataset.records:
-            for annotation in record["annotations"]:
-                if (mask := annotation.get("segmentation")) is None:
-                    without.append(record["file_name"])
-                elif not annotation["iscrowd"] and area(mask, record["height"], record["width"]) == 0:
-                    empty.append(record["file_name"])
-        left_out = int((dataset.truth.place < 0).sum())
-        if without or left_out:
-            where = f", in {few(dict.fromkeys(without))}" if without else ""
-            raise DatasetError(
-                f"MODEL.MASK_ON is True, but {len(without) + left_out} objects of test set '{dataset.name}' have no "
-                f"mask{where}: mask AP would count them as missed; complete the annotations, or set MODEL.MASK_ON False"
-            )
-        if empty:
-            raise DatasetError(
-                f"{len(empty)} masks of test set '{dataset.name}' cover no pixel, in {few(dict.fromkeys(empty))}: no "
-                "prediction can find them; correct or remove these objects"
-            )
+        check_masks(dataset)
 
     def evaluator(self, cfg: Mapping[str, Any], dataset: Dataset) -> Evaluator:
         found: Evaluator = self.protocol(dataset).evaluator(dataset, masks=cfg["MODEL"]["MASK_ON"])
@@ -114,6 +97,34 @@ class Instances(Task):
                 "mask-head", "MODEL.ROI_MASK_HEAD.NORM",
                 f"'{mask['NORM']}', but the papers' mask head has no norm: set ''",
             )  # fmt: skip
+
+
+def scores_masks(protocol: Protocol) -> bool:
+    """Whether a protocol has metrics of masks."""
+    return any(metric.key.startswith("segm/") for metric in protocol.metrics)
+
+
+def check_masks(dataset: Dataset) -> None:
+    """Raises DatasetError if an object of a test set has no mask, or one that covers no pixel."""
+    without, empty = [], []
+    for record in dataset.records:
+        for annotation in record["annotations"]:
+            if (mask := annotation.get("segmentation")) is None:
+                without.append(record["file_name"])
+            elif not annotation["iscrowd"] and area(mask, record["height"], record["width"]) == 0:
+                empty.append(record["file_name"])
+    left_out = int((dataset.truth.place < 0).sum())
+    if without or left_out:
+        where = f", in {few(dict.fromkeys(without))}" if without else ""
+        raise DatasetError(
+            f"{len(without) + left_out} objects of test set '{dataset.name}' have no "
+            f"mask{where}: mask AP would count them as missed; complete the annotations, or set MODEL.MASK_ON False"
+        )
+    if empty:
+        raise DatasetError(
+            f"{len(empty)} masks of test set '{dataset.name}' cover no pixel, in {few(dict.fromkeys(empty))}: no "
+            "prediction can find them; correct or remove these objects"
+        )
 
 
 INSTANCES = Instances()

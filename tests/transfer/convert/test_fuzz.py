@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.runtime.commands import status
 from tests.tools.test_errors import tool
 from tests.transfer.convert.checkpoints import put, trunk
 from transfer.convert.convert import convert, take
@@ -148,7 +149,7 @@ def one(case: int, folder: Path, bases: dict[str, int | None], main) -> str:
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([str(path), str(output), "--json"])
+            code = status(main, [str(path), str(output), "--json"])
     finally:
         if name != "hostile":
             mend(path, *mended)

@@ -236,14 +236,15 @@ def _train(cfg: CfgNode, mode: str) -> None:
     sha256 = checkpoint.sha256(initial) if initial else None
     if resuming:
         resume.check_weights(output_dir, sha256)
-    session = _Session(cfg, eval_only=False)
-    if session.weights is None:
-        session.notes.add("initialisation: random (MODEL.WEIGHTS is empty)")
-    trainer = Trainer.start(session, resuming)
-    if session.weights is not None and not resuming:
-        check_loaded(trainer.model, session.weights)
-    if resuming:
-        resume.record_change(cfg, output_dir, changed, trainer.start_iter)
+    with resume.config_kept(output_dir, resuming):
+        session = _Session(cfg, eval_only=False)
+        if session.weights is None:
+            session.notes.add("initialisation: random (MODEL.WEIGHTS is empty)")
+        trainer = Trainer.start(session, resuming)
+        if session.weights is not None and not resuming:
+            check_loaded(trainer.model, session.weights)
+        if resuming:
+            resume.record_change(cfg, output_dir, changed, trainer.start_iter)
     if trainer.start_iter >= trainer.max_iter:  # killed between the last checkpoint and the evaluation
         metrics, details = session.test(trainer.model)
     else:

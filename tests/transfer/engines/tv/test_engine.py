@@ -21,6 +21,7 @@ from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.config.load import load_config
 from transfer.convert.convert import convert
 from transfer.convert.read import read_weights
+from transfer.data.catalog import DatasetError
 from transfer.engines.base import EngineError
 from transfer.engines.tv.engine import TorchvisionEngine
 
@@ -127,7 +128,7 @@ def test_two_processes_train_one_model(run, tmp_path):
         (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], ConfigError, "NUM_CLASSES is 3, but data set"),
         (["MODEL.WEIGHTS", "gone.pkl"], ConfigError, "'gone.pkl' does not exist"),
         (["SOLVER.AMP.ENABLED", "True"], ConfigError, "needs a GPU"),
-        (["MODEL.MASK_ON", "True"], ConfigError, "MODEL.MASK_ON is True, but .* have no mask"),
+        (["MODEL.MASK_ON", "True"], DatasetError, "MODEL.MASK_ON is True, but .* have no mask"),
         (["MODEL.RESNETS.DEPTH", "20"], ConfigError, "MODEL.RESNETS.DEPTH is 20"),
     ],
 )

@@ -1,0 +1,38 @@
+"""Boxes held against their image: what no training can use, and what no prediction can find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transfer.data.faults import Faults
+
+SMALLEST = 0.01  # pixels of a side; boxes in float32 cannot tell less apart
+
+
+def check_box(box: Sequence[float], width: int, height: int, label: str, faults: Faults) -> None:
+    """Tells `faults` what is wrong with one XYXY box, absolute pixels, of an image of this size.
+
+    Args:
+        label: image and class, for the message.
+    """
+    x0, y0, x1, y1 = box
+    where = f"{label} ({x0:g}, {y0:g}, {x1:g}, {y1:g}) in {width}x{height}"
+    if x1 < x0 or y1 < y0:
+        faults.error("box with negative width or height", where)
+    elif min(x1 - x0, y1 - y0) < SMALLEST:
+        faults.unscorable("box without area, which training leaves out", where)
+    elif x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        faults.error("box wholly outside its image", where)
+    elif max(-x0, -y0, x1 - width, y1 - height) > max(width, height):
+        faults.error("box that reaches far over its image's border", where)
+    elif _inside(box, width, height) < 0.5:
+        faults.unscorable("box of which less than half lies in its image, so that none that does can find it", where)
+    elif min(x0, y0, width - x1, height - y1) < -1:
+        faults.warn("box reaching over the border by more than a pixel", where)
+
+
+def _inside(box: Sequence[float], width: int, height: int) -> float:
+    """The share of a box's area that lies in its image."""
+    x0, y0, x1, y1 = box
+    clipped = (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0))
+    return clipped / ((x1 - x0) * (y1 - y0))
