@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tests.conftest import ROOT
 
 PAGES = ("README.md", "datasets/README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
-LANGUAGES = ("bash", "yaml", "text")
+LANGUAGES = ("bash", "yaml", "text", "python")  # Python of docs/extending.md is run by tests/docs/test_extending.py
 
 
 @dataclass(frozen=True)

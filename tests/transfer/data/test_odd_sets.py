@@ -145,6 +145,11 @@ BAD: list[Callable[[Json, random.Random], None]] = [
     category(id=1.5), lambda data, r: data.update(images=[], annotations=[]),
     lambda data, r: data.update(annotations=[]), lambda data, r: data.update(categories=[]),
     lambda data, r: data["annotations"].append(None), lambda data, r: data["images"].append(3), one(ignore=1),
+    one(area=1e11), one(bbox=[50, 30, -20, -20], segmentation=[[1, 2, 3]]), every(iscrowd=1),
+    lambda data, r: data["images"].append(dict(data["images"][0], id=99, file_name="./0.png")),
+    one(segmentation={"size": [H, W], "counts": "\u20ac"}), one(bbox=[10**308, 0, 10**308, 5]),
+    one(bbox=[-40, 3, 50, 20]), one(bbox=[60, 3, 1e-6, 20]),
+    lambda data, r: [renumber("image_id", float)(data, r), data["annotations"][0].update(image_id="1")],
 ]  # fmt: skip
 
 
@@ -286,6 +291,7 @@ def test_voc_sets_that_load_give_perfect_detections_100(seed: int, images: Path,
         (voc_object("disc", (200, 1, 210, 9)), "wholly outside"),
         (voc_object("disc", (5, 5, 4, 9)), "without area"),
         (voc_object("disc", (5, 5, 9, 9)) * 2, "annotated twice"),
+        (voc_object("disc", (-40, 5, 10, 9)), "less than half lies in its image"),
         (voc_object("disc", (5, 5, 9, 9), 3), "<difficult> in <object> is 3"),
         (voc_object("dsic", (5, 5, 9, 9)), "'dsic' is not listed; did you mean disc"),
         ("<object><name>disc</name></object>", "lacks <name> or <bndbox>"),
@@ -296,6 +302,31 @@ def test_voc_annotations_that_are_refused(text: str, message: str, images: Path,
     assert not doctor.check(spec).scorable
     with pytest.raises(DatasetError, match=message):
         catalog.open_dataset(spec).check_scorable()
+
+
+@pytest.mark.parametrize("text", ["", voc_object("bar", (1, 1, 5, 5), 1), "<Object><name>bar</name></Object>"])
+def test_a_voc_set_without_anything_that_counts_is_no_test_set(text: str, images: Path, tmp_path: Path) -> None:
+    spec = voc_spec(tmp_path, images, [[text]])
+    assert doctor.check(spec).ok and not doctor.check(spec).scorable
+    with pytest.raises(DatasetError, match="no object is annotated that counts"):
+        catalog.open_dataset(spec).check_scorable()
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "expected"),
+    [([0.1, 10, 20, 20], [0.1, 10, 20, 10.0], 100), ([0, 10, 20, 20], [0, 10, 20, 9.99999999], 0)],
+)
+def test_saved_numbers_are_scored_as_written(
+    truth: list[float], found: list[float], expected: float, images: Path, tmp_path: Path
+) -> None:
+    """An IoU of exactly one half finds the object, as in pycocotools, one that float32 rounds to it does not."""
+    data = plain(random.Random(0))
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": truth, "area": truth[2] * truth[3], "iscrowd": 0}
+    dataset = catalog.open_dataset(coco_spec(tmp_path, images, data | {"annotations": [entry]}))
+    (tmp_path / "p.json").write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": found, "score": 0.9}]))
+    evaluator = INSTANCES.protocol(dataset).evaluator(dataset)
+    evaluator.merge([load_coco_json(tmp_path / "p.json", dataset.category_ids)])
+    assert evaluator.scores().metrics["bbox/AP50"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

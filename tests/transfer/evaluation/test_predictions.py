@@ -87,6 +87,15 @@ def test_faulty_files_are_explained(tmp_path: Path) -> None:
         path.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1} | change]))
         with pytest.raises(EvaluationError, match=f"detection 0: .*{message}"):
             load_coco_json(path, [1])
+    one = '{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1'
+    for text, message in (
+        (f'[{one}, "score": 2}}]', "key 'score' stands twice"),
+        (f'[{one}, "segmentation": {{"size": [1, 1], "counts": "01"}}}}, {one}}}]', "some detections have masks"),
+        (f"[{one.replace('1,', 'true,', 2)}}}]", "is no number"),
+    ):
+        path.write_text(text)
+        with pytest.raises(EvaluationError, match=message):
+            load_coco_json(path, [1])
     for text in ("{}", "[1]"):
         path.write_text(text)
         with pytest.raises(EvaluationError, match="not a list of detections|1 is no object"):
@@ -95,4 +104,17 @@ def test_faulty_files_are_explained(tmp_path: Path) -> None:
         load_voc_text(tmp_path, ["a"])
     (tmp_path / "comp4_det_a.txt").write_text("img 0.5 1 2 3\n")
     with pytest.raises(EvaluationError, match="line 1: expected 'id score"):
+        load_voc_text(tmp_path, ["a"])
+
+
+def test_voc_text_as_people_have_it(tmp_path: Path) -> None:
+    """Blank lines, a mark at the beginning, ids with spaces; what is not UTF-8 is one sentence."""
+    file = tmp_path / "comp4_det_a.txt"
+    file.write_bytes("\ufeffphoto 1 0.5 1 2 3 4\n\n  x 0.25 5 6 7 8 \n".encode())
+    assert [(d.image_id, d.scores.tolist()) for d in load_voc_text(tmp_path, ["a"])] == [
+        ("photo 1", [0.5]),
+        ("x", [0.25]),
+    ]
+    file.write_bytes(b"\xff 0.5 1 2 3 4\n")
+    with pytest.raises(EvaluationError, match="not in UTF-8"):
         load_voc_text(tmp_path, ["a"])
