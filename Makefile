@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+TEST_JOBS ?= 2
 # what setup.py says; keep DETECTRON2_COMMIT in one place
 DETECTRON2_COMMIT := $(shell sed -n 's/^DETECTRON2_COMMIT = "\([0-9a-f]*\)".*/\1/p' setup.py)
 DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_COMMIT)
@@ -13,9 +14,10 @@ demo: $(STAMP)
 	@echo "demo: pre-train, convert, fine-tune 5 trials per row, report (configs/experiments/demo.yaml)"
 	$(PY) tools/reproduce.py configs/experiments/demo.yaml
 
+# Two test processes of one thread each: more threads than cores wait for each other most of the time.
 test: $(STAMP)
 	@echo "test: everything but the slow tests; those that need Detectron2 skip where it is missing"
-	$(PY) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n $(TEST_JOBS) --dist worksteal
 
 test-all: $(STAMP)
 	$(PY) -m pytest

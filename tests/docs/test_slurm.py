@@ -59,6 +59,7 @@ def submit(tmp_path: Path):
     return start
 
 
+@pytest.mark.slow
 def test_a_signalled_job_is_requeued_and_then_finishes(submit, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["--config-file", TINY, "DATA.TRAIN", write_images(tmp_path / "images", 80), "OUTPUT_DIR", run,

@@ -84,7 +84,7 @@ def test_the_size_of_the_features_decides_nothing(tmp_path, monkeypatch, size):
     torch.save(moco({k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in state.items()}),
                tmp_path / "in.pth")  # fmt: skip
     done = convert(tmp_path / "in.pth", tmp_path / "right.pkl")
-    assert max(done.parity.values()) == 0
+    assert max(done.parity.values()) < 1e-6  # rounding: 0 on some processors, not on others
     right = trunks.NAMINGS["torchvision"]
     swapped = {"res5.1.conv1.weight": "res5.1.conv2.weight", "res5.1.conv2.weight": "res5.1.conv1.weight"}
     wrong = replace(right, rule=lambda key: swapped.get(right.rule(key), right.rule(key)))

@@ -55,6 +55,7 @@ def options(folder: Path, codes: list[int], rank: int = 1) -> argparse.Namespace
     )
 
 
+@pytest.mark.slow
 def test_processes_are_told_what_torchrun_tells(tmp_path, monkeypatch):
     assert machines.start(report, options(tmp_path, [0, 0])) == 0
     for local, rank in enumerate((2, 3)):
@@ -95,6 +96,7 @@ def see_folder(args: argparse.Namespace) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_machines_must_share_the_output_folder(tmp_path):
     processes = []
     port = free_port()

@@ -87,6 +87,7 @@ def test_jobs_share_the_cores_and_can_be_cancelled(tmp_path, monkeypatch, reques
     assert os.environ.get("OMP_NUM_THREADS") == given and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
+@pytest.mark.slow
 def test_what_is_preempted_killed_or_stops_itself_runs_again_and_a_failure_stops_nothing(tmp_path):
     preempted = """
 def leave(*_):

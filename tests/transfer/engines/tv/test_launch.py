@@ -25,6 +25,7 @@ from transfer.engines.tv.engine import TorchvisionEngine
 SHORT = ["SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "(2,)", "MODEL.BACKBONE.FREEZE_AT", "1"]
 
 
+@pytest.mark.slow
 def test_two_machines_torchrun_and_two_processes_train_the_same_model(small_config, small_opts, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it
     tool = [str(ROOT / "tools" / "train_net.py"), "--engine", "torchvision", "--config-file", str(small_config)]
@@ -85,7 +86,9 @@ def test_no_training_without_the_linter(small_config, small_opts, tmp_path):
         TorchvisionEngine().evaluate(load_config(small_config, [*opts, *late]))
 
 
-@pytest.mark.parametrize(("processes", "iterations"), [(1, 12), (2, 24)])  # two agree at the twentieth
+@pytest.mark.parametrize(
+    ("processes", "iterations"), [(1, 12), pytest.param(2, 24, marks=pytest.mark.slow)]
+)  # two agree at the twentieth
 def test_asked_to_stop_it_saves_and_continues_bit_for_bit(
     processes, iterations, small_config, small_opts, tmp_path, monkeypatch
 ):
