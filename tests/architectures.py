@@ -60,6 +60,8 @@ def options(name: str, generated: Path, output: Path) -> list[str]:
         "SOLVER.STEPS", "(4,)",
         "SOLVER.WARMUP_ITERS", "2",
         "SOLVER.CHECKPOINT_PERIOD", "2",
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16",
+        "MODEL.RPN.POST_NMS_TOPK_TEST", "32",
         "TEST.PRECISE_BN.NUM_ITER", "2",
         "SEED", "3",
         "OUTPUT_DIR", str(output / "run"),

@@ -20,7 +20,7 @@ from pretrain.run import data_parallel
 from pretrain.runtime import checkpoint, dist
 from pretrain.shuffle import shuffle, unshuffle
 from tests.pretrain.conftest import ROOT, TINY
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 
 WORLD, N, STEPS = 2, 4, 2  # processes, images in each, steps
 

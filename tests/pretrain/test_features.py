@@ -17,7 +17,7 @@ from pretrain.decode import BadImageError, decode
 from pretrain.features import InOrder, extract, load
 from pretrain.labelled import LabelledImages, central_view, find_labelled
 from pretrain.runtime import dist
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 
 VIEW = central_view(40, 32)
 CPU = torch.device("cpu")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from pretrain.runtime.result import RunResult
 from pretrain.trunk import fingerprint
 from tests.pretrain.checkpoints import trained_resnet18, trunk_of, write
 from tests.pretrain.conftest import ROOT
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes, run_tool
 
 CPU = torch.device("cpu")
 
@@ -157,10 +155,10 @@ def test_two_processes_equal_one(generated: Path, tmp_path: Path) -> None:
 
 def test_tool(generated: Path, tmp_path: Path) -> None:
     weights = write(tmp_path / "moco.pth.tar")
-    command = [sys.executable, str(ROOT / "tools" / "knn_eval.py"), str(weights), "--output-dir", str(tmp_path / "out")]
+    command = [ROOT / "tools" / "knn_eval.py", str(weights), "--output-dir", str(tmp_path / "out")]
     command += ["--train", str(generated / "iconic/train"), "--val", str(generated / "iconic/val"), "--device", "cpu"]
     command += ["--crop-size", "32", "--resize", "36", "--num-workers", "0"]
-    done = subprocess.run([*command, "-k", "4"], capture_output=True, text=True)
+    done = run_tool(*command, "-k", "4")
     assert done.returncode == 0, done.stderr
     result = RunResult.load(tmp_path / "out")
     assert result.kind == "knn" and result.weights_sha256 and result.extra["arch"] == "resnet18"
@@ -175,7 +173,7 @@ def test_tool(generated: Path, tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "out" / "features" / "train.json").read_text())
     assert meta["trunk_sha256"] == result.extra["trunk_sha256"] and meta["count"] == 16
 
-    done = subprocess.run([*command, "-k", "17"], capture_output=True, text=True)
+    done = run_tool(*command, "-k", "17")
     assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
         "error: k is 17, but there are 16 training images; take 1 to 16"
     )

@@ -6,8 +6,6 @@ import argparse
 import importlib
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from pretrain.schedule import step
 from pretrain.trunk import FrozenTrunk, TrunkChangedError
 from tests.pretrain.checkpoints import trained_resnet18, trunk_of, write
 from tests.pretrain.conftest import ROOT
+from tests.processes import run_in_processes, run_tool
 
 CONFIGS = ROOT / "configs" / "pretrain"
 Make = Callable[..., CfgNode]
@@ -222,7 +221,8 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     folder = tmp_path / "killed"
     opts = ["AUG.TRAIN", "True", "CHECKPOINT.PERIOD", "3", "DATA.NUM_WORKERS", "2"]  # an epoch has 4 iterations
     words = ["--config-file", str(CONFIGS / "lincls_tiny.yaml"), *options(generated, weights, folder, *opts)]
-    died = subprocess.run([sys.executable, "-c", KILLED_IN_ITERATION_7, *words], stderr=subprocess.PIPE, cwd=ROOT)
+    (tmp_path / "killed.py").write_text(KILLED_IN_ITERATION_7)
+    died = run_tool(tmp_path / "killed.py", *words, cwd=ROOT)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert not (folder / "result.json").exists()
     (folder / "features" / ".train.features.npy.x.tmp").write_text("half")
@@ -242,17 +242,21 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     assert os.stat(folder / "checkpoint_last.pth.tar").st_mtime_ns == before
 
 
+def probe(words: list[str]) -> None:
+    cfg = get_lincls_cfg()
+    merge_file(cfg, CONFIGS / "lincls_tiny.yaml")
+    merge_opts(cfg, words)
+    cfg.freeze()
+    main(cfg)
+
+
 def test_two_processes_equal_one(
     finished: tuple[CfgNode, RunResult], generated: Path, weights: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(ROOT / "tools" / "linear_eval.py"), "--config-file", str(CONFIGS / "lincls_tiny.yaml")]
-    command += options(generated, weights, tmp_path, "AUG.TRAIN", True)
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    result, one = RunResult.load(tmp_path), finished[1]
-    assert done.stdout.startswith(f"top-1 {result.metrics['acc1']:.2f}  top-5 {result.metrics['acc5']:.2f}")
-    saved, expected = checkpoint.load(tmp_path / "checkpoint_last.pth.tar"), last(finished[0])
+    words = options(generated, weights, tmp_path / "run", "AUG.TRAIN", True)
+    run_in_processes(probe, tmp_path, words)
+    result, one = RunResult.load(tmp_path / "run"), finished[1]
+    saved, expected = checkpoint.load(tmp_path / "run" / "checkpoint_last.pth.tar"), last(finished[0])
     for name, value in expected["state_dict"].items():
         torch.testing.assert_close(saved["state_dict"][name], value, rtol=1e-4, atol=1e-3)
     assert len(saved["processes"]) == 2 and result.extra["trunk_sha256"] == one.extra["trunk_sha256"]

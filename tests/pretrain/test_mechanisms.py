@@ -19,7 +19,7 @@ from pretrain.moco import MoCo
 from pretrain.runtime import dist
 from pretrain.runtime.dist import all_gather_with_gradient
 from pretrain.shuffle import GroupBatchNorm2d
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 
 B, C, n, K, T, STEPS = 8, 5, 20, 12, 0.3, 3
 SGD = partial(torch.optim.SGD, lr=0.5, momentum=0.9)

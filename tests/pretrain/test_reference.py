@@ -25,7 +25,7 @@ from pretrain.run import build_model, data_parallel
 from pretrain.runtime import checkpoint
 from pretrain.runtime.result import RunResult
 from tests.pretrain.conftest import MakeCfg
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 
 RECIPES = {"v1": {"T": 0.07, "mlp": False}, "v2": {"T": 0.2, "mlp": True}}
 

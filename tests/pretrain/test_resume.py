@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +22,8 @@ from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.preempt import Preempted, StopRequest
 from tests.pretrain.conftest import ROOT, TINY, MakeCfg
-from tests.pretrain.processes import run_in_processes
 from tests.pretrain.test_shards import write_shards
+from tests.processes import Tool, run_in_processes
 
 CASES: dict[str, list[object]] = {
     "moco": ["MODEL.MECHANISM", "moco", "SOLVER.AMP", "bf16", "SOLVER.ACCUMULATE", 2, "SPEED.CHANNELS_LAST", True],
@@ -148,10 +146,10 @@ def test_two_processes(images: Path, tmp_path: Path, make_cfg: MakeCfg, monkeypa
 
 
 def test_tool_leaves_with_the_status_for_requeueing(images: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "train_moco.py"), "--config-file", str(TINY), "--resume", "auto"]
+    command = [ROOT / "tools" / "train_moco.py", "--config-file", str(TINY), "--resume", "auto"]
     command += ["DATA.TRAIN", str(images), "OUTPUT_DIR", str(tmp_path), "DATA.NUM_WORKERS", "2"]
     command += ["SOLVER.EPOCHS", "1000", "CHECKPOINT.KEEP_EVERY_EPOCHS", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = Tool(*command, group=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "metrics.jsonl").exists() or not read_metrics(tmp_path / "metrics.jsonl"):
         assert process.poll() is None and time.monotonic() < deadline

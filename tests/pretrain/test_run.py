@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import RunResult
 from tests.pretrain.conftest import ROOT, MakeCfg, write_images
+from tests.processes import Tool, run_tool
 
 Finished = tuple[CfgNode, RunResult]
 
@@ -51,9 +51,8 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
 ) -> None:
     folder = tmp_path / "killed"
     opts = ["CHECKPOINT.PERIOD", "7", "DATA.NUM_WORKERS", "2"]
-    command = [sys.executable, str(ROOT / "tools" / "train_moco.py"), "--resume", "auto"]
-    command += ["--config-file", str(ROOT / "configs/pretrain/tiny_moco_v2_R_18.yaml"), "OUTPUT_DIR", str(folder)]
-    process = subprocess.Popen([*command, "DATA.TRAIN", str(images), *opts], stderr=subprocess.DEVNULL)
+    words = ["--config-file", ROOT / "configs/pretrain/tiny_moco_v2_R_18.yaml", "OUTPUT_DIR", folder]
+    process = Tool(ROOT / "tools" / "train_moco.py", "--resume", "auto", *words, "DATA.TRAIN", images, *opts)
     deadline = time.monotonic() + 120
     while not (folder / "checkpoint_last.pth.tar").exists():
         assert process.poll() is None and time.monotonic() < deadline
@@ -191,8 +190,7 @@ def test_bad_images_skipped_are_counted_in_the_result(make_cfg: MakeCfg, tmp_pat
 
 
 def tool(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / "train_moco.py"), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/")
+    return run_tool(ROOT / "tools" / "train_moco.py", *args, cwd=Path("/"))
 
 
 def test_tool_prints_one_line_for_an_expected_error(make_cfg: MakeCfg, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from pretrain.shard_index import is_shard
 from pretrain.shards import Shards
 from tests.conftest import ROOT
 from tests.pretrain.conftest import MakeCfg, write_images
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:

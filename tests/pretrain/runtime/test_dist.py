@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pretrain.runtime import dist
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 
 
 def everything() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pretrain.runtime.alone import alone_in
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.lock import LockError, hold, hold_run, run_in, worker_in
 from tests.conftest import ROOT
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 
 RUN_WITH_WORKERS = """
 import sys, time

@@ -11,7 +11,7 @@ import pytest
 
 from pretrain.runtime import dist
 from pretrain.runtime.preempt import STOP_SIGNALS, PassedOn, StopRequest
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from PIL import Image
 
 from tests.architectures import ARCHITECTURES, options
 from tests.conftest import ROOT
+from tests.processes import run_tool
 from transfer.config.load import load_config
 from transfer.data import catalog
 from transfer.engines.select import select
@@ -81,8 +80,8 @@ def test_a_run_is_drawn(name, generated, tmp_path):
         classes = np.array([a["category_id"] for a in record["annotations"]], int)
         found.append(ImageDetections(record["image_id"], boxes, np.ones(len(boxes), np.float32), classes))
     save_coco_json(run / f"predictions_{spec.name}.json", found, catalog.category_ids(spec))
-    tool = [sys.executable, str(ROOT / "tools" / "visualize.py")]
-    done = subprocess.run([*tool, "run", str(run), "--count", "2"], capture_output=True, text=True, check=True)
+    done = run_tool(ROOT / "tools" / "visualize.py", "run", run, "--count", "2")
+    assert done.returncode == 0, done.stderr
     names = [f"detections_{spec.name}.png", f"precision_recall_{spec.name}.png"]
     assert done.stdout.split() == [str(run / n) for n in names]
     for n in names:
@@ -93,10 +92,10 @@ def test_a_run_is_drawn(name, generated, tmp_path):
 
 
 def test_mistakes_end_in_one_line(generated, tmp_path: Path, small_config, small_opts):
-    tool = [sys.executable, str(ROOT / "tools" / "visualize.py")]
+    tool = [ROOT / "tools" / "visualize.py"]
     (tmp_path / "config.yaml").write_text(load_config(small_config, small_opts).dump())
-    done = subprocess.run([*tool, "run", str(tmp_path)], capture_output=True, text=True)
+    done = run_tool(*tool, "run", tmp_path)
     assert done.returncode == 2 and "no predictions_generated_test.json" in done.stderr
-    done = subprocess.run([*tool, "run", str(tmp_path / "absent")], capture_output=True, text=True)
+    done = run_tool(*tool, "run", tmp_path / "absent")
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr and not (tmp_path / "absent").exists()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import read_metrics
 from tests.conftest import ROOT
+from tests.processes import Tool, run_tool
 from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.config.load import load_config
 from transfer.convert.convert import convert
@@ -80,22 +78,15 @@ def test_killed_and_resumed_equals_uninterrupted(run, small_config, small_opts, 
     run("OUTPUT_DIR", str(tmp_path / "whole"), "SOLVER.MAX_ITER", "12")
     out = tmp_path / "killed"
     words = [*small_opts, "OUTPUT_DIR", str(out), "SOLVER.MAX_ITER", "12"]
-    command = [
-        sys.executable,
-        ROOT / "tools" / "train_net.py",
-        "--engine",
-        "torchvision",
-        "--config-file",
-        small_config,
-    ]
-    process = subprocess.Popen([*command, *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    command = [ROOT / "tools" / "train_net.py", "--engine", "torchvision", "--config-file", small_config]
+    process = Tool(*command, *words)
     deadline = time.time() + 120
     while not (out / "last_checkpoint").is_file() and time.time() < deadline:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "model_final.pth").exists(), "killed too late to test anything"
-    done = subprocess.run([*command, "--resume", "--", *words], capture_output=True, text=True)
+    done = run_tool(*command, "--resume", "--", *words)
     assert done.returncode == 0, done.stderr
     assert equal(weights(tmp_path / "whole"), weights(out))
     iterations = [line["iteration"] for line in read_metrics(out / "metrics.jsonl")]
@@ -110,7 +101,7 @@ def test_a_run_killed_before_its_evaluation_only_evaluates(run, tmp_path):
     assert (tmp_path / "run" / "model_final.pth").stat().st_mtime_ns == before
 
 
-def test_two_processes_train_one_model(run, tmp_path):
+def test_two_processes_train_one_model(run, tmp_path, forked):
     """Two gloo processes of one image each; naive SyncBN makes their statistics common."""
     result = run("SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "(2,)", num_gpus=2)
     assert result.iterations == 3 and not any("naiveSyncBN" in note for note in result.notes)

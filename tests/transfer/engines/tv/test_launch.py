@@ -15,6 +15,7 @@ from pretrain.runtime import lock
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.result import RunResult
 from tests.conftest import ROOT
+from tests.processes import Tool
 from tests.transfer.convert.checkpoints import moco, trunk
 from tests.transfer.engines.test_machines import free_port
 from transfer.config.load import load_config
@@ -94,8 +95,8 @@ def test_asked_to_stop_it_saves_and_continues_bit_for_bit(
 ):
     """SIGTERM in the middle, to the command alone: exit code 75 after a checkpoint that no period asked for."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--engine", "torchvision", "--num-gpus",
-               str(processes), "--config-file", str(small_config), "--resume", "auto", "--"]  # fmt: skip
+    command = [ROOT / "tools" / "train_net.py", "--engine", "torchvision", "--num-gpus", processes,
+               "--config-file", small_config, "--resume", "auto", "--"]  # fmt: skip
     words = [
         *small_opts,
         "SOLVER.MAX_ITER",
@@ -106,9 +107,8 @@ def test_asked_to_stop_it_saves_and_continues_bit_for_bit(
         "(48,)",
     ]
 
-    def train(folder: str, *more: str) -> subprocess.Popen[str]:
-        words_here = [*words, "OUTPUT_DIR", str(tmp_path / folder), *more]
-        return subprocess.Popen([*command, *words_here], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def train(folder: str, *more: str) -> Tool:
+        return Tool(*command, *words, "OUTPUT_DIR", tmp_path / folder, *more)
 
     whole = train("whole")
     assert whole.wait(300) == 0

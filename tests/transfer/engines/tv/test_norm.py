@@ -10,7 +10,7 @@ from torch import nn
 
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
-from tests.pretrain.processes import run_in_processes
+from tests.processes import run_in_processes
 from transfer.engines.tv import loop
 from transfer.engines.tv.norm import NaiveSyncBatchNorm2d, SyncBatchNorm2d, norm_layer
 
