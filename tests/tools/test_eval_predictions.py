@@ -74,3 +74,22 @@ def test_mistakes(generated, tmp_path, capsys):
         assert status(tool("eval_predictions").main, words) == 2
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
+
+
+def test_masks_that_cover_nothing(generated, tmp_path, capsys):
+    """No prediction can find them: said before anything is scored."""
+    data = json.loads((generated / "coco" / "instances_val.json").read_text())
+    data["annotations"][0]["segmentation"] = [[5.0, 5.0, 5.1, 5.0, 5.1, 5.1]]
+    (tmp_path / "val.json").write_text(json.dumps(data))
+    spec = (generated / "coco.yaml").read_text().replace("root: .", f"root: {generated}")
+    spec = spec.replace("coco/instances_val.json", str(tmp_path / "val.json"))
+    (tmp_path / "coco.yaml").write_text(spec)
+    dataset = catalog.open_dataset(catalog.read_spec_file(tmp_path / "coco.yaml")[1])
+    (tmp_path / "run").mkdir()
+    evaluator = INSTANCES.protocol(dataset).evaluator(dataset, masks=True)
+    for d in moved(dataset.spec, masks=True):
+        evaluator.add(d)
+    evaluator.save(tmp_path / "run")
+    words = [str(tmp_path / "run" / f"predictions_{dataset.name}.json"), "--dataset", dataset.name]
+    assert status(tool("eval_predictions").main, [*words, "--spec", str(tmp_path / "coco.yaml")]) == 2
+    assert "1 masks of test set 'generated_coco_val' cover no pixel" in capsys.readouterr().err

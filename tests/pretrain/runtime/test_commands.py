@@ -70,6 +70,13 @@ def failing(error: BaseException) -> int:
         (PermissionError(13, "Permission denied", "/out"), "error: '/out': Permission denied; check the path and its"),
         (OSError("the disk has gone"), "error: the disk has gone"),
         (FloatingPointError("loss is nan at iteration 3"), "error: loss is nan at iteration 3"),
+        (
+            OSError(
+                "Caught ConfigError in DataLoader worker process 0.\nOriginal Traceback ...\n"
+                "pretrain.runtime.config.ConfigError: cannot read image 'a.jpg'\n"
+            ),
+            "error: cannot read image 'a.jpg'",
+        ),
         (MemoryError(), "error: out of memory: no more is to be had; take a smaller batch"),
         (RuntimeError("CUDA out of memory. Tried\nmore"), "error: out of memory: CUDA out of memory. Tried; take a sm"),
     ],
