@@ -21,7 +21,7 @@ import pycocotools.cocoeval
 from faster_coco_eval import COCO, COCOeval_faster
 
 from pretrain.runtime.collector import without_collection
-from transfer.data.coco import Truth
+from transfer.data.coco_annotations import Truth
 from transfer.data.dataset import Dataset
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, check, to_coco_results
 
