@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,7 @@ from transfer.data import strict_json
 from transfer.data.coco_annotations import is_hashable, is_integer, read_annotations
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
+from transfer.data.keypoints import read_keypoints
 from transfer.data.segmentation import is_number
 from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, few, nearest, one_line, path_in
 
@@ -57,6 +58,7 @@ class COCOKeys(BaseModel):
     name: Text
     root: Text
     classes: Names | None = None
+    flip_pairs: list[Annotated[list[Text], Field(min_length=2, max_length=2)]] | None = None
     splits: dict[Text, _Split] = Field(min_length=1)
 
 
@@ -71,10 +73,12 @@ class COCO(Format):
     def specs(self, keys: COCOKeys, file: Path) -> list[DatasetSpec]:
         root = path_in(file.parent, keys.root)
         classes = None if keys.classes is None else tuple(keys.classes)
+        pairs = None if keys.flip_pairs is None else tuple((a, b) for a, b in keys.flip_pairs)
         return [
             DatasetSpec(
                 f"{keys.name}_{name}", "coco", root, name, classes,
                 image_root=path_in(root, split.images), json_file=path_in(root, split.annotations),
+                flip_pairs=pairs,
             )
             for name, split in keys.splits.items()
         ]  # fmt: skip
@@ -94,7 +98,7 @@ class COCO(Format):
         return (self.place(spec), _image_root(spec))
 
     def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:
-        return ("coco",)
+        return ("coco", "coco_keypoints")
 
     def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
         names = [str(image.get("file_name")) for image in read_json(spec)["images"]]
@@ -120,14 +124,15 @@ class COCO(Format):
                 }
             )
         faulty = {image["id"] for image in data["images"] if is_hashable(image["id"])} - set(images)
-        truth = read_annotations(data["annotations"], records, order, contiguous, faulty, faults)
+        keypoints = read_keypoints(data["categories"], spec.flip_pairs, faults)
+        truth = read_annotations(data["annotations"], records, order, contiguous, faulty, keypoints, faults)
         lost = set(_missing_images(spec, images.values()))
         missing = frozenset(order[number] for number, image in images.items() if image["file_name"] in lost)
         for name in sorted(lost):
             faults.error(f"image missing from '{spec.image_root}'", one_line(name))
         if not data["images"]:
             faults.error("no image is listed")
-        return Contents(tuple(names.values()), tuple(names), records, missing, truth)
+        return Contents(tuple(names.values()), tuple(names), records, missing, truth, keypoints)
 
 
 def _image_root(spec: DatasetSpec) -> Path:

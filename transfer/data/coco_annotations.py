@@ -13,6 +13,7 @@ import numpy as np
 from pretrain.runtime.wording import short
 from transfer.data.boxes import check_box
 from transfer.data.faults import Faults
+from transfer.data.keypoints import Keypoints, checked_points, continuous, outside
 from transfer.data.segmentation import area, checked, is_number
 from transfer.data.spec import Record
 
@@ -33,6 +34,7 @@ class Truth:
         place: (A,) position in that record's annotations; -1 for an object that training leaves out.
         category: (A,) contiguous id.
         boxes: (A, 4) XYWH as the json has them, float64; `areas`: (A,) square pixels; `crowd`: (A,) bool.
+        keypoints: (A, k, 3) x, y and visibility as the json has them, float64; None if the set has no keypoints.
     """
 
     image: np.ndarray
@@ -41,6 +43,7 @@ class Truth:
     boxes: np.ndarray
     areas: np.ndarray
     crowd: np.ndarray
+    keypoints: np.ndarray | None = None
 
 
 def read_annotations(
@@ -49,12 +52,14 @@ def read_annotations(
     order: Mapping[Any, int],
     contiguous: Mapping[Any, int],
     faulty: set[Any],
+    keypoints: Keypoints | None,
     faults: Faults,
 ) -> Truth:
     """Puts the annotations into their images' records; returns what evaluation needs of them.
 
     Args:
         order: image id -> position in `records`; `faulty`: ids of images that were left out for a fault of their own.
+        keypoints: what the categories name; None: they name none, and the annotations' are not read.
     """
     _check_ids(raw, faults)
     spelt = {_spelt(number) for number in order}
@@ -78,6 +83,10 @@ def read_annotations(
             if not is_hashable(category) or category not in contiguous or isinstance(category, bool):
                 raise _Fault(f"category_id {short(category)} is not in 'categories'")
             annotation, box, size, stated = _annotation(entry, record)
+            if keypoints is not None:
+                points = _points(entry, record, len(keypoints), _label(entry, position), faults)
+                annotation["keypoints"] = continuous(points)
+                rows["keypoints"].append(points)
         except _Fault as fault:
             where, detail = f"{_label(entry, position)} of {os.path.basename(record['file_name'])}", fault.detail
             faults.error(fault.what, where + (detail and f": {detail}"))
@@ -104,6 +113,8 @@ def read_annotations(
             "even perfect ones do not reach 100",
             *map(os.path.basename, full),
         )
+    if keypoints is None and any(entry.get("keypoints") for entry in raw):
+        faults.note("annotations have keypoints that are not read, since their categories do not name them alike")
     if strays and len(strays) == len(raw):
         faults.error("no annotation is of an image that is listed", *strays)
     elif strays:
@@ -115,6 +126,7 @@ def read_annotations(
         np.array(rows["boxes"], np.float64).reshape(-1, 4),
         np.array(rows["areas"], np.float64),
         np.array(rows["crowd"], bool),
+        None if keypoints is None else np.array(rows["keypoints"], np.float64).reshape(-1, len(keypoints), 3),
     )
 
 
@@ -149,6 +161,22 @@ class _Fault(Exception):
     def __init__(self, what: str, detail: str = ""):
         super().__init__(what)
         self.what, self.detail = what, detail
+
+
+def _points(raw: Mapping[str, Any], record: Record, count: int, label: str, faults: Faults) -> list[float]:
+    """Returns an object's keypoints as they stand, a flat list; zeros where it has none.
+
+    Raises:
+        _Fault: something is wrong with them.
+    """
+    points, labelled, what, value = checked_points(raw, count)
+    if what:
+        raise _Fault(what, value)
+    if raw.get("keypoints") is None:
+        faults.note("objects without 'keypoints', whose points are taken as not labelled", label)
+    if labelled and outside(points, record["width"], record["height"]):
+        faults.warn("labelled keypoint outside its image, which training leaves out", label)
+    return points
 
 
 def _annotation(raw: Mapping[str, Any], record: Record) -> tuple[Record, list[float], float, bool]:
