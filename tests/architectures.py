@@ -16,11 +16,17 @@ _C4 = _CONFIGS / "voc" / "faster_rcnn_R_18_C4_small_moco.yaml"
 _DC5 = _CONFIGS / "voc" / "faster_rcnn_R_50_DC5_24k_moco.yaml"
 _MASK_C4 = _CONFIGS / "coco" / "mask_rcnn_R_18_C4_small_moco.yaml"
 _MASK_FPN = _CONFIGS / "coco" / "mask_rcnn_R_18_FPN_small_moco.yaml"
+_KEYPOINT_FPN = _CONFIGS / "coco" / "keypoint_rcnn_R_18_FPN_small_moco.yaml"
 _FEW_ROIS = ["MODEL.RPN.BATCH_SIZE_PER_IMAGE", "64", "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "1000",
              "MODEL.RPN.POST_NMS_TOPK_TRAIN", "200", "MODEL.RPN.PRE_NMS_TOPK_TEST", "600",
              "MODEL.RPN.POST_NMS_TOPK_TEST", "64", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32",
              "MODEL.ANCHOR_GENERATOR.SIZES", "[[16, 32, 64, 128]]", "MODEL.ROI_BOX_HEAD.FC_DIM", "64",
              "MODEL.RESNETS.RES5_REDUCED_CHANNELS", "64"]  # fmt: skip
+
+_KEYPOINTS = ["MODEL.KEYPOINT_ON", "True", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", "5",
+              "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(32,)", "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "2.0",
+              "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS", "False",
+              "TEST.KEYPOINT_OKS_SIGMAS", "[0.1, 0.1, 0.1, 0.1, 0.1]"]  # fmt: skip
 
 ARCHITECTURES: dict[str, tuple[Path, list[str]]] = {
     "R18-C4": (_C4, []),
@@ -34,20 +40,31 @@ ARCHITECTURES: dict[str, tuple[Path, list[str]]] = {
     "R50-FPN-mask-MSRA": (_MASK_FPN, [*_R50, *_MSRA]),
     "R18-C4-mask": (_MASK_C4, []),
     "R50-C4-mask": (_MASK_C4, _R50),
+    "R18-FPN-keypoint": (_KEYPOINT_FPN, []),
+    "R18-FPN-keypoint-mask": (_KEYPOINT_FPN, ["MODEL.MASK_ON", "True"]),
+    "R50-DC5-keypoint": (_DC5, [*_FEW_ROIS, *_KEYPOINTS]),
 }
+
+
+def sets(name: str) -> tuple[str, str, str]:
+    """The spec file of the generated set that an architecture is trained on, and the names of its two splits."""
+    if "keypoint" in name:
+        return "keypoints.yaml", "generated_keypoints_train", "generated_keypoints_val"
+    if "mask" in name:
+        return "coco.yaml", "generated_coco_train", "generated_coco_val"
+    return "voc.yaml", "generated_trainval", "generated_test"
 
 
 def options(name: str, generated: Path, output: Path) -> list[str]:
     """Options on top of an architecture's config: the generated set in the layout that it needs, a run of seconds."""
     config, opts = ARCHITECTURES[name]
-    masks = "mask" in name
-    train, test = ("generated_coco_train", "generated_coco_val") if masks else ("generated_trainval", "generated_test")
+    file, train, test = sets(name)
     pooler = [] if "FPN" in name else ["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "4"]
     return [
-        "DATASETS.SPECS", f"('{generated}/{'coco' if masks else 'voc'}.yaml',)",
+        "DATASETS.SPECS", f"('{generated}/{file}',)",
         "DATASETS.TRAIN", f"('{train}',)",
         "DATASETS.TEST", f"('{test}',)",
-        "MODEL.ROI_HEADS.NUM_CLASSES", str(len(CLASS_NAMES)),
+        "MODEL.ROI_HEADS.NUM_CLASSES", str(1 if "keypoint" in name else len(CLASS_NAMES)),
         "MODEL.DEVICE", "cpu",
         "INPUT.MIN_SIZE_TRAIN", "(64, 80)",
         "INPUT.MIN_SIZE_TEST", "64",

@@ -5,7 +5,8 @@
     python tools/eval_predictions.py results/VOC2007/Main --dataset voc_2007_test    # comp4_det_<class>.txt
     python tools/eval_predictions.py detections.json --dataset cells_test --spec cells.yaml
 
-VOC sets are evaluated in the VOC way (boxes), COCO sets in the COCO way (boxes, and masks if the file has them).
+VOC sets are evaluated in the VOC way (boxes), COCO sets in the COCO way: boxes, and masks and keypoints if the file has
+them.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import save_json
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import number, run
+from pretrain.runtime.limits import above
 from pretrain.runtime.log import setup_logging
 from transfer.data import catalog
 from transfer.evaluation.evaluator import Scores
 from transfer.evaluation.predictions import EvaluationError, load_coco_json, load_voc_text
 from transfer.tasks.instances import INSTANCES, check_masks, scores_masks
+from transfer.tasks.keypoints import KEYPOINTS
 
 
-def scored(predictions: Path, name: str, specs: Sequence[str]) -> Scores:
+def scored(predictions: Path, name: str, specs: Sequence[str], sigmas: Sequence[float] = ()) -> Scores:
     dataset = catalog.open_dataset(catalog.resolve([name], specs)[0])
-    protocol = INSTANCES.protocol(dataset)
+    protocol, more = INSTANCES.protocol(dataset), {}
     dataset.check_scorable()
     if predictions.is_dir():
         if not protocol.text_files:
@@ -38,7 +41,9 @@ def scored(predictions: Path, name: str, specs: Sequence[str]) -> Scores:
     masks = any(d.masks is not None for d in found) and scores_masks(protocol)
     if masks:
         check_masks(dataset)
-    evaluator = protocol.evaluator(dataset, masks=masks)
+    if any(d.keypoints is not None for d in found):
+        protocol, more = KEYPOINTS.protocol(dataset), {"sigmas": sigmas}
+    evaluator = protocol.evaluator(dataset, masks=masks, **more)
     evaluator.merge([found])
     return evaluator.scores()
 
@@ -49,9 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--dataset", required=True, metavar="NAME", help="what the detections are of")
     p.add_argument("--spec", action="append", default=[], metavar="FILE", help="YAML that names the data set")
     p.add_argument("--json", type=Path, metavar="FILE", help="write metrics and per-class table there")
+    p.add_argument(
+        "--oks-sigmas", type=number(above(0), float), nargs="+", default=[], help="of the keypoints (default: COCO's)"
+    )
     args = p.parse_args(argv)
     setup_logging(None)
-    scores = scored(args.predictions, args.dataset, args.spec)
+    scores = scored(args.predictions, args.dataset, args.spec, args.oks_sigmas)
     if args.json is not None:
         save_json({"dataset": args.dataset, **scores.to_json()}, args.json)
     for name, row in scores.per_class.items():

@@ -49,10 +49,10 @@ def write(args: argparse.Namespace) -> list[Path]:
         cfg = load_config(args.config_file, args.opts, engine.defaults())
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN is empty; name a data set to show")
-        names = catalog.class_names(catalog.resolve(cfg.DATASETS.TRAIN, cfg.DATASETS.SPECS)[0])
+        spec = catalog.resolve(cfg.DATASETS.TRAIN, cfg.DATASETS.SPECS)[0]
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "training_inputs.png"
-        visualize.training_inputs(engine.training_inputs(cfg, args.count), names, path)
+        visualize.training_inputs(engine.training_inputs(cfg, args.count), spec, path)
         return [path]
     cfg = load_config(args.config_file, args.opts) if args.command == "truth" else load_config(args.run / "config.yaml")
     if not cfg.DATASETS.TEST:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.architectures import ARCHITECTURES, options
+from tests.architectures import ARCHITECTURES, options, sets
 from tests.parity.models import pair
 from tests.parity.test_forward import with_instances
 from transfer.config.load import load_config
@@ -105,29 +105,29 @@ def test_batches_group_by_aspect_ratio_as_detectron2s():
     assert [[i for _, i in batch] for batch in ours] == expected
 
 
-@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask"])
+@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask", "R18-FPN-keypoint"])
 def test_a_detector_trained_by_one_engine_evaluates_the_same_on_the_other(name, generated, tmp_path):
     """Both ways round, for a detector that has learnt something: AP of boxes and of masks within 0.1."""
     from transfer.engines.d2.engine import Detectron2Engine
     from transfer.engines.tv.engine import TorchvisionEngine
 
     engines = {"detectron2": Detectron2Engine(), "torchvision": TorchvisionEngine()}
-    config, masks = ARCHITECTURES[name][0], "mask" in name
-    test_set = "generated_coco_train" if masks else "generated_trainval"
-    length = ["SOLVER.MAX_ITER", "150", "SOLVER.STEPS", "(130,)"] if masks else ["SOLVER.MAX_ITER", "30"]
+    config, fpn, test_set = ARCHITECTURES[name][0], "FPN" in name, sets(name)[1]
+    length = ["SOLVER.MAX_ITER", "150", "SOLVER.STEPS", "(130,)"] if fpn else ["SOLVER.MAX_ITER", "30"]
     train = [*options(name, generated, tmp_path), "SOLVER.STEPS", "(25,)", *length, "DATASETS.TEST", f"('{test_set}',)",
              "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01", "SOLVER.CHECKPOINT_PERIOD", "1000"]  # fmt: skip
     for trainer, engine in engines.items():
         out = tmp_path / trainer
         trained = engine.train(load_config(config, [*train, "OUTPUT_DIR", str(out)], engine.defaults()))
-        assert trained.metrics["bbox/AP50"] > 0
-        assert not masks or trained.metrics["segm/AP50"] > 0
+        kinds = {key.partition("/")[0] for key in trained.metrics} & {"bbox", "segm", "keypoints"}
+        assert kinds == {"bbox", *(["segm"] if "mask" in name else []), *(["keypoints"] if "keypoint" in name else [])}
+        assert all(trained.metrics[f"{kind}/AP50"] > 0 for kind in kinds)
         for evaluator, other in engines.items():
             where = tmp_path / f"{trainer}-on-{evaluator}"
             opts = [*train, "OUTPUT_DIR", str(where), "MODEL.WEIGHTS", str(out / "model_final.pth")]
             evaluated = other.evaluate(load_config(config, opts, other.defaults()))
             assert evaluated.config_digest == trained.config_digest
-            for task in ("bbox", "segm") if masks else ("bbox",):
+            for task in kinds:
                 for metric in (f"{task}/AP", f"{task}/AP50", f"{task}/AP75"):
                     assert evaluated.metrics[metric] == pytest.approx(trained.metrics[metric], abs=0.1), metric
 
@@ -174,7 +174,7 @@ def double_nms(monkeypatch):
     monkeypatch.setattr("torchvision.ops.boxes.nms", lambda boxes, scores, t: nms(boxes.double(), scores.double(), t))
 
 
-@pytest.mark.parametrize("name", ["R18-C4-mask", "R18-FPN-mask", "R50-DC5"])
+@pytest.mark.parametrize("name", ["R18-C4-mask", "R18-FPN-mask", "R50-DC5", "R18-FPN-keypoint"])
 def test_many_iterations(name, generated, tmp_path, double_nms):
     """Detectron2's trainer and our loop from the same weights, on the same batches, with the same random numbers.
 
@@ -194,7 +194,7 @@ def test_many_iterations(name, generated, tmp_path, double_nms):
     cfg, theirs, ours = pair(ARCHITECTURES[name][0], [*options(name, generated, tmp_path), *run], spread=False)
     theirs.double(), ours.double()
     before = {key: value.clone() for key, value in detectron2_state(ours).items()}
-    batches = _batches(cfg, generated, count)
+    batches = _batches(cfg, sets(name), generated, count)
 
     theirs.train()
     optimizer = build_optimizer(cfg, theirs)
@@ -227,14 +227,15 @@ def test_many_iterations(name, generated, tmp_path, double_nms):
     assert worst < 1e-6
 
 
-def _batches(cfg, generated, count):
+def _batches(cfg, chosen, generated, count):
     """As many batches of two differently resized images, one of them flipped; float64 pixels."""
-    name, file = ("generated_coco_train", "coco.yaml") if cfg.MODEL.MASK_ON else ("generated_trainval", "voc.yaml")
+    file, name, _ = chosen
     dataset = catalog.open_dataset(*catalog.resolve([name], [generated / file]))
     records = dataset.records.select(with_objects([dataset], keep_empty=False)[0])
     sampler = data.TrainSamples(
         records, channel_order=cfg.INPUT.FORMAT, short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0,
         mask_format="polygon" if cfg.MODEL.MASK_ON else None,
+        flipped_keypoints=dataset.keypoints.flipped if dataset.keypoints else None,
     )  # fmt: skip
     batches = []
     for i in range(count):

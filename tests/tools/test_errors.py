@@ -136,7 +136,7 @@ def test_fine_tuning(fails, tmp_path, generated, small_config, small_opts, monke
     words = ["--config-file", small_config, "--engine", "torchvision"]
     fails("train_net", [*words, "--resume", *small_opts], "no checkpoint in")
     fails("train_net", [*words, "--eval-only", *small_opts], "give MODEL.WEIGHTS")
-    fails("train_net", [*words, *small_opts, "MODEL.KEYPOINT_ON", "True"], "no engine of this version does")
+    fails("train_net", [*words, *small_opts, "MODEL.KEYPOINT_ON", "True"], "has no keypoint head")
     fails("train_net", [*words, *small_opts, "--eval-only", "MODEL.WEIGHTS", "gone.pkl"], "'gone.pkl' does not exist")
     fails("train_net", [*words, *small_opts, "OUTPUT_DIR", generated / "voc.yaml"], "cannot be written (File exists)")
     trials = ["--output-dir", tmp_path / "trials", *words, *small_opts]

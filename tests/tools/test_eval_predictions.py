@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -12,7 +13,7 @@ import pytest
 from pretrain.runtime.commands import status
 from tests.tools.test_errors import tool
 from transfer.data import catalog
-from transfer.evaluation.predictions import ImageDetections
+from transfer.evaluation.predictions import ImageDetections, save_coco_json
 from transfer.tasks.instances import INSTANCES
 
 
@@ -59,6 +60,25 @@ def test_the_runs_numbers_again(layout, name, saved, generated, tmp_path, capsys
     assert again["per_class"].keys() == details["per_class"].keys() and 5 < metrics["bbox/AP"] < 95
     assert ("segm/AP" in again["metrics"]) == (layout == "coco")
     assert "bbox/AP50" in capsys.readouterr().out
+
+
+def test_keypoints_are_scored_where_the_file_has_them(generated, tmp_path, capsys):
+    spec_file = generated / "keypoints.yaml"
+    (spec,) = catalog.resolve(["generated_keypoints_val"], [spec_file])
+    found = []
+    for record, d in zip(catalog.load(spec), moved(spec, False), strict=True):
+        points = np.array([a["keypoints"] for a in record["annotations"]], np.float32).reshape(len(d.scores), 5, 3)
+        found.append(dataclasses.replace(d, keypoints=points + np.float32(0.7)))
+    save_coco_json(tmp_path / "found.json", found, catalog.category_ids(spec))
+    words = [str(tmp_path / "found.json"), "--dataset", spec.name, "--spec", str(spec_file)]
+    assert status(tool("eval_predictions").main, words) == 2
+    assert "OKS_SIGMAS is empty, which stands for COCO's 17, but there are 5 keypoints" in capsys.readouterr().err
+    out = tmp_path / "again.json"
+    assert tool("eval_predictions").main([*words, "--json", str(out), "--oks-sigmas", *["0.1"] * 5]) == 0
+    metrics = json.loads(out.read_text())["metrics"]
+    assert metrics["keypoints/AP"] > 50 and metrics["bbox/AP"] > 5 and "segm/AP" not in metrics
+    with pytest.raises(SystemExit):
+        tool("eval_predictions").main([*words, "--oks-sigmas", "0"])
 
 
 def test_mistakes(generated, tmp_path, capsys):

@@ -56,6 +56,10 @@ def _has_masks(cfg: Mapping[str, Any]) -> bool:
     return bool(cfg["MODEL"]["MASK_ON"])
 
 
+def _has_keypoints(cfg: Mapping[str, Any]) -> bool:
+    return bool(cfg["MODEL"]["KEYPOINT_ON"])
+
+
 def _has_pyramid(cfg: Mapping[str, Any]) -> bool:
     return bool(cfg["MODEL"]["BACKBONE"]["NAME"] == FPN)
 
@@ -74,6 +78,10 @@ def _has_mask_pooler(cfg: Mapping[str, Any]) -> bool:
 
 def _mask(entry: Support = HONOURED) -> Support:
     return _read_by(_has_masks, "there is no mask head while MODEL.MASK_ON is False", entry)
+
+
+def _keypoint(entry: Support = HONOURED) -> Support:
+    return _read_by(_has_keypoints, "there is no keypoint head while MODEL.KEYPOINT_ON is False", entry)
 
 
 def _hidden(entry: Support = HONOURED) -> Support:
@@ -107,7 +115,7 @@ TABLE: Mapping[str, Support] = {
     "MODEL.PIXEL_MEAN": HONOURED,
     "MODEL.PIXEL_STD": HONOURED,
     "MODEL.MASK_ON": HONOURED,
-    "MODEL.KEYPOINT_ON": _refused("keypoints are a task that no engine of this version does"),
+    "MODEL.KEYPOINT_ON": HONOURED,
     "MODEL.LOAD_PROPOSALS": _PROPOSALS,
     "MODEL.BACKBONE.NAME": _only("build_resnet_backbone", FPN, DILATED_C5, why="these are the papers' backbones"),
     "MODEL.BACKBONE.FREEZE_AT": _only(0, 1, 2, 3, 4, why="0 tunes all layers, 1 freezes the stem, 2 also res2, ..."),
@@ -168,7 +176,9 @@ TABLE: Mapping[str, Support] = {
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": _mask(_only("ROIAlignV2", why="aligned RoIAlign, as for boxes")),
     "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": _mask_pooler(),
     "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": _mask_pooler(),
-    "MODEL.ROI_KEYPOINT_HEAD.*": _OTHER_TASK,
+    "MODEL.ROI_KEYPOINT_HEAD.*": _keypoint(),
+    "MODEL.ROI_KEYPOINT_HEAD.NAME": _keypoint(_only("KRCNNConvDeconvUpsampleHead", why="the papers' keypoint head")),
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": _keypoint(_only("ROIAlignV2", why="aligned RoIAlign, as for boxes")),
     "MODEL.SEM_SEG_HEAD.*": _OTHER_TASK,
     "MODEL.PANOPTIC_FPN.*": _OTHER_TASK,
     "MODEL.RETINANET.*": _OTHER_TASK,
@@ -203,7 +213,7 @@ TABLE: Mapping[str, Support] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _only("value", "norm", why="these are Detectron2's two ways"),
     "TEST.EXPECTED_RESULTS": _no_effect("results go to result.json; compare them there"),
     "TEST.EVAL_PERIOD": HONOURED,
-    "TEST.KEYPOINT_OKS_SIGMAS": _OTHER_TASK,
+    "TEST.KEYPOINT_OKS_SIGMAS": _keypoint(),
     "TEST.DETECTIONS_PER_IMAGE": HONOURED,
     "TEST.AUG.*": _refused("the papers test at one scale, without flipping; use Detectron2"),
     "TEST.PRECISE_BN.*": HONOURED,

@@ -35,6 +35,7 @@ _HEADS = (  # torchvision engine, Detectron2; the first prefix that fits counts
     ("roi_heads.box_head.norm.", "roi_heads.res5.norm."),
     ("roi_heads.box_head.fc", "roi_heads.box_head.fc"),
     ("roi_heads.mask_head.", "roi_heads.mask_head."),
+    ("roi_heads.keypoint_head.", "roi_heads.keypoint_head."),
     ("backbone.reduce.1.", "backbone.reduce.norm."),
     ("backbone.reduce.0.", "backbone.reduce."),
     *(

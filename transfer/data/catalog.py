@@ -45,7 +45,7 @@ _REMEDY = {
 
 
 def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, DatasetSpec]:
-    """VOC 2007 and 2012 and COCO 2017 by Detectron2's names, in Detectron2's tree.
+    """VOC 2007 and 2012, COCO 2017 and its keypoints by Detectron2's names, in Detectron2's tree.
 
     Args:
         root: where the tree stands; None takes `$DETECTRON2_DATASETS`, by default `./datasets`.
@@ -55,13 +55,17 @@ def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, Datas
     for year, splits in ((2007, ("train", "val", "trainval", "test")), (2012, ("train", "val", "trainval"))):
         specs += [_voc_spec(f"voc_{year}", root / f"VOC{year}", split, year) for split in splits]
     for split in ("train", "val"):
-        specs.append(
-            DatasetSpec(
-                f"coco_2017_{split}", "coco", root / "coco", split, coco.CLASS_NAMES,
-                image_root=root / "coco" / f"{split}2017",
-                json_file=root / "coco" / "annotations" / f"instances_{split}2017.json",
-            )
-        )  # fmt: skip
+        for name, classes, file in (
+            ("coco", coco.CLASS_NAMES, "instances"),
+            ("keypoints_coco", ("person",), "person_keypoints"),
+        ):
+            specs.append(
+                DatasetSpec(
+                    f"{name}_2017_{split}", "coco", root / "coco", split, classes,
+                    image_root=root / "coco" / f"{split}2017",
+                    json_file=root / "coco" / "annotations" / f"{file}_{split}2017.json",
+                )
+            )  # fmt: skip
     place = f", or name the folder that holds the data sets in ${ROOT_VARIABLE}"
     return {spec.name: replace(spec, remedy=_REMEDY[spec.root.name] + place) for spec in specs}
 
@@ -112,7 +116,8 @@ def load(spec: DatasetSpec) -> PackedRecords:
     annotated, and `annotations`: dicts with `bbox` ([x0, y0, x1, y1], XYXY absolute, float), `category_id` (contiguous
     from 0), `iscrowd`, VOC: `difficult` (0 or 1; such objects are included), COCO: `segmentation` where the json has
     one: a list of polygons [x0, y0, x1, y1, ...], or a compressed RLE {"size": [h, w], "counts": bytes or str};
-    polygons of fewer than three points are dropped, and an object of which none remains. Values equal what
+    polygons of fewer than three points are dropped, and an object of which none remains. Where the categories name
+    keypoints, `keypoints`: the flat list [x, y, visibility, ...] in continuous coordinates. Values equal what
     Detectron2's loaders give, except that COCO boxes are XYXY already and that there is no `bbox_mode`.
 
     Raises:
@@ -137,7 +142,8 @@ def listing_digest(spec: DatasetSpec) -> str:
     It does not depend on where the dataset lies or on file times, so it keys the stages of an experiment.
     """
     content, images = format_of(spec).listing(spec)
-    digest = hashlib.sha256(repr((spec.format, spec.classes)).encode())
+    pairs = () if spec.flip_pairs is None else (spec.flip_pairs,)
+    digest = hashlib.sha256(repr((spec.format, spec.classes, *pairs)).encode())
     digest.update(hashlib.sha256(content).digest())
     for (name, _), size in zip(images, sizes_in(path for _, path in images), strict=True):
         digest.update(f"{name} {size}\n".encode("utf-8", "surrogatepass"))

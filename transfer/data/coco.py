@@ -8,22 +8,21 @@ be trained on, and what is scorable is scored as pycocotools scores it with all 
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime.collector import without_collection
 from pretrain.runtime.wording import short
 from transfer.data import strict_json
-from transfer.data.boxes import check_box
+from transfer.data.coco_annotations import is_hashable, is_integer, read_annotations
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
-from transfer.data.segmentation import area, checked, is_number
+from transfer.data.keypoints import read_keypoints
+from transfer.data.segmentation import is_number
 from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, few, nearest, one_line, path_in
 
 CLASS_NAMES = tuple(
@@ -41,12 +40,6 @@ _NEEDED = {
     "annotations": {"image_id", "category_id", "bbox"},
     "categories": {"id", "name"},
 }
-_NO_AREA = (
-    "area is absent or 0, by which small, medium and large objects are told apart: taken here from the mask, or else "
-    "from the box"
-)
-_NO_SHAPE = "object whose polygons all have fewer than three points, which training leaves out"
-MOST = 100  # detections per image and class that COCO's AP looks at
 _LARGEST_SIDE = 1_000_000  # pixels; what is beyond is a mistake
 
 
@@ -65,26 +58,8 @@ class COCOKeys(BaseModel):
     name: Text
     root: Text
     classes: Names | None = None
+    flip_pairs: list[Annotated[list[Text], Field(min_length=2, max_length=2)]] | None = None
     splits: dict[Text, _Split] = Field(min_length=1)
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What evaluation needs of A annotations beside the records, in the json's order.
-
-    Attributes:
-        image: (A,) position of the annotation's image in the records.
-        place: (A,) position in that record's annotations; -1 for an object that training leaves out.
-        category: (A,) contiguous id.
-        boxes: (A, 4) XYWH as the json has them, float64; `areas`: (A,) square pixels; `crowd`: (A,) bool.
-    """
-
-    image: np.ndarray
-    place: np.ndarray
-    category: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
 
 
 class COCO(Format):
@@ -98,10 +73,12 @@ class COCO(Format):
     def specs(self, keys: COCOKeys, file: Path) -> list[DatasetSpec]:
         root = path_in(file.parent, keys.root)
         classes = None if keys.classes is None else tuple(keys.classes)
+        pairs = None if keys.flip_pairs is None else tuple((a, b) for a, b in keys.flip_pairs)
         return [
             DatasetSpec(
                 f"{keys.name}_{name}", "coco", root, name, classes,
                 image_root=path_in(root, split.images), json_file=path_in(root, split.annotations),
+                flip_pairs=pairs,
             )
             for name, split in keys.splits.items()
         ]  # fmt: skip
@@ -121,7 +98,7 @@ class COCO(Format):
         return (self.place(spec), _image_root(spec))
 
     def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:
-        return ("coco",)
+        return ("coco", "coco_keypoints")
 
     def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
         names = [str(image.get("file_name")) for image in read_json(spec)["images"]]
@@ -146,15 +123,16 @@ class COCO(Format):
                     "annotations": [],
                 }
             )
-        faulty = {image["id"] for image in data["images"] if _hashable(image["id"])} - set(images)
-        truth = _annotations(data["annotations"], records, order, contiguous, faulty, faults)
+        faulty = {image["id"] for image in data["images"] if is_hashable(image["id"])} - set(images)
+        keypoints = read_keypoints(data["categories"], spec.flip_pairs, faults)
+        truth = read_annotations(data["annotations"], records, order, contiguous, faulty, keypoints, faults)
         lost = set(_missing_images(spec, images.values()))
         missing = frozenset(order[number] for number, image in images.items() if image["file_name"] in lost)
         for name in sorted(lost):
             faults.error(f"image missing from '{spec.image_root}'", one_line(name))
         if not data["images"]:
             faults.error("no image is listed")
-        return Contents(tuple(names.values()), tuple(names), records, missing, truth)
+        return Contents(tuple(names.values()), tuple(names), records, missing, truth, keypoints)
 
 
 def _image_root(spec: DatasetSpec) -> Path:
@@ -230,7 +208,7 @@ def _images(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[
     for image in data["images"]:
         number, name = image["id"], image["file_name"]
         label = f"image {short(number)}"
-        if not isinstance(number, str) and not is_number(number) and not _is_integer(number):
+        if not isinstance(number, str) and not is_number(number) and not is_integer(number):
             faults.error("image id that is neither a number nor a string", short(number))
         elif number in good:
             faults.error("image id listed more than once", str(number))
@@ -256,10 +234,6 @@ def _images(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[
     return good
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _missing_images(spec: DatasetSpec, images: Iterable[Mapping[str, Any]]) -> list[str]:
     """File names that do not exist under `image_root` (one listing per folder)."""
     listings: dict[str, set[str]] = {}
@@ -272,148 +246,3 @@ def _missing_images(spec: DatasetSpec, images: Iterable[Mapping[str, Any]]) -> l
         if name not in listings[folder]:
             missing.append(image["file_name"])
     return missing
-
-
-def _annotations(
-    raw: Sequence[Mapping[str, Any]],
-    records: Sequence[Record],
-    order: Mapping[Any, int],
-    contiguous: Mapping[Any, int],
-    faulty: set[Any],
-    faults: Faults,
-) -> Truth:
-    """Puts the annotations into their images' records; returns what evaluation needs of them.
-
-    Args:
-        order: image id -> position in `records`; `faulty`: ids of images that were left out for a fault of their own.
-    """
-    _check_ids(raw, faults)
-    spelt = {_spelt(number) for number in order}
-    crowded: Counter[tuple[int, int]] = Counter()
-    rows: dict[str, list[Any]] = defaultdict(list)
-    strays = []
-    for position, entry in enumerate(raw):
-        number, category = entry["image_id"], entry["category_id"]
-        if _hashable(number) and number in faulty:
-            continue
-        if not _hashable(number) or number not in order or isinstance(number, bool):
-            label = _label(entry, position)
-            if _spelt(number) in spelt:
-                faults.error("image_id of another type than the image's id", f"{label}: {short(number)}")
-            elif not isinstance(number, str) and not _is_integer(number) and not is_number(number):
-                faults.error("image_id that is neither a number nor a string", f"{label}: {short(number)}")
-            strays.append(label)
-            continue
-        record = records[order[number]]
-        try:
-            if not _hashable(category) or category not in contiguous or isinstance(category, bool):
-                raise _Fault(f"category_id {short(category)} is not in 'categories'")
-            annotation, box, size, stated = _annotation(entry, record)
-        except _Fault as fault:
-            where, detail = f"{_label(entry, position)} of {os.path.basename(record['file_name'])}", fault.detail
-            faults.error(fault.what, where + (detail and f": {detail}"))
-            continue
-        if not stated:
-            faults.note(_NO_AREA)
-        shaped = annotation.get("segmentation") != []
-        if not shaped:
-            faults.warn(_NO_SHAPE, _label(entry, position))
-            check_box(annotation["bbox"], record["width"], record["height"], _label(entry, position), faults)
-        crowded[order[number], contiguous[category]] += not annotation["iscrowd"]
-        rows["image"].append(order[number])
-        rows["place"].append(len(record["annotations"]) if shaped else -1)
-        rows["category"].append(contiguous[category])
-        rows["boxes"].append(box)
-        rows["areas"].append(size)
-        rows["crowd"].append(annotation["iscrowd"])
-        if shaped:
-            annotation["category_id"] = contiguous[category]
-            record["annotations"].append(annotation)
-    if full := [records[image]["file_name"] for (image, _), count in crowded.items() if count > MOST]:
-        faults.note(
-            f"images with more than {MOST} objects of a class, of which COCO's AP counts at most {MOST} detections: "
-            "even perfect ones do not reach 100",
-            *map(os.path.basename, full),
-        )
-    if strays and len(strays) == len(raw):
-        faults.error("no annotation is of an image that is listed", *strays)
-    elif strays:
-        faults.warn("annotation of an image that is not listed", *strays)
-    return Truth(
-        np.array(rows["image"], np.intp),
-        np.array(rows["place"], np.intp),
-        np.array(rows["category"], np.intp),
-        np.array(rows["boxes"], np.float64).reshape(-1, 4),
-        np.array(rows["areas"], np.float64),
-        np.array(rows["crowd"], bool),
-    )
-
-
-def _spelt(value: Any) -> str:
-    """An id in words, by which the number 1 is the text "1", and so is 1.0."""
-    return str(int(value)) if isinstance(value, float) and value == value // 1 else str(value)
-
-
-def _hashable(value: Any) -> bool:
-    return not isinstance(value, (list, dict))
-
-
-def _check_ids(raw: Sequence[Mapping[str, Any]], faults: Faults) -> None:
-    """Ids only have to tell annotations apart: nothing here, and no metric, uses their values."""
-    ids = [entry["id"] for entry in raw if "id" in entry]
-    if odd := [v for v in ids if not _hashable(v) or v is None or isinstance(v, bool)]:
-        faults.error("annotation id that is neither a number nor a string", *map(short, odd))
-        return
-    if twice := [v for v, times in Counter(ids).items() if times > 1]:
-        faults.error("annotation id stands more than once; number them anew", *map(short, twice))
-    plain = all(type(v) is int and 0 < v < 2**63 for v in ids)
-    if raw and (len(ids) < len(raw) or not plain):
-        faults.note(
-            "annotation ids do not count from 1 (0, negative, very large, no integers or absent), which pycocotools "
-            "takes for missing matches: they are numbered anew here"
-        )
-
-
-def _label(entry: Mapping[str, Any], position: int) -> str:
-    return f"annotation {short(entry['id'])}" if "id" in entry else f"annotation at place {position}"
-
-
-class _Fault(Exception):
-    """What is wrong with one annotation; `detail`: its value."""
-
-    def __init__(self, what: str, detail: str = ""):
-        super().__init__(what)
-        self.what, self.detail = what, detail
-
-
-def _annotation(raw: Mapping[str, Any], record: Record) -> tuple[Record, list[float], float, bool]:
-    """Returns an object's annotation, its box as it stands (XYWH), its area, and whether the json states that.
-
-    Raises:
-        _Fault: something is wrong with it.
-    """
-    box, height, width = raw["bbox"], record["height"], record["width"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise _Fault("bbox that is not four finite numbers [x, y, width, height]", short(box))
-    if (crowd := raw.get("iscrowd", 0)) not in (0, 1) or isinstance(crowd, float):
-        raise _Fault("iscrowd that is neither 0 nor 1", short(crowd))
-    if raw.get("ignore", 0):
-        raise _Fault("'ignore' is set, which is not supported; use iscrowd")
-    if max(map(abs, box)) <= 1 and any(v != int(v) for v in box):
-        raise _Fault("box within the first pixel: normalised coordinates? Give pixels", short(box))
-    segmentation, fault = checked(raw.get("segmentation"), height, width)
-    if fault is not None:
-        raise _Fault(fault)
-    size = raw.get("area")
-    if size is not None and (not is_number(size) or size < 0):
-        raise _Fault("area that is no number of square pixels", short(size))
-    if size is not None and size > 2 * height * width:
-        raise _Fault("area that is larger than its image", short(size))
-    x, y, w, h = map(float, box)
-    out: Record = {"bbox": [x, y, x + w, y + h], "category_id": -1}
-    out["iscrowd"] = int(crowd)
-    if segmentation is not None:
-        out["segmentation"] = segmentation
-    if stated := bool(size) or w <= 0 or h <= 0:
-        return out, [x, y, w, h], float(size or 0), stated
-    return out, [x, y, w, h], area(segmentation, height, width) if segmentation else w * h, stated

@@ -17,6 +17,7 @@ from transfer.data.boxes import check_box
 from transfer.data.faults import Faults, Problem, refuse
 from transfer.data.format import Contents
 from transfer.data.formats import format_of
+from transfer.data.keypoints import Keypoints
 from transfer.data.records import PackedRecords
 from transfer.data.spec import DatasetError, DatasetSpec, few
 
@@ -34,6 +35,7 @@ class Dataset:
         problems: what is wrong with it without stopping every use, the worst first.
         truth: what the format's protocols need beside the records.
         missing: positions in `records` of images whose file is not there.
+        keypoints: that every object may have; None if the set has none.
     """
 
     spec: DatasetSpec
@@ -43,6 +45,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     truth: Any = None
     missing: frozenset[int] = frozenset()
+    keypoints: Keypoints | None = None
 
     @property
     def name(self) -> str:
@@ -113,7 +116,7 @@ def open_dataset(spec: DatasetSpec) -> Dataset:
         logger.log(logging.INFO if problem.level == "note" else logging.WARNING, "'%s': %s", place, problem)
     dataset = Dataset(
         spec, contents.classes, contents.category_ids, PackedRecords(contents.records), problems, contents.truth,
-        contents.missing,
+        contents.missing, contents.keypoints,
     )  # fmt: skip
     _opened[spec] = stamp, dataset
     return dataset

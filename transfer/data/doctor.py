@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from transfer.data.dataset import examine
 from transfer.data.faults import Problem
 from transfer.data.files import check_files
+from transfer.data.format import Contents
 from transfer.data.formats import format_of
 from transfer.data.spec import DatasetSpec
 
@@ -21,18 +23,24 @@ EXPECTED_IMAGES = {
     "voc_2012_trainval": 11540,
     "coco_2017_train": 118287,
     "coco_2017_val": 5000,
+    "keypoints_coco_2017_train": 118287,
+    "keypoints_coco_2017_val": 5000,
 }
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. `boxes` and `set_aside` count objects per class; set aside are difficult ones or crowds."""
+    """What `check` found. `boxes` and `set_aside` count objects per class; set aside are difficult ones or crowds.
+
+    `keypoints`: name -> how often it is labelled and seen, and labelled but hidden.
+    """
 
     spec: DatasetSpec
     images: int
     boxes: dict[str, int]
     set_aside: dict[str, int]
     problems: list[Problem]
+    keypoints: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -62,6 +70,10 @@ class Report:
         cell_width = max((len(cell) for cell in cells), default=0) + 3
         for row in range(rows):
             lines.append("  " + "".join(f"{cell:{cell_width}}" for cell in cells[row::rows]).rstrip())
+        if self.keypoints:
+            width = max(map(len, self.keypoints))
+            lines.append("  keypoints: seen, and hidden but labelled")
+            lines += [f"    {name:{width}} {seen:7d} {hidden:7d}" for name, (seen, hidden) in self.keypoints.items()]
         lines += [f"  {problem}" for problem in self.problems]
         said = any(spec.remedy in problem.what for problem in self.problems)  # by what could not be read at all
         remedy = f"; {spec.remedy}" if spec.remedy and not said else ""
@@ -102,4 +114,17 @@ def check(spec: DatasetSpec, decode: bool = True) -> Report:
     expected = EXPECTED_IMAGES.get(spec.name)
     if images and expected is not None and images != expected:
         faults.error(f"{images} images; the official set has {expected}")
-    return Report(spec, images, boxes, {name: n for name, n in aside.items() if n}, faults.problems)
+    return Report(
+        spec, images, boxes, {name: n for name, n in aside.items() if n}, faults.problems, _keypoints(contents)
+    )
+
+
+def _keypoints(contents: Contents) -> dict[str, tuple[int, int]]:
+    """Name -> (seen, hidden but labelled), over all objects."""
+    if contents.keypoints is None:
+        return {}
+    visibility = contents.truth.keypoints[:, :, 2]
+    return {
+        name: (int((visibility[:, k] == 2).sum()), int((visibility[:, k] == 1).sum()))
+        for k, name in enumerate(contents.keypoints.names)
+    }

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from transfer.data.faults import Faults
+from transfer.data.keypoints import Keypoints
 from transfer.data.spec import DatasetSpec, Record
 
 
@@ -27,6 +28,7 @@ class Contents:
         records: one per listed image; see `catalog.load`.
         missing: positions in `records` of images whose file is not there.
         truth: what the format's protocols need beside the records; None if nothing.
+        keypoints: that every object may have; None if the set has none.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +36,7 @@ class Contents:
     records: Sequence[Record]
     missing: frozenset[int] = frozenset()
     truth: Any = None
+    keypoints: Keypoints | None = None
 
 
 class Format(ABC):

@@ -9,6 +9,7 @@ images there are.
     root/iconic/{train,val}/<class>/<index>.jpg
     root/scenes/{JPEGImages,Annotations,ImageSets/Main}       root/voc.yaml: generated_trainval, generated_test
     root/coco/instances_{train,val}.json                      root/coco.yaml: generated_coco_train, generated_coco_val
+    root/coco/keypoints_{train,val}.json                      root/keypoints.yaml: generated_keypoints_train, ..._val
     root/manifest.json                                        written last
 """
 
@@ -33,8 +34,9 @@ import numpy as np
 from pretrain.runtime.checkpoint import save_json
 from pretrain.runtime.log import progress
 from pretrain.runtime.seed import derive
-from transfer.data import generated_scenes
+from transfer.data import generated_keypoints, generated_scenes
 from transfer.data.drawing import Pose, Rng, blob, coverage, expose, ground, paint, plain
+from transfer.data.generated_keypoints import keypoints_json
 from transfer.data.generated_scenes import CLASSES, Scene, random_light
 from transfer.data.spec import DatasetError
 
@@ -183,9 +185,13 @@ def _draw_all(root: Path, parameters: Parameters) -> Manifest:
                 bar.update()
     for split, coco_split in (("trainval", "train"), ("test", "val")):
         writer.text(f"scenes/ImageSets/Main/{split}.txt", "".join(f"{s.name}\n" for s in scenes[split]))
-        writer.text(f"coco/instances_{coco_split}.json", json.dumps(generated_scenes.coco_json(scenes[split])))
+        instances = generated_scenes.coco_json(scenes[split])
+        writer.text(f"coco/instances_{coco_split}.json", json.dumps(instances))
+        points = [thing.points for scene in scenes[split] for thing in scene.things]
+        writer.text(f"coco/keypoints_{coco_split}.json", json.dumps(keypoints_json(points, instances)))
     writer.text("voc.yaml", _VOC_YAML.format(classes=", ".join(CLASS_NAMES)))
     writer.text("coco.yaml", _COCO_YAML)
+    writer.text("keypoints.yaml", generated_keypoints.SPEC)
     objects = {name: 0 for name in CLASS_NAMES}
     for scene in (s for split in scenes.values() for s in split):
         for thing in scene.things:

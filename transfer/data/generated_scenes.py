@@ -6,6 +6,7 @@ A box is the tight box of the visible pixels, so VOC and COCO annotations hold e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ from transfer.data.drawing import (
     stripes,
     waves,
 )
+from transfer.data.generated_keypoints import Point, points
 
 CLASSES = {
     "striped_disk": (disk, stripes),
@@ -53,13 +55,14 @@ DIFFICULT_SEEN, DIFFICULT_SIDE = 0.5, 11  # below this share, or this shorter si
 
 @dataclass(frozen=True)
 class Thing:
-    """One annotated object. `mask` (H, W) bool: its visible pixels."""
+    """One annotated object. `mask` (H, W) bool: its visible pixels; `points`: see `generated_keypoints`."""
 
     name: str
     mask: np.ndarray
     truncated: bool
     occluded: bool
     difficult: bool
+    points: tuple[Point, ...] = ()
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -124,7 +127,7 @@ def draw(rng: Rng, image_id: int, size: tuple[int, int]) -> tuple[np.ndarray, Sc
         contours = shape(rng)
         for _ in range(12):
             pose = Pose.random(rng, _centre(rng, placed, radius, width, height), radius)
-            new = _Placed(name, coverage(contours, pose, height, width), pose, _whole_area(contours, pose))
+            new = _Placed(name, coverage(contours, pose, height, width), pose, _whole_area(contours, pose), contours)
             if new.seen() >= MIN_SEEN and _hide(placed, new):
                 placed.append(new)
                 image = paint(image, new.alpha, texture, pose, light, rng)
@@ -136,7 +139,10 @@ def draw(rng: Rng, image_id: int, size: tuple[int, int]) -> tuple[np.ndarray, Sc
 class _Placed:
     """An object on the canvas; `visible` shrinks as others are put before it. `whole`: its unclipped area in pixels."""
 
-    def __init__(self, name: str | None, alpha: np.ndarray, pose: Pose, whole: float) -> None:
+    def __init__(
+        self, name: str | None, alpha: np.ndarray, pose: Pose, whole: float, contours: Sequence[np.ndarray] = ()
+    ) -> None:
+        self.contours = contours
         self.name, self.alpha, self.pose, self.whole = name, alpha, pose, whole
         self.visible = alpha >= 0.5
         self.inside = int(self.visible.sum())
@@ -153,7 +159,9 @@ class _Placed:
         thing = Thing(self.name, self.visible, truncated, occluded, difficult=False)
         x0, y0, x1, y1 = thing.box
         difficult = self.seen() < DIFFICULT_SEEN or min(x1 - x0, y1 - y0) < DIFFICULT_SIDE
-        return Thing(self.name, self.visible, truncated, occluded, difficult)
+        outline = self.contours[0] @ self.pose.axes.T + self.pose.centre
+        places = points(outline, self.pose.centre, self.visible)
+        return Thing(self.name, self.visible, truncated, occluded, difficult, places)
 
 
 def _hide(placed: list[_Placed], new: _Placed) -> bool:

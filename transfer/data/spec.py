@@ -47,6 +47,7 @@ class DatasetSpec:
         year: VOC only, which metric evaluates it: 2007 is 11-point AP, 2012 the area under the curve.
         image_root: the folder that file names in `json_file` are relative to.
         json_file: COCO only, the instances json.
+        flip_pairs: names of keypoints that swap under a horizontal flip; None takes those named left and right.
         remedy: where to get it, for errors about what is missing; empty if that is not known.
 
     Raises:
@@ -61,6 +62,7 @@ class DatasetSpec:
     year: int | None = None
     image_root: Path | None = None
     json_file: Path | None = None
+    flip_pairs: tuple[tuple[str, str], ...] | None = None
     remedy: str = field(default="", compare=False)
 
     @property

@@ -52,7 +52,7 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
         raise ConfigError(
             "no task of this project is what the config asks for "
             f"(MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}, KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON}): its "
-            "detectors predict boxes and masks"
+            "detectors predict boxes, masks and keypoints"
         )
     sets: dict[str, tuple[Dataset, ...]] = {}
     for key in ("TRAIN", "TEST") if training else ("TEST",):
@@ -71,6 +71,7 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
                 f"{key} is {count}, but data set '{dataset.name}' has {len(dataset.classes)} classes ({shown})"
             )
     check_classes({name: dataset.classes for name, dataset in both.items()})
+    task.check_together(tuple(both.values()))
     for dataset in data.train:
         task.check_training(cfg, dataset)
     for dataset in data.test:

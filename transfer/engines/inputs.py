@@ -17,6 +17,7 @@ class TrainingInput:
         boxes: (M, 4) float, XYXY pixels of `image`.
         labels: (M,) int, contiguous category ids.
         masks: (M, h, w) bool, or None without MODEL.MASK_ON.
+        keypoints: (M, k, 3) float, x and y in pixels of `image` and visibility, or None without MODEL.KEYPOINT_ON.
     """
 
     file_name: str
@@ -24,3 +25,4 @@ class TrainingInput:
     boxes: np.ndarray
     labels: np.ndarray
     masks: np.ndarray | None
+    keypoints: np.ndarray | None = None

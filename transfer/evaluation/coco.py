@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from transfer.evaluation.coco_ap import coco_average_precision
+from transfer.evaluation.coco_ap import IouType, coco_average_precision
 from transfer.evaluation.detections import NOTHING_FOUND, DetectionEvaluator, undefined_reasons
 from transfer.evaluation.evaluator import Scores
 
@@ -18,7 +16,7 @@ class COCOEvaluator(DetectionEvaluator):
     """COCO AP of at most 100 detections per image, as pycocotools computes it with ids counted from 1."""
 
     def scores(self) -> Scores:
-        kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if self.masks else ("bbox",)
+        kinds: tuple[IouType, ...] = ("bbox", "segm") if self.masks else ("bbox",)
         found = {kind: coco_average_precision(self.dataset, self.detections, kind) for kind in kinds}
         metrics = {f"{kind}/{name}": float(getattr(found[kind], name)) for kind in kinds for name in _NAMES}
         per_class = {c: {f"{kind}/AP": found[kind].per_class[c] for kind in kinds} for c in self.dataset.classes}

@@ -1,4 +1,4 @@
-"""COCO average precision of boxes or masks, with Detectron2's conventions around it.
+"""COCO average precision of boxes, masks or keypoints, with Detectron2's conventions around it.
 
 faster-coco-eval computes it, in a fraction of pycocotools' time (benchmarks/coco_eval.py); the tests hold both, and
 Detectron2's evaluator, to the same numbers.
@@ -21,17 +21,23 @@ import pycocotools.cocoeval
 from faster_coco_eval import COCO, COCOeval_faster
 
 from pretrain.runtime.collector import without_collection
-from transfer.data.coco import Truth
+from transfer.data.coco_annotations import Truth
 from transfer.data.dataset import Dataset
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, check, to_coco_results
 
 log = logging.getLogger(__name__)
 
 NAN = float("nan")
+IouType = Literal["bbox", "segm", "keypoints"]
 BACKENDS: dict[str, tuple[Any, Any]] = {
     "faster-coco-eval": (COCO, partial(COCOeval_faster, print_function=log.debug)),
     "pycocotools": (pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval),
 }
+
+_BESIDE_BOX = {"segm": ("segmentation", "mask"), "keypoints": ("keypoints", "keypoint")}  # a result's field, in words
+_STATISTICS = {kind: ("AP", "AP50", "AP75", "APs", "APm", "APl") for kind in ("bbox", "segm")} | {
+    "keypoints": ("AP", "AP50", "AP75", "APm", "APl")
+}  # in the order of the evaluation's
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,9 @@ class COCOResult:
 def coco_average_precision(
     dataset: Dataset,
     detections: Sequence[ImageDetections],
-    iou_type: Literal["bbox", "segm"] = "bbox",
+    iou_type: IouType = "bbox",
     backend: str = "faster-coco-eval",
+    sigmas: Sequence[float] = (),
 ) -> COCOResult:
     """Computes AP over all images of a data set in COCO's layout, at most 100 detections per image.
 
@@ -70,12 +77,15 @@ def coco_average_precision(
     Args:
         dataset: the ground truth; areas and crowd regions are its annotations'.
         detections: classes are contiguous; an image without an entry has no detections.
-        iou_type: "segm" compares the masks, which every entry must then have, and sorts sizes by mask area.
+        iou_type: "segm" compares the masks, which every entry must then have, and sorts sizes by mask area. "keypoints"
+            compares the points by their object keypoint similarity, at most 20 detections per image; objects without
+            a labelled point do not count, and there is no APs.
         backend: which of `BACKENDS` computes; the numbers are the same.
+        sigmas: of the keypoints, one each.
 
     Raises:
-        EvaluationError: an unknown or repeated image, a class number out of range, or masks that are asked for and
-            absent.
+        EvaluationError: an unknown or repeated image, a class number out of range, or masks or keypoints that are
+            asked for and absent.
     """
     make_truth, make_evaluation = BACKENDS[backend]
     names = dataset.classes
@@ -84,17 +94,20 @@ def coco_average_precision(
     results = to_coco_results(numbered, range(1, len(names) + 1))
     if not results:
         return COCOResult(per_class={name: NAN for name in names})
+    field, word = _BESIDE_BOX.get(iou_type, ("bbox", "box"))
+    if (without := next((r for r in results if field not in r), None)) is not None:
+        image = dataset.records[without["image_id"] - 1]["image_id"]
+        raise EvaluationError(f"{word} AP is asked for, but image {image!r} has detections without {word}s")
     if iou_type == "segm":
         for result in results:
-            if "segmentation" not in result:
-                image = dataset.records[result["image_id"] - 1]["image_id"]
-                raise EvaluationError(f"mask AP is asked for, but image {image!r} has detections without masks")
             del result["bbox"]  # else sizes would be sorted by box area
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = make_truth()
-        truth.dataset = ground_truth(dataset, masks=iou_type == "segm")
+        truth.dataset = ground_truth(dataset, iou_type)
         truth.createIndex()
         evaluation = make_evaluation(truth, truth.loadRes(results), iou_type)
+        if iou_type == "keypoints":
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas, np.float64)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -102,20 +115,22 @@ def coco_average_precision(
     per_class = {name: _mean(precision[:, :, k, 0, -1]) for k, name in enumerate(names)}
     recall, at_50 = np.asarray(evaluation.params.recThrs), precision[0, :, :, 0, -1]  # (101,), (101, class)
     curves = {name: (recall, at_50[:, k]) for k, name in enumerate(names) if at_50[:, k].max(initial=-1) > -1}
-    ap, ap50, ap75, small, medium, large = (_percent(value) for value in evaluation.stats[:6])
-    return COCOResult(ap, ap50, ap75, small, medium, large, per_class, curves)
+    means = {name: _percent(evaluation.stats[i]) for i, name in enumerate(_STATISTICS[iou_type])}
+    return COCOResult(**means, per_class=per_class, curves=curves)
 
 
-def ground_truth(dataset: Dataset, masks: bool) -> dict[str, Any]:
+def ground_truth(dataset: Dataset, iou_type: IouType) -> dict[str, Any]:
     """Returns the annotations as an instances json holds them, with images, objects and categories numbered from 1.
 
     Args:
-        masks: give the objects their masks, of which every one must then have one.
+        iou_type: what the objects are given beside their boxes: points, or masks, of which each must then have one.
 
     Raises:
         EvaluationError: an object without a mask.
     """
     truth: Truth = dataset.truth
+    masks = iou_type == "segm"
+    points = truth.keypoints if iou_type == "keypoints" else None
     images, shapes = [], []
     for number, record in enumerate(dataset.records, start=1):
         images.append({"id": number, "height": record["height"], "width": record["width"]})
@@ -136,6 +151,9 @@ def ground_truth(dataset: Dataset, masks: bool) -> dict[str, Any]:
             if annotation["segmentation"] is None:
                 name = dataset.records[int(image)]["image_id"]
                 raise EvaluationError(f"mask AP is asked for, but an object of image {name!r} has no mask")
+        if points is not None:
+            annotation["keypoints"] = points[number - 1].ravel().tolist()
+            annotation["num_keypoints"] = int((points[number - 1, :, 2] > 0).sum())
         annotations.append(annotation)
     categories = [{"id": i, "name": name} for i, name in enumerate(dataset.classes, start=1)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}

@@ -11,7 +11,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pretrain.runtime.collector import without_collection
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.wording import short
 from transfer.data import strict_json
+from transfer.data.keypoints import HALF_PIXEL
 from transfer.data.segmentation import checked, is_number
 
 
@@ -39,6 +40,7 @@ class ImageDetections:
         scores: (n,) float, higher is surer.
         classes: (n,) int, contiguous category ids.
         masks: None, or n compressed RLEs of the whole image, {"size": [h, w], "counts": bytes or str}.
+        keypoints: None, or (n, k, 3) float: x and y in continuous pixels (half a pixel more than COCO's json), score.
 
     Raises:
         EvaluationError: shapes that do not agree, or a number that is not finite.
@@ -49,6 +51,7 @@ class ImageDetections:
     scores: np.ndarray
     classes: np.ndarray
     masks: Sequence[Mapping[str, Any]] | None = None
+    keypoints: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -59,11 +62,16 @@ class ImageDetections:
                 f"detections of image {self.image_id!r}: boxes {shapes[0]}, scores {shapes[1]}, classes {shapes[2]}"
                 f"{masks}; expected (n, 4), (n,) and (n,)"
             )
+        if self.keypoints is not None and (self.keypoints.ndim != 3 or self.keypoints.shape[::2] != (n, 3)):
+            raise EvaluationError(
+                f"detections of image {self.image_id!r}: keypoints {self.keypoints.shape}; expected ({n}, k, 3)"
+            )
         if n and not np.issubdtype(self.classes.dtype, np.integer):
             raise EvaluationError(
                 f"detections of image {self.image_id!r}: classes are {self.classes.dtype}, not integers"
             )
-        if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
+        numbers = (self.boxes, self.scores, *(() if self.keypoints is None else (self.keypoints,)))
+        if not all(np.isfinite(values).all() for values in numbers):
             raise EvaluationError(f"detections of image {self.image_id!r} hold NaN or infinity; did training diverge?")
 
 
@@ -107,7 +115,7 @@ def check(detections: Sequence[ImageDetections], image_ids: Iterable[str | int],
 
 
 def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequence[int | str]) -> list[dict[str, Any]]:
-    """COCO's results list: per detection image_id, category_id, bbox (XYWH), score, and segmentation if it has masks.
+    """COCO's results list: image_id, category_id, bbox (XYWH), score; segmentation and keypoints where there are.
 
     Args:
         category_ids: contiguous id -> the id in the file (`catalog.category_ids`).
@@ -122,6 +130,9 @@ def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequenc
                 rle, counts = d.masks[i], d.masks[i]["counts"]
                 text = counts.decode() if isinstance(counts, bytes) else counts
                 result["segmentation"] = {"size": list(rle["size"]), "counts": text}
+            if d.keypoints is not None:
+                shift = np.array([HALF_PIXEL, HALF_PIXEL, 0.0])
+                result["keypoints"] = (d.keypoints[i].astype(np.float64) - shift).ravel().tolist()
             results.append(result)
     return results
 
@@ -131,7 +142,7 @@ def save_coco_json(
     path: str | os.PathLike[str], detections: Sequence[ImageDetections], category_ids: Sequence[int | str]
 ) -> None:
     """Writes COCO's results json, atomically. Widths are taken in float64, so that float32 boxes survive the file."""
-    exact = [ImageDetections(d.image_id, d.boxes.astype(np.float64), d.scores, d.classes, d.masks) for d in detections]
+    exact = [replace(d, boxes=d.boxes.astype(np.float64)) for d in detections]
     with atomic_write(path, "w") as f:
         json.dump(to_coco_results(exact, category_ids), f)
 
@@ -159,6 +170,11 @@ def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int | st
             raise EvaluationError(f"'{path}': detection {number}: {fault}")
         if ("segmentation" in result) != ("segmentation" in results[0]):
             raise EvaluationError(f"'{path}': some detections have masks and others, such as number {number}, do not")
+        if len(result.get("keypoints", ())) != len(results[0].get("keypoints", ())):
+            raise EvaluationError(
+                f"'{path}': detections have different numbers of keypoints, such as number {number} "
+                f"{len(result.get('keypoints', ())) // 3} and the first {len(results[0].get('keypoints', ())) // 3}"
+            )
         by_image[result["image_id"]].append(result)
     detections = []
     for image_id, found in by_image.items():
@@ -171,9 +187,17 @@ def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int | st
                 _as_written(np.array([r["score"] for r in found], np.float64)),
                 np.array([contiguous[r["category_id"]] for r in found], np.int64),
                 [r["segmentation"] for r in found] if all("segmentation" in r for r in found) else None,
+                _keypoints([r["keypoints"] for r in found]) if found[0].get("keypoints") else None,
             )
         )
     return detections
+
+
+def _keypoints(lists: Sequence[Sequence[float]]) -> np.ndarray:
+    """(n, k, 3) in continuous pixels, from the flat lists of a results json."""
+    points = np.array(lists, np.float64).reshape(len(lists), -1, 3)
+    points[:, :, :2] += HALF_PIXEL
+    return _as_written(points)
 
 
 def _as_written(values: np.ndarray) -> np.ndarray:
@@ -198,6 +222,9 @@ def _result_fault(result: Any, category_ids: Mapping[Any, int]) -> str:
         return f"bbox {short(box)} is not [x, y, width, height] in finite numbers"
     if not is_number(score):
         return f"score {short(score)} is no finite number"
+    points = result.get("keypoints", [])
+    if not (isinstance(points, list) and len(points) % 3 == 0 and all(map(is_number, points))):
+        return f"keypoints {short(points)} are not [x, y, score, ...] in finite numbers"
     if "segmentation" not in result:
         return ""
     mask = result["segmentation"]

@@ -61,6 +61,14 @@ def _coco() -> Protocol:
     return Protocol("coco", "COCO AP", tuple(metrics), "transfer.evaluation.coco:COCOEvaluator")
 
 
+def _coco_keypoints(boxes_and_masks: Protocol) -> Protocol:
+    """Nobody has published how far two keypoint APs lie apart by chance: no rule."""
+    metrics = [Metric("keypoints/AP", "keypoint AP", per_class=True)]
+    metrics += [Metric(f"keypoints/{m}", f"keypoint {m}") for m in ("AP50", "AP75", "APm", "APl")]
+    evaluator = "transfer.evaluation.coco_keypoints:COCOKeypointEvaluator"
+    return Protocol("coco_keypoints", "COCO keypoint AP", (*metrics, *boxes_and_masks.metrics), evaluator)
+
+
 def _probe(name: str, label: str, *metrics: Metric) -> Protocol:
     pretext = (Metric("pretext/acc1", "pretext accuracy"), Metric("pretext/loss", "pretext loss"))
     return Protocol(name, label, (*metrics, *pretext))
@@ -72,6 +80,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         _voc("voc07", "11-point VOC AP", "precision is taken at 11 recalls"),
         _voc("voc12", "VOC AP by area", ""),
         _coco(),
+        _coco_keypoints(_coco()),
         _probe("knn", "kNN on frozen features", Metric("knn/acc1", "kNN top-1")),
         _probe(
             "linear", "linear classifier on frozen features",

@@ -24,12 +24,16 @@ class Objects:
         labels: (M,) contiguous category ids.
         scores: (M,), or None for ground truth, which is drawn dashed.
         masks: (M, h, w) bool, or None.
+        keypoints: (M, k, 3) x and y in pixels, and what says by being above 0 that there is a point, or None.
+        skeleton: (from, to) places of keypoints between which lines are drawn.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray | None = None
     masks: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    skeleton: Sequence[tuple[int, int]] = ()
 
 
 def colour(category: int) -> Colour:
@@ -62,12 +66,25 @@ def draw(image: np.ndarray, objects: Objects, names: Sequence[str], long_edge: i
         else:
             pen.rectangle((x0, y0, x1, y1), outline=colour(category), width=2)
         words = names[category] if objects.scores is None else f"{names[category]} {objects.scores[i]:.2f}"
+        if objects.keypoints is not None:
+            _pose(pen, objects.keypoints[i] * [scale, scale, 1], objects.skeleton, colour(category))
         left, top, right, bottom = pen.textbbox((0, 0), words, font=font)
         width, height = right - left + 6, bottom - top + 6
         x, y = max(0.0, min(x0, size[0] - width)), y0 - height if y0 >= height else min(y0, size[1] - height)
         pen.rectangle((x, y, x + width - 1, y + height - 1), fill=(0, 0, 0))
         pen.text((x + 3 - left, y + 3 - top), words, fill=colour(category), font=font)
     return canvas
+
+
+def _pose(pen: ImageDraw.ImageDraw, points: np.ndarray, skeleton: Sequence[tuple[int, int]], ink: Colour) -> None:
+    """Points as dots, those that are hidden (visibility 1) hollow, and the lines between those that there are."""
+    places = [(float(x), float(y)) for x, y, _ in points]
+    for a, b in skeleton:
+        if points[a, 2] > 0 and points[b, 2] > 0:
+            pen.line([places[a], places[b]], fill=ink, width=2)
+    for (x, y), seen in zip(places, points[:, 2], strict=True):
+        if seen > 0:
+            pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(0, 0, 0) if seen == 1 else ink, outline=ink)
 
 
 def _dashed(pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float], ink: Colour, dash: int = 8) -> None:

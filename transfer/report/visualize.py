@@ -21,22 +21,33 @@ from transfer.report.pictures import Objects, draw, sheet
 from transfer.report.precision import precision_recall
 
 COLUMNS = 4
+Skeleton = Sequence[tuple[int, int]]
 
 
-def training_inputs(inputs: Iterable[TrainingInput], names: Sequence[str], path: Path) -> None:
+def training_inputs(inputs: Iterable[TrainingInput], spec: DatasetSpec, path: Path) -> None:
     """A sheet of augmented training images with their objects.
 
     Args:
-        names: of the categories.
+        spec: of the training set, whose classes and skeleton are drawn.
         path: PNG to write.
     """
-    _save([draw(x.image, Objects(x.boxes, x.labels, None, x.masks), names) for x in inputs], path)
+    names, skeleton = catalog.class_names(spec), _skeleton(spec)
+    _save(
+        [draw(x.image, Objects(x.boxes, x.labels, None, x.masks, x.keypoints, skeleton), names) for x in inputs], path
+    )
+
+
+def _skeleton(spec: DatasetSpec) -> Skeleton:
+    """The lines between a data set's keypoints; none if it has no keypoints."""
+    keypoints = catalog.open_dataset(spec).keypoints
+    return () if keypoints is None else keypoints.skeleton
 
 
 def ground_truth(spec: DatasetSpec, count: int, path: Path) -> None:
     """A sheet of `count` annotated images, evenly spaced in the set's order."""
-    names = catalog.class_names(spec)
-    _save([draw(_pixels(record), _annotated(record), names) for record in choose(catalog.load(spec), count)], path)
+    names, skeleton = catalog.class_names(spec), _skeleton(spec)
+    records = choose(catalog.load(spec), count)
+    _save([draw(_pixels(record), _annotated(record, skeleton), names) for record in records], path)
 
 
 def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path: Path) -> None:
@@ -49,12 +60,12 @@ def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path:
         ConfigError: the run kept no detections of this set.
     """
     found = {d.image_id: d for d in _load(spec, run)}
-    names = catalog.class_names(spec)
+    names, skeleton = catalog.class_names(spec), _skeleton(spec)
     rows = []
     for record in choose(catalog.load(spec), count):
         pixels = _pixels(record)
-        shown = _surest(found.get(record["image_id"]), threshold)
-        rows.append([draw(pixels, _annotated(record), names), draw(pixels, shown, names)])
+        shown = _surest(found.get(record["image_id"]), threshold, skeleton)
+        rows.append([draw(pixels, _annotated(record, skeleton), names), draw(pixels, shown, names)])
     sheet(rows, ["annotated", f"detected, score from {threshold:g}"]).save(path)
 
 
@@ -88,13 +99,16 @@ def _pixels(record: Record) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
 
 
-def _annotated(record: Record) -> Objects:
+def _annotated(record: Record, skeleton: Skeleton) -> Objects:
     objects = [a for a in record["annotations"] if not a.get("iscrowd")]
     boxes = np.array([a["bbox"] for a in objects]).reshape(-1, 4)
     masks = None
     if objects and all("segmentation" in a for a in objects):
         masks = np.array([_mask(a["segmentation"], record) for a in objects])
-    return Objects(boxes, np.array([a["category_id"] for a in objects], int), None, masks)
+    points = None
+    if objects and all("keypoints" in a for a in objects):
+        points = np.array([a["keypoints"] for a in objects]).reshape(len(objects), -1, 3)
+    return Objects(boxes, np.array([a["category_id"] for a in objects], int), None, masks, points, skeleton)
 
 
 def _mask(segmentation: object, record: Record) -> np.ndarray:
@@ -104,11 +118,14 @@ def _mask(segmentation: object, record: Record) -> np.ndarray:
     return mask_util.decode(segmentation).astype(bool)
 
 
-def _surest(found: ImageDetections | None, threshold: float) -> Objects:
+def _surest(found: ImageDetections | None, threshold: float, skeleton: Skeleton) -> Objects:
     if found is None:
         return Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
     keep = np.flatnonzero(found.scores >= threshold)
     masks = None
     if found.masks is not None and len(keep):
         masks = np.array([mask_util.decode(found.masks[int(i)]) for i in keep]).astype(bool)
-    return Objects(found.boxes[keep], found.classes[keep], found.scores[keep], masks)
+    points = None if found.keypoints is None else found.keypoints[keep].copy()
+    if points is not None:
+        points[:, :, 2] = 2  # a detector says where every point is, and how sure it is, not whether it is hidden
+    return Objects(found.boxes[keep], found.classes[keep], found.scores[keep], masks, points, skeleton)

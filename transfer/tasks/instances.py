@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from transfer.config.lint import Finding, error, warning
 from transfer.config.support import DILATED_C5, FPN
@@ -19,7 +19,7 @@ class Instances(Task):
     """See the module."""
 
     name = "instances"
-    protocols = ("voc07", "voc12", "coco")
+    protocols: ClassVar[tuple[str, ...]] = ("voc07", "voc12", "coco")
 
     def applies(self, cfg: Mapping[str, Any]) -> bool:
         model = cfg["MODEL"]

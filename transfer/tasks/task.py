@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from transfer.config.lint import Finding
@@ -35,6 +35,10 @@ class Task(ABC):
     @abstractmethod
     def check_test(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
         """Raises DatasetError if the annotations are not what the protocol needs."""
+
+    def check_together(self, datasets: Sequence[Dataset]) -> None:
+        """Raises DatasetError if data sets of one run, whose classes agree, do not fit together in something else."""
+        return
 
     @abstractmethod
     def evaluator(self, cfg: Mapping[str, Any], dataset: Dataset) -> Evaluator:

@@ -32,6 +32,7 @@ def test_the_papers_detectors_are_all_there():
     stems = {path.stem for path in FILES}
     voc = {f"faster_rcnn_R_50_{detector}" for detector in ("C4_24k", "C4_9k", "DC5_24k", "FPN_24k")}
     coco = {f"mask_rcnn_R_50_{detector}" for detector in ("C4_1x", "C4_2x", "FPN_1x", "FPN_2x", "FPN_6x")}
+    coco.add("keypoint_rcnn_R_50_FPN_2x")
     assert voc | coco | {f"{stem}_moco" for stem in voc | coco} == {stem for stem in stems if "R_50" in stem}
 
 
@@ -83,6 +84,7 @@ def test_the_torchvision_engine_builds_it(path: Path):
     kinds = {"DC5": "DilatedC5", "FPN": "Pyramid", "C4": "Stages"}
     assert type(model.backbone).__name__ == next(kind for part, kind in kinds.items() if part in path.stem)
     assert (model.roi_heads.mask_head is not None) == path.stem.startswith("mask")
+    assert (model.roi_heads.keypoint_head is not None) == path.stem.startswith("keypoint")
 
 
 @pytest.mark.d2

@@ -26,10 +26,10 @@ def test_the_papers_configs_pass(small_config):
 
 
 def test_refusals_come_all_at_once_with_reasons(small_config):
-    cfg = load_config(small_config, ["MODEL.KEYPOINT_ON", "True", "TEST.AUG.ENABLED", "True"])
+    cfg = load_config(small_config, ["MODEL.LOAD_PROPOSALS", "True", "TEST.AUG.ENABLED", "True"])
     with pytest.raises(ConfigError) as error:
         support.check(cfg)
-    assert "MODEL.KEYPOINT_ON = True: keypoints are a task that no engine of this version does" in str(error.value)
+    assert "MODEL.LOAD_PROPOSALS = True: precomputed proposals are not supported" in str(error.value)
     assert "TEST.AUG.ENABLED = True" in str(error.value)
 
 

@@ -81,3 +81,36 @@ def box(number: int, image: int, category: int, xywh: list[float], **more: Any) 
     area = xywh[2] * xywh[3]
     ids = {"id": number, "image_id": image, "category_id": category}
     return ids | {"bbox": xywh, "area": area, "iscrowd": 0} | more
+
+
+POINTS = ("nose", "left_hand", "right_hand")
+
+
+def keypoint_set(root: Path, name: str = "poses_train", spec: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A spec file of one split, "train", with a category of three points; ids with gaps, an unlabelled object, a crowd.
+
+    Args:
+        spec: more keys of the spec file.
+        changes: replace whole lists of the json.
+    """
+    picture(root / "images" / "a.jpg")
+    picture(root / "images" / "b.jpg")
+    seen, hidden, none = [4, 5, 2, 12, 8, 2, 6.5, 20, 2], [20, 5, 1, 30, 9, 2, 0, 0, 0], [0] * 9
+    data: dict[str, Any] = {
+        "images": [
+            {"id": 70, "file_name": "a.jpg", "width": 40, "height": 30},
+            {"id": 0, "file_name": "b.jpg", "width": 40, "height": 30},
+        ],
+        "categories": [{"id": 5, "name": "person", "keypoints": list(POINTS), "skeleton": [[1, 2], [1, 3]]}],
+        "annotations": [
+            box(0, 70, 5, [2, 3, 14, 20], keypoints=seen, num_keypoints=3),
+            box(8, 70, 5, [18, 2, 15, 12], keypoints=hidden, num_keypoints=2),
+            box(3, 0, 5, [0, 0, 9, 9], keypoints=none, num_keypoints=0),
+            box(4, 0, 5, [1, 1, 30, 20], keypoints=none, num_keypoints=0, iscrowd=1),
+        ],
+    } | changes
+    (root / "train.json").write_text(json.dumps(data))
+    keys = {"name": name.rpartition("_")[0], "format": "coco", "root": ".", **(spec or {})}
+    split = {"images": "images", "annotations": "train.json"}
+    (root / "poses.yaml").write_text(json.dumps({**keys, "splits": {name.rpartition("_")[2]: split}}))
+    return root / "poses.yaml"

@@ -44,7 +44,7 @@ def test_ground_truth_is_dashed_and_a_sheet_has_a_place_for_every_picture():
     assert page.size == (2 * 100 + 3 * 8, 28 + 2 * 100 + 3 * 8)
 
 
-@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask"])
+@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask", "R18-FPN-keypoint"])
 @pytest.mark.parametrize("engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.d2)])
 def test_training_inputs_of_both_engines(name, engine, generated, tmp_path):
     chosen = select(engine)
@@ -61,12 +61,23 @@ def test_training_inputs_of_both_engines(name, engine, generated, tmp_path):
             assert np.ptp(xs) * np.ptp(ys) > 0.5 * (box[2] - box[0]) * (box[3] - box[1])
     again = list(chosen.training_inputs(cfg, 5))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(inputs, again, strict=True))
-    visualize.training_inputs(inputs, NAMES, tmp_path / "inputs.png")
+    (spec,) = catalog.resolve(cfg.DATASETS.TRAIN, cfg.DATASETS.SPECS)
+    visualize.training_inputs(inputs, spec, tmp_path / "inputs.png")
     with Image.open(tmp_path / "inputs.png") as picture:
         assert picture.width > 4 * 600
 
 
-@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask"])
+def test_points_are_dots_and_lines_and_unlabelled_ones_nothing():
+    image = np.zeros((100, 100, 3), np.uint8)
+    points = np.array([[[20.0, 60.0, 2.0], [80.0, 60.0, 1.0], [50.0, 90.0, 0.0]]])
+    objects = Objects(np.array([[5.0, 2.0, 95.0, 95.0]]), np.array([0]), None, None, points, ((0, 1), (0, 2)))
+    picture = np.asarray(draw(image, objects, NAMES, long_edge=200))
+    assert tuple(picture[120, 40]) == tuple(picture[120, 100]) == colour(0)  # the seen point, and the line
+    assert tuple(picture[120, 160]) == (0, 0, 0) and tuple(picture[120, 163]) == colour(0)  # the hidden one is hollow
+    assert not picture[130:186, 20:180].any()  # no line to the point that is not labelled
+
+
+@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask", "R18-FPN-keypoint"])
 def test_a_run_is_drawn(name, generated, tmp_path):
     """Detections that are the truth: the curves are 1 throughout, and every set has its two pictures."""
     cfg = load_config(ARCHITECTURES[name][0], options(name, generated, tmp_path))
@@ -78,7 +89,10 @@ def test_a_run_is_drawn(name, generated, tmp_path):
     for record in catalog.load(spec):
         boxes = np.array([a["bbox"] for a in record["annotations"]], np.float32).reshape(-1, 4)
         classes = np.array([a["category_id"] for a in record["annotations"]], int)
-        found.append(ImageDetections(record["image_id"], boxes, np.ones(len(boxes), np.float32), classes))
+        points = np.array([a.get("keypoints", []) for a in record["annotations"]]).reshape(len(boxes), -1, 3)
+        points = points if "keypoint" in name else None
+        scores = np.ones(len(boxes), np.float32)
+        found.append(ImageDetections(record["image_id"], boxes, scores, classes, None, points))
     save_coco_json(run / f"predictions_{spec.name}.json", found, catalog.category_ids(spec))
     done = run_tool(ROOT / "tools" / "visualize.py", "run", run, "--count", "2")
     assert done.returncode == 0, done.stderr

@@ -60,7 +60,11 @@ class Detectron2Engine(base.Engine):
         run = open_run_data(cfg, training=True)
         adapter = adapter_of(run.task.name)
         register.register_datasets(run.train)
-        records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        records = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+        )
         mapper = DatasetMapper(cfg, is_train=True)
         seed = max(cfg.SEED, 0)
         order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -122,6 +126,8 @@ class _Session:
         self.cfg = base.resolve_norms(cfg, dist.world_size(), self.notes)
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
+        if eval_only:  # Detectron2's mapper of test images asks the training sets, too, for their keypoints' names
+            self.cfg.DATASETS.TRAIN = cfg.DATASETS.TEST
         self.cfg.freeze()
         if cfg.SOLVER.AMP.ENABLED and self.cfg.MODEL.DEVICE == "cpu":
             raise ConfigError("SOLVER.AMP.ENABLED is fp16, which needs a GPU; set it to False on the CPU")

@@ -35,12 +35,29 @@ def register_datasets(datasets: Iterable[Dataset]) -> None:
     Those that Detectron2 knows keep its metadata; their records are the same (`tests/transfer/data`).
     """
     for dataset in datasets:
-        known = dataset.name in DatasetCatalog
+        known, points = dataset.name in DatasetCatalog, _keypoints(dataset)
         if known:
             DatasetCatalog.remove(dataset.name)
         DatasetCatalog.register(dataset.name, lambda dataset=dataset: records_for_detectron2(dataset))
-        if known and getattr(MetadataCatalog.get(dataset.name), "thing_classes", None) == list(dataset.classes):
+        kept = MetadataCatalog.get(dataset.name).as_dict() if known else {}
+        same = all(_plain(kept.get(key)) == _plain(value) for key, value in points.items())
+        if same and kept.get("thing_classes") == list(dataset.classes):
             continue
         if known:
             MetadataCatalog.remove(dataset.name)
-        MetadataCatalog.get(dataset.name).set(thing_classes=list(dataset.classes), evaluator_type=dataset.protocols[0])
+        MetadataCatalog.get(dataset.name).set(
+            thing_classes=list(dataset.classes), evaluator_type=dataset.protocols[0], **points
+        )
+
+
+def _keypoints(dataset: Dataset) -> dict[str, Any]:
+    """What Detectron2's mapper asks of the keypoints: their names, and those that swap in a mirrored image."""
+    if (keypoints := dataset.keypoints) is None:
+        return {}
+    names, pairs = keypoints.names, keypoints.pairs or ()
+    return {"keypoint_names": names, "keypoint_flip_map": tuple((names[a], names[b]) for a, b in pairs)}
+
+
+def _plain(value: Any) -> Any:
+    """Lists and tuples alike."""
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value

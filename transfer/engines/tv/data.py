@@ -21,7 +21,7 @@ from pretrain.runtime.workers import start_worker
 from transfer.data.catalog import DatasetError
 from transfer.data.records import PackedRecords
 from transfer.data.spec import Record
-from transfer.engines.tv import masks
+from transfer.engines.tv import keypoints, masks
 
 
 def read_image(path: str, channel_order: str) -> np.ndarray:
@@ -98,17 +98,20 @@ class TrainSamples(Dataset):
         flip: bool,
         seed: int,
         mask_format: str | None = None,
+        flipped_keypoints: Sequence[int] | None = None,
     ):
         """
         Args:
             short_edges: lengths of the shorter edge in pixels; `sampling` "choice" takes one of them, "range" an
                 integer between the two.
-            mask_format: "polygon", "bitmask", or None for boxes alone.
+            mask_format: "polygon", "bitmask", or None for no masks.
+            flipped_keypoints: which point stands at each place of a mirrored image's list; None for no keypoints.
         """
         self.records = records
         self.wide = [r["width"] > r["height"] for r in records]
         self.channel_order, self.short_edges, self.sampling = channel_order, tuple(short_edges), sampling
         self.max_size, self.flip, self.seed, self.mask_format = max_size, flip, seed, mask_format
+        self.flipped_keypoints = flipped_keypoints
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         position, index = key
@@ -120,7 +123,11 @@ class TrainSamples(Dataset):
         return self.augmented(self.records[index], short_edge, flip=self.flip and rng.random() < 0.5)
 
     def augmented(self, record: Record, short_edge: int, flip: bool) -> dict[str, Any]:
-        """The network's input at this size and orientation: image (3, h, w) uint8, boxes (M, 4), labels (M,), masks."""
+        """The network's input at this size and orientation.
+
+        Returns:
+            image (3, h, w) uint8, boxes (M, 4), labels (M,), and, where asked for, masks and keypoints (M, k, 3).
+        """
         image = checked_image(record, self.channel_order)
         old_h, old_w = old = (image.shape[0], image.shape[1])
         new = output_size(old_h, old_w, short_edge, self.max_size)
@@ -135,6 +142,9 @@ class TrainSamples(Dataset):
             found = self._masks(record, objects, old, new, flip)
             keep &= found.nonempty()
             sample["masks"] = found.select(keep)
+        if (order := self.flipped_keypoints) is not None:
+            points = np.array([a["keypoints"] for a in objects], dtype=np.float64).reshape(len(objects), len(order), 3)
+            sample["keypoints"] = torch.from_numpy(keypoints.transform(points, old, new, order if flip else None))[keep]
         return {**sample, "boxes": boxes[keep], "labels": labels[keep]}
 
     def _masks(

@@ -16,14 +16,17 @@ from torchvision.models.detection.image_list import ImageList
 from transfer.engines.tv.backbone import Backbone, zero_padded
 from transfer.engines.tv.masks import paste
 
+_ON_DEVICE = ("boxes", "labels", "keypoints")  # what of a sample goes where the network is, beside the image
+
 
 class Detector(nn.Module):
     """A two-stage detector over batches of dicts, the way Detectron2's models are called.
 
     In training `forward(batch)` takes dicts with "image" (uint8 (3, h, w), channel order of the config), "boxes"
-    ((M, 4) float XYXY), "labels" ((M,) int64 in [0, K)) and, for Mask R-CNN, "masks" (`masks.Masks`), and returns a
-    dict of losses. In evaluation it takes "image" plus "height" and "width" of the original and returns per image a
-    dict of boxes (XYXY, original pixels), scores and labels, best first, and a list of masks (RLEs of the original).
+    ((M, 4) float XYXY), "labels" ((M,) int64 in [0, K)) and, for Mask R-CNN, "masks" (`masks.Masks`) or "keypoints"
+    ((M, k, 3) float: x, y, visibility), and returns a dict of losses. In evaluation it takes "image" plus "height" and
+    "width" of the original and returns per image a dict of boxes (XYXY, original pixels), scores and labels, best
+    first, a list of masks (RLEs of the original), and keypoints ((R, k, 3): x, y in original pixels, score).
     """
 
     pixel_mean: Tensor
@@ -47,7 +50,7 @@ class Detector(nn.Module):
         if self.training:
             device = self.pixel_mean.device
             targets = [
-                {k: v.to(device, non_blocking=True) if k in ("boxes", "labels") else v for k, v in sample.items()}
+                {k: v.to(device, non_blocking=True) if k in _ON_DEVICE else v for k, v in sample.items()}
                 for sample in batch
             ]
         features: OrderedDict[str, Tensor] = self.backbone(images.tensors)
@@ -68,7 +71,10 @@ class Detector(nn.Module):
 
 
 def rescale(detection: dict[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> dict[str, Any]:
-    """Boxes from the network's (h, w) to the original's, clipped to it; empty ones are dropped, masks pasted."""
+    """Boxes from the network's (h, w) to the original's, clipped to it; empty ones are dropped, masks pasted.
+
+    Points are scaled, not clipped.
+    """
     (h, w), (height, width) = size, original
     scale = detection["boxes"].new_tensor([width / w, height / h] * 2)
     limit = detection["boxes"].new_tensor([width, height] * 2)
@@ -79,6 +85,8 @@ def rescale(detection: dict[str, Tensor], size: tuple[int, int], original: tuple
         "scores": detection["scores"][keep],
         "labels": detection["labels"][keep],
     }
+    if "keypoints" in detection:
+        kept["keypoints"] = detection["keypoints"][keep] * scale.new_tensor([width / w, height / h, 1.0])
     if "masks" in detection:
         kept["masks"] = paste(detection["masks"][keep], boxes[keep], original)
     return kept

@@ -1,12 +1,12 @@
-"""What looks at pooled RoIs: conv5 or two hidden layers for boxes, a small fully convolutional network for masks.
+"""What looks at pooled RoIs: conv5 or two hidden layers for boxes, small fully convolutional networks for the rest.
 
-Shape shorthand: R RoIs of all images, C channels, P pooled resolution, K foreground classes.
+Shape shorthand: R RoIs of all images, C channels, P pooled resolution, K foreground classes, k keypoints.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,33 @@ class MaskHead(nn.Sequential):
             nn.init.zeros_(predictor.bias)
         parts["predictor"] = predictor
         super().__init__(parts)
+
+
+class KeypointHead(nn.Sequential):
+    """Mask R-CNN's keypoint head: 3x3 convolutions, twice 2x upsampling; a map of logits per point.
+
+    The first upsampling is a transposed convolution, the second bilinear. Names are Detectron2's: conv_fcn1, ...,
+    score_lowres.
+
+    Shapes: (R, C, P, P) -> (R, k, 4P, 4P).
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int], num_keypoints: int):
+        """
+        Args:
+            widths: channels of the 3x3 convolutions.
+        """
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        channels = in_channels
+        for number, width in enumerate(widths, start=1):
+            parts[f"conv_fcn{number}"] = _msra(nn.Conv2d(channels, width, kernel_size=3, padding=1))
+            parts[f"conv_fcn_relu{number}"] = nn.ReLU()
+            channels = width
+        parts["score_lowres"] = _msra(nn.ConvTranspose2d(channels, num_keypoints, kernel_size=4, stride=2, padding=1))
+        super().__init__(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(super().forward(x), scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def box_predictor(in_channels: int, num_classes: int) -> FastRCNNPredictor:

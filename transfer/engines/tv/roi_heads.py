@@ -11,7 +11,7 @@ network input.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
 
+from transfer.engines.tv import keypoints
 from transfer.engines.tv.heads import mask_loss
 from transfer.engines.tv.rpn import box_loss
 
@@ -71,10 +72,10 @@ class AlignedRoIPool(nn.Module):
 
 
 class Heads(RoIHeads):
-    """Samples RoIs, classifies them and refines their boxes (Fast R-CNN), and segments them (Mask R-CNN).
+    """Samples RoIs, classifies them and refines their boxes (Fast R-CNN), segments them or finds points (Mask R-CNN).
 
     The masks of the C4 detectors share conv5 with the boxes: `mask_roi_pool` is None, and the mask head gets the box
-    head's maps. With a pyramid masks are pooled for themselves.
+    head's maps. With a pyramid masks are pooled for themselves. Keypoints always are.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Heads(RoIHeads):
         smooth_l1_beta: float,
         box_loss_weight: float,
         append_gt: bool,
+        keypoint_loss: Callable[[Tensor, Tensor, Tensor, int], Tensor] = keypoints.loss,
         **kwargs: object,
     ):
         """
@@ -91,12 +93,14 @@ class Heads(RoIHeads):
             num_classes: K; label K is background.
             smooth_l1_beta: where the box loss turns from L2 to L1; 0 = L1 throughout.
             append_gt: whether ground-truth boxes join the proposals in training.
+            keypoint_loss: see `keypoints.loss`.
         """
         super().__init__(*args, **kwargs)
         self.num_classes = num_classes
         self.smooth_l1_beta = smooth_l1_beta
         self.box_loss_weight = box_loss_weight
         self.append_gt = append_gt
+        self.keypoint_loss = keypoint_loss
 
     def forward(
         self,
@@ -105,9 +109,10 @@ class Heads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Any]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """In training `loss_cls`, `loss_box_reg` (and `loss_mask`); else boxes, scores, labels (and masks) per image.
+        """In training losses by Detectron2's names; else boxes, scores, labels (masks, keypoints) per image.
 
-        Masks are probabilities, (Ri, S, S), of the predicted class inside the predicted box.
+        Masks are probabilities, (Ri, S, S), of the predicted class inside the predicted box. Keypoints are (Ri, k, 3):
+        x, y, score.
         """
         if self.training:
             assert targets is not None
@@ -119,6 +124,8 @@ class Heads(RoIHeads):
             losses = self.losses(logits, deltas, torch.cat(labels), torch.cat(proposals), torch.cat(matched))
             if self.mask_head is not None:
                 losses["loss_mask"] = self._mask_loss(features, shared, proposals, labels, matches, targets)
+            if self.keypoint_head is not None:
+                losses["loss_keypoint"] = self._keypoint_loss(features, proposals, labels, matches, targets)
             return [], losses
         _, logits, deltas = self._box_branch(features, proposals)
         boxes, scores, classes = self.postprocess_detections(logits, deltas, proposals, image_shapes)
@@ -126,6 +133,11 @@ class Heads(RoIHeads):
         if self.mask_head is not None:
             for detection, masks in zip(detections, self._masks(features, boxes, classes), strict=True):
                 detection["masks"] = masks
+        if self.keypoint_head is not None:
+            logits = self.keypoint_head(self.keypoint_roi_pool(features, boxes))
+            points = keypoints.located(logits.float(), torch.cat(boxes)).split([len(b) for b in boxes])
+            for detection, found in zip(detections, points, strict=True):
+                detection["keypoints"] = found
         return detections, {}
 
     def _box_branch(self, features: dict[str, Tensor], boxes: list[Tensor]) -> tuple[Tensor | None, Tensor, Tensor]:
@@ -165,6 +177,25 @@ class Heads(RoIHeads):
         logits = self.mask_head(pooled)
         chosen = logits[torch.arange(len(logits), device=logits.device), torch.cat(classes)]
         return list(chosen.sigmoid().split([len(b) for b in boxes]))
+
+    def _keypoint_loss(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        labels: list[Tensor],
+        matches: list[Tensor],
+        targets: list[dict[str, Any]],
+    ) -> Tensor:
+        """Of the sampled RoIs that are foreground and have a labelled point of their object inside."""
+        rois, points = [], []
+        for boxes, label, match, target in zip(proposals, labels, matches, targets, strict=True):
+            foreground = label < self.num_classes
+            boxes, of = boxes[foreground], target["keypoints"][match[foreground]]
+            inside = keypoints.inside(of, boxes).any(dim=1)
+            rois.append(boxes[inside])
+            points.append(of[inside])
+        logits = self.keypoint_head(self.keypoint_roi_pool(features, rois))
+        return self.keypoint_loss(logits, torch.cat(points), torch.cat(rois), len(rois))
 
     @torch.no_grad()
     def sample(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection.rpn import RPNHead
 
@@ -16,11 +17,11 @@ from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
 from transfer.engines.data import with_objects
 from transfer.engines.inputs import TrainingInput
-from transfer.engines.tv import data
+from transfer.engines.tv import data, keypoints
 from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.backbone import Backbone, DilatedC5, Pyramid, Stages, build_trunk
 from transfer.engines.tv.detector import Detector
-from transfer.engines.tv.heads import HiddenBoxHead, MaskHead, Res5BoxHead, box_predictor
+from transfer.engines.tv.heads import HiddenBoxHead, KeypointHead, MaskHead, Res5BoxHead, box_predictor
 from transfer.engines.tv.masks import Bitmaps, bitmap
 from transfer.engines.tv.norm import norm_layer
 from transfer.engines.tv.roi_heads import AlignedRoIPool, Heads, iou_thresholds
@@ -35,8 +36,7 @@ class InstancesAdapter(Adapter):
         return build_detector(cfg, device)
 
     def train_samples(self, cfg: CfgNode, datasets: Sequence[Dataset], seed: int) -> data.TrainSamples:
-        chosen = with_objects(datasets, keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        i = cfg.INPUT
+        chosen, i = self.chosen(cfg, datasets), cfg.INPUT
         return data.TrainSamples(
             PackedRecords.joined([d.records.select(which) for d, which in zip(datasets, chosen, strict=True)]),
             channel_order=i.FORMAT,
@@ -46,7 +46,16 @@ class InstancesAdapter(Adapter):
             flip=i.RANDOM_FLIP == "horizontal",
             seed=seed,
             mask_format=i.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
+            flipped_keypoints=self.flipped_keypoints(datasets),
         )
+
+    def chosen(self, cfg: CfgNode, datasets: Sequence[Dataset]) -> list[list[int]]:
+        """Per data set the positions of images that are trained on."""
+        return with_objects(datasets, keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+
+    def flipped_keypoints(self, datasets: Sequence[Dataset]) -> Sequence[int] | None:
+        """Which keypoint stands at each place of a mirrored image's list; None if there are none to train on."""
+        return None
 
     def test_samples(self, cfg: CfgNode, records: PackedRecords) -> data.TestSamples:
         return data.TestSamples(
@@ -133,11 +142,15 @@ def _roi_heads(cfg: CfgNode, backbone: Backbone, trunk: resnet.ResNet, norm: Cal
     (channels,) = {backbone.channels[name] for name in strides}
     classes = m.ROI_HEADS.NUM_CLASSES
     box_head: Res5BoxHead | HiddenBoxHead
-    mask_pool = None
+    mask_pool = keypoint_pool = keypoint_head = None
     if m.ROI_HEADS.NAME == "StandardROIHeads":
         box_head = HiddenBoxHead(channels * box.POOLER_RESOLUTION**2, box.FC_DIM, box.NUM_FC)
         if m.MASK_ON:
             mask_pool = AlignedRoIPool(strides, mask.POOLER_RESOLUTION, mask.POOLER_SAMPLING_RATIO)
+        if m.KEYPOINT_ON:
+            points = m.ROI_KEYPOINT_HEAD
+            keypoint_pool = AlignedRoIPool(strides, points.POOLER_RESOLUTION, points.POOLER_SAMPLING_RATIO)
+            keypoint_head = KeypointHead(channels, points.CONV_DIMS, points.NUM_KEYPOINTS)
     else:
         extra_norm = norm if m.ROI_HEADS.NAME == "Res5ROIHeadsExtraNorm" else None
         box_head = Res5BoxHead(trunk.layer4, trunk.inplanes, extra_norm)
@@ -155,8 +168,20 @@ def _roi_heads(cfg: CfgNode, backbone: Backbone, trunk: resnet.ResNet, norm: Cal
         detections_per_img=cfg.TEST.DETECTIONS_PER_IMAGE,
         mask_roi_pool=mask_pool,
         mask_head=MaskHead(channels, mask.CONV_DIM, mask.NUM_CONV, classes) if m.MASK_ON else None,
+        keypoint_roi_pool=keypoint_pool,
+        keypoint_head=keypoint_head,
+        keypoint_loss=keypoint_loss(cfg),
         num_classes=classes,
         smooth_l1_beta=box.SMOOTH_L1_BETA,
         box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
         append_gt=m.ROI_HEADS.PROPOSAL_APPEND_GT,
     )
+
+
+def keypoint_loss(cfg: CfgNode) -> Callable[..., Tensor]:
+    """`keypoints.loss` with the config's weight and normaliser."""
+    head, rois = cfg.MODEL.ROI_KEYPOINT_HEAD, cfg.MODEL.ROI_HEADS
+    per_image = None
+    if not head.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS:
+        per_image = head.NUM_KEYPOINTS * rois.BATCH_SIZE_PER_IMAGE * rois.POSITIVE_FRACTION
+    return functools.partial(keypoints.loss, weight=head.LOSS_WEIGHT, per_image=per_image)

@@ -1,0 +1,25 @@
+"""Keypoints as Detectron2's instances hold them, beside boxes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from transfer.engines.d2.adapters.instances import InstancesAdapter
+from transfer.engines.inputs import TrainingInput
+from transfer.evaluation.predictions import ImageDetections
+
+
+class KeypointsAdapter(InstancesAdapter):
+    """What instances have, and points."""
+
+    def prediction(self, sample: dict[str, Any], output: dict[str, Any]) -> ImageDetections:
+        points = output["instances"].pred_keypoints.cpu().numpy()
+        return replace(super().prediction(sample, output), keypoints=points)
+
+    def training_input(self, cfg: CfgNode, record: dict[str, Any], sample: dict[str, Any]) -> TrainingInput:
+        instances = sample["instances"]
+        points = instances.gt_keypoints.tensor.numpy() if instances.has("gt_keypoints") else None
+        return replace(super().training_input(cfg, record, sample), keypoints=points)
