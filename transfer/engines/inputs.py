@@ -17,6 +17,7 @@ class TrainingInput:
         boxes: (M, 4) float, XYXY pixels of `image`.
         labels: (M,) int, contiguous category ids.
         masks: (M, h, w) bool, or None without MODEL.MASK_ON.
+        classes: (h, w) class ids, or None if objects are annotated; what is no class is ignored.
     """
 
     file_name: str
@@ -24,3 +25,9 @@ class TrainingInput:
     boxes: np.ndarray
     labels: np.ndarray
     masks: np.ndarray | None
+    classes: np.ndarray | None = None
+
+    @classmethod
+    def of_map(cls, file_name: str, image: np.ndarray, classes: np.ndarray) -> TrainingInput:
+        """An input with a map of classes and no objects."""
+        return cls(file_name, image, np.zeros((0, 4)), np.zeros(0, int), None, classes)

@@ -1,4 +1,4 @@
-"""How detections are scored: one table of protocols, each with its metrics and the evaluator that computes them.
+"""How predictions are scored: one table of protocols, each with its metrics and the evaluator that computes them.
 
 Nothing heavy is imported until an evaluator is made, so that `tools/status.py` is quick.
 """
@@ -61,6 +61,12 @@ def _coco() -> Protocol:
     return Protocol("coco", "COCO AP", tuple(metrics), "transfer.evaluation.coco:COCOEvaluator")
 
 
+def _miou() -> Protocol:
+    others = [("fwIoU", "IoU by frequency"), ("mACC", "mean class accuracy"), ("pACC", "pixel accuracy")]
+    metrics = (Metric("sem_seg/mIoU", "mIoU", per_class=True), *(Metric(f"sem_seg/{m}", words) for m, words in others))
+    return Protocol("miou", "semantic mIoU", metrics, "transfer.evaluation.miou:MIoUEvaluator")
+
+
 def _probe(name: str, label: str, *metrics: Metric) -> Protocol:
     pretext = (Metric("pretext/acc1", "pretext accuracy"), Metric("pretext/loss", "pretext loss"))
     return Protocol(name, label, (*metrics, *pretext))
@@ -72,6 +78,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         _voc("voc07", "11-point VOC AP", "precision is taken at 11 recalls"),
         _voc("voc12", "VOC AP by area", ""),
         _coco(),
+        _miou(),
         _probe("knn", "kNN on frozen features", Metric("knn/acc1", "kNN top-1")),
         _probe(
             "linear", "linear classifier on frozen features",

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from transfer.tasks.instances import INSTANCES
+from transfer.tasks.semantic import SEMANTIC
 from transfer.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (INSTANCES,)}
+TASKS: dict[str, Task] = {task.name: task for task in (INSTANCES, SEMANTIC)}
 
 
 def task_of(cfg: Mapping[str, Any]) -> Task | None:

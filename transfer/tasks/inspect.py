@@ -9,7 +9,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from pretrain.runtime.config import ConfigError
-from transfer.config.lint import NAMES, Finding, error, lint, warning
+from transfer.config.lint import NAMES, RATE, Finding, error, lint, warning
 from transfer.data import catalog
 from transfer.data.catalog import DatasetError
 from transfer.data.dataset import classes_differ
@@ -47,7 +47,7 @@ def inspect(
             except (ConfigError, DatasetError) as problem:
                 found.append(error("data", f"DATASETS.{key}", str(problem)))
     task = task_of(cfg)
-    found += lint(cfg, facts, names)
+    found += lint(cfg, facts, names, (RATE,) if task is None else task.rates)
     if task is not None:
         found += task.lint(cfg)
         key, given = task.classes(cfg)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from transfer.config.lint import Finding
+from transfer.config.lint import RATE, Finding
 from transfer.data.dataset import Dataset
 from transfer.data.spec import DatasetError
 from transfer.evaluation.evaluator import Evaluator
@@ -19,6 +19,10 @@ class Task(ABC):
     name: ClassVar[str]
     protocols: ClassVar[tuple[str, ...]]
     """Those in `evaluation.protocols.PROTOCOLS` that score this task."""
+    rates: ClassVar[tuple[float, ...]] = (RATE,)
+    """The papers' learning rates for 16 images per batch."""
+    needs_objects: ClassVar[bool] = True
+    """Whether an image without an annotated object teaches nothing (DATALOADER.FILTER_EMPTY_ANNOTATIONS)."""
 
     @abstractmethod
     def applies(self, cfg: Mapping[str, Any]) -> bool:
@@ -35,6 +39,25 @@ class Task(ABC):
     @abstractmethod
     def check_test(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
         """Raises DatasetError if the annotations are not what the protocol needs."""
+
+    def check_sizes(self, cfg: Mapping[str, Any], dataset: Dataset, training: bool) -> None:
+        """Raises DatasetError for an image so elongated that nothing of its shorter edge is left once it is resized.
+
+        Args:
+            training: whether the data set is trained on, or tested on.
+        """
+        i = cfg["INPUT"]
+        short, longest = (
+            (min(i["MIN_SIZE_TRAIN"]), i["MAX_SIZE_TRAIN"]) if training else (i["MIN_SIZE_TEST"], i["MAX_SIZE_TEST"])
+        )
+        for record in dataset.records if short else ():
+            height, width = record["height"], record["width"]
+            scale = min(short / min(height, width), longest / max(height, width))
+            if min(height, width) * scale < 0.5:
+                raise DatasetError(
+                    f"image {record['image_id']!r} of data set '{dataset.name}' is {width}x{height}: with its longer "
+                    f"edge at {longest} pixels nothing is left of the shorter one; take it out, or raise INPUT.MAX_SIZE"
+                )
 
     @abstractmethod
     def evaluator(self, cfg: Mapping[str, Any], dataset: Dataset) -> Evaluator:

@@ -23,6 +23,11 @@ C4 = CONFIGS / "voc" / "faster_rcnn_R_50_C4_24k.yaml"
 C4_MOCO = CONFIGS / "voc" / "faster_rcnn_R_50_C4_24k_moco.yaml"
 DC5 = CONFIGS / "voc" / "faster_rcnn_R_50_DC5_24k_moco.yaml"
 FPN = CONFIGS / "coco" / "mask_rcnn_R_50_FPN_1x_moco.yaml"
+MAPS = (
+    "name: generated_sem_seg\nformat: semantic\nroot: .\n"
+    "splits: {train: {images: a, labels: b}, val: {images: a, labels: b}}"
+    f"\nclasses: {['background', *CLASS_NAMES]}\n"
+)
 SPEC = f"name: generated\nformat: voc\nroot: .\nyear: 2007\nsplits: [trainval, test]\nclasses: {[*CLASS_NAMES]}\n"
 MSRA = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 
@@ -31,7 +36,8 @@ MSRA = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 def test_the_projects_configs_have_no_errors(path, tmp_path):
     """The papers' rows no warnings either, nor the small ones; the demo has its own rate and data."""
     (tmp_path / "voc.yaml").write_text(SPEC)
-    specs = ["DATASETS.SPECS", f"('{tmp_path}/voc.yaml',)"] if "demo" in path.stem else []
+    (tmp_path / "semantic.yaml").write_text(MAPS)
+    specs = ["DATASETS.SPECS", f"('{tmp_path}/voc.yaml', '{tmp_path}/semantic.yaml')"] if "demo" in path.stem else []
     findings = inspect(load_config(path, specs), None)
     assert not [str(f) for f in findings if f.level == ERROR]
     assert {f.code for f in findings} <= ({"learning-rate", "data"} if "demo" in path.stem else set())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pretrain.runtime.config import ConfigError
 from transfer.engines.d2.adapters.adapter import Adapter
 from transfer.engines.d2.adapters.instances import InstancesAdapter
+from transfer.engines.d2.adapters.semantic import SemanticAdapter
 
-ADAPTERS: dict[str, Adapter] = {"instances": InstancesAdapter()}
+ADAPTERS: dict[str, Adapter] = {"instances": InstancesAdapter(), "semantic": SemanticAdapter()}
 
 
 def adapter_of(task: str) -> Adapter:

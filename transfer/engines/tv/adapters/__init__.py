@@ -10,9 +10,10 @@ from transfer.config import support
 from transfer.config.lint import NAMES
 from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.adapters.instances import InstancesAdapter
+from transfer.engines.tv.adapters.semantic import SemanticAdapter
 from transfer.tasks import task_of
 
-ADAPTERS: dict[str, Adapter] = {"instances": InstancesAdapter()}
+ADAPTERS: dict[str, Adapter] = {"instances": InstancesAdapter(), "semantic": SemanticAdapter()}
 
 
 def adapter_of(task: str) -> Adapter:
