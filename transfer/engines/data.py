@@ -63,6 +63,8 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
         sets[key] = tuple(open_dataset(spec) for spec in catalog.resolve(cfg.DATASETS[key], cfg.DATASETS.SPECS))
     data = RunData(task, sets.get("TRAIN", ()), sets["TEST"])
     both = {dataset.name: dataset for dataset in (*data.train, *data.test)}
+    for dataset in both.values():
+        task.protocol(dataset)
     key, count = task.classes(cfg)
     for dataset in both.values():
         if len(dataset.classes) != count:
@@ -72,7 +74,6 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
             )
     check_classes({name: dataset.classes for name, dataset in both.items()})
     for dataset in data.train:
-        task.protocol(dataset)
         task.check_training(cfg, dataset)
     for dataset in data.test:
         task.check_test(cfg, dataset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from transfer.config.lint import RATE, Finding
@@ -73,10 +73,14 @@ class Task(ABC):
         Raises:
             DatasetError: there is none.
         """
-        for name in dataset.protocols:
+        return self.protocol_of(dataset.name, dataset.protocols)
+
+    def protocol_of(self, dataset: str, protocols: Sequence[str]) -> Protocol:
+        """The one of a data set's protocols that scores this task; see `protocol`."""
+        for name in protocols:
             if name in self.protocols:
                 return PROTOCOLS[name]
         raise DatasetError(
-            f"data set '{dataset.name}' is scored by {', '.join(dataset.protocols)}, none of which scores the task "
+            f"data set '{dataset}' is scored by {', '.join(protocols)}, none of which scores the task "
             f"'{self.name}' ({', '.join(self.protocols)}); give a data set of another format"
         )
