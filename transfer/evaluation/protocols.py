@@ -26,6 +26,7 @@ class Protocol:
         metrics: all that it computes, the headline first.
         implementation: "module:Class" of its `evaluator.Evaluator`; empty for probes, which make their own results.
         note: what a reader of its curves or tables must know, one sentence; may be empty.
+        maps: whether a prediction is a map of classes, the size of its image.
         text_files: whether its predictions may also come as the VOC devkit's text files, one per class.
     """
 
@@ -35,6 +36,7 @@ class Protocol:
     implementation: str = ""
     note: str = ""
     text_files: bool = False
+    maps: bool = False
 
     def metric(self, name: str) -> Metric | None:
         """The metric of a key, or of a short name ("AP50"); None if the protocol has no such metric."""
@@ -64,7 +66,7 @@ def _coco() -> Protocol:
 def _miou() -> Protocol:
     others = [("fwIoU", "IoU by frequency"), ("mACC", "mean class accuracy"), ("pACC", "pixel accuracy")]
     metrics = (Metric("sem_seg/mIoU", "mIoU", per_class=True), *(Metric(f"sem_seg/{m}", words) for m, words in others))
-    return Protocol("miou", "semantic mIoU", metrics, "transfer.evaluation.miou:MIoUEvaluator")
+    return Protocol("miou", "semantic mIoU", metrics, "transfer.evaluation.miou:MIoUEvaluator", maps=True)
 
 
 def _probe(name: str, label: str, *metrics: Metric) -> Protocol:

@@ -118,4 +118,4 @@ class SegmentationSamples(data.Augmented):
         """The network's input for these random numbers."""
         image = data.checked_image(record, self.channel_order)
         image, labels = self.crops(image, read_labels(record["sem_seg_file_name"]), draw)
-        return {"image": data.to_tensor(image), "sem_seg": torch.from_numpy(np.ascontiguousarray(labels))}
+        return {"image": data.to_tensor(image), "sem_seg": torch.from_numpy(np.array(labels))}
