@@ -205,3 +205,8 @@ def test_generated_maps_are_the_scenes_masks(generated):
             assert set(np.unique(ids[mask])) <= {a["category_id"], 255}
             objects |= mask
         assert not ids[~objects].any() and ids[objects].all()
+
+
+def test_the_remedy_and_the_name_are_said_once(tmp_path):
+    said_of_it = said(catalog.builtin_specs(tmp_path)["cityscapes_fine_sem_seg_val"])
+    assert said_of_it.count("prepare_cityscapes.py") == 1 and said_of_it.count("dataset 'cityscapes") == 1
