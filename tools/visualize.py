@@ -3,7 +3,7 @@
 
 python tools/visualize.py data --config-file configs/transfer/... [--engine E] [KEY VALUE ...]   what training sees
 python tools/visualize.py truth --config-file configs/transfer/... [KEY VALUE ...]               the annotations
-python tools/visualize.py run RUN_FOLDER [--threshold 0.5]             a run's detections and PR curves, either engine
+python tools/visualize.py run RUN_FOLDER [--threshold 0.5]    detections and PR curves, or maps, of either engine's run
 """
 
 from __future__ import annotations
@@ -63,10 +63,8 @@ def write(args: argparse.Namespace) -> list[Path]:
         if args.command == "truth":
             paths.append(folder / f"truth_{spec.name}.png")
             visualize.ground_truth(spec, args.count, paths[-1])
-            continue
-        paths += [folder / f"detections_{spec.name}.png", folder / f"precision_recall_{spec.name}.png"]
-        visualize.detections(spec, args.run, args.count, args.threshold, paths[-2])
-        visualize.curves(spec, args.run, paths[-1])
+        else:
+            paths += visualize.of_run(spec, args.run, args.count, args.threshold, folder)
     return paths
 
 

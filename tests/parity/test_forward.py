@@ -15,6 +15,7 @@ from tests.parity.models import pair
 from transfer.convert.keymap import detector_to_detectron2
 from transfer.data import catalog
 from transfer.engines.tv import data
+from transfer.tasks import task_of
 
 pytestmark = pytest.mark.d2
 
@@ -32,12 +33,13 @@ def inputs(cfg, dataset):
     """The same test images for both engines: Detectron2's mapper and ours must make the same tensors."""
     from detectron2.data import DatasetMapper
 
+    from transfer.engines.d2.adapters import adapter_of
     from transfer.engines.d2.register import register_datasets
 
     cfg, records = cfg.clone(), dataset.records
     cfg.defrost()
     cfg.DATASETS.TRAIN = (dataset.name,)
-    register_datasets([dataset])
+    register_datasets([dataset], adapter_of(task_of(cfg).name))
     samples = data.TestSamples(
         records,
         channel_order=cfg.INPUT.FORMAT,

@@ -28,16 +28,18 @@ def test_same_augmentation_parameters_same_points(dataset):
     from detectron2.data import detection_utils
     from detectron2.data import transforms as T
 
-    from transfer.engines.d2.register import records_for_detectron2, register_datasets
+    from transfer.engines.d2.adapters.keypoints import KeypointsAdapter
+    from transfer.engines.d2.register import register_datasets
 
-    register_datasets([dataset])
+    adapter = KeypointsAdapter()
+    register_datasets([dataset], adapter)
     order = detection_utils.create_keypoint_hflip_indices(dataset.name)
     assert tuple(order) == dataset.keypoints.flipped == (0, 2, 1, 3, 4)
     sampler = data.TrainSamples(
         dataset.records, channel_order="BGR", short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0,
         flipped_keypoints=dataset.keypoints.flipped,
     )  # fmt: skip
-    records = records_for_detectron2(dataset)
+    records = [adapter.record(record) for record in dataset.records]
     compared = 0
     for record, edge, flip in zip(records, [48, 64, 97, 111, 160, 200] * 2, [True, False] * 6, strict=True):
         record["annotations"][0]["keypoints"][:2] = [record["width"] + 3.0, 5.0]  # one that lies outside
@@ -64,11 +66,12 @@ def test_same_augmentation_parameters_same_points(dataset):
 def test_the_same_images_are_trained_on(tmp_path, least, keep_empty):
     from detectron2.data import get_detection_dataset_dicts
 
+    from transfer.engines.d2.adapters.keypoints import KeypointsAdapter
     from transfer.engines.d2.register import register_datasets
 
     file = keypoint_set(tmp_path)
     found = catalog.open_dataset(catalog.read_spec_file(file)[0])
-    register_datasets([found])
+    register_datasets([found], KeypointsAdapter())
     cfg = load_config(ARCHITECTURES["R18-FPN-keypoint"][0], [
         "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE", str(least),
         "DATALOADER.FILTER_EMPTY_ANNOTATIONS", str(not keep_empty),

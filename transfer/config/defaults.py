@@ -247,6 +247,8 @@ def add_transfer_config(cfg: CfgNode) -> None:
     cfg.DATASETS.SPECS = ()
     # Channels after the 3x3 convolution behind the dilated conv5 (MODEL.BACKBONE.NAME build_dilated_c5_backbone).
     cfg.MODEL.RESNETS.RES5_REDUCED_CHANNELS = 512
+    # Semantic segmentation trains on images scaled by a number between these two, then cropped to INPUT.CROP.SIZE.
+    cfg.INPUT.RANDOM_SCALE = (1.0, 1.0)
 
 
 def get_cfg() -> CfgNode:

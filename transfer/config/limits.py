@@ -123,6 +123,7 @@ LIMITS = {
     "INPUT.MAX_SIZE_TRAIN": _SIDE,
     "INPUT.MIN_SIZE_TEST": between(0, 2**15),  # Detectron2: 0 does not resize
     "INPUT.MAX_SIZE_TEST": _SIDE,
+    "INPUT.RANDOM_SCALE": between(0.01, 100, sizes=(2, 2)),
     "INPUT.CROP.SIZE": above(0, sizes=(2, 2)),
     **{f"DATASETS.PRECOMPUTED_PROPOSAL_TOPK_{where}": _COUNT for where in ("TRAIN", "TEST")},
     "DATALOADER.NUM_WORKERS": between(0, 1024),
@@ -187,6 +188,8 @@ def check(cfg: Mapping[str, Any]) -> None:
     if given["MIN_SIZE_TRAIN_SAMPLING"] == "range" and len(given["MIN_SIZE_TRAIN"]) != 2:
         sizes = short(given["MIN_SIZE_TRAIN"])
         raise ConfigError(f"INPUT.MIN_SIZE_TRAIN is {sizes}; INPUT.MIN_SIZE_TRAIN_SAMPLING range needs two of them")
+    if given["RANDOM_SCALE"][0] > given["RANDOM_SCALE"][1]:
+        raise ConfigError(f"INPUT.RANDOM_SCALE is {short(given['RANDOM_SCALE'])}; give the smaller scale first")
     if cfg["SOLVER"]["NESTEROV"] and not cfg["SOLVER"]["MOMENTUM"]:
         raise ConfigError("SOLVER.NESTEROV is True with SOLVER.MOMENTUM 0; it needs a momentum")
     for key in ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.SPECS"):

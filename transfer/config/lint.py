@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pretrain.runtime.config import value_at
-from transfer.config.support import DILATED_C5, FPN
+from transfer.config.support import DILATED_C5, FCN_16S, FPN
 from transfer.data.spec import nearest
 
 ERROR, WARNING = "error", "warning"
@@ -38,6 +38,7 @@ NAMES: Mapping[str, Collection[str]] = {
     "MODEL.ROI_BOX_HEAD.NAME": ("", "FastRCNNConvFCHead"),
     "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",),
+    "MODEL.SEM_SEG_HEAD.NAME": ("SemSegFPNHead", FCN_16S),
 }  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def lint(
     cfg: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
     names: Mapping[str, Collection[str]] = NAMES,
+    rates: Sequence[float] = (RATE,),
 ) -> list[Finding]:
     """Everything that is wrong with a merged config.
 
@@ -73,6 +75,7 @@ def lint(
             res2_out_channels, channel_order ("RGB" or "BGR"), pixel_mean and pixel_std (three numbers in that order,
             range 0..255), stride_in_1x1. What is None or absent is not known and not checked. None: random weights.
         names: key -> the names that may stand there.
+        rates: the papers' learning rates for 16 images per batch.
     """
     return [
         *_names(cfg, names),
@@ -82,7 +85,7 @@ def lint(
         *(_mean_order(cfg) if (facts or {}).get("pixel_mean") is None else ()),
         *(_weights(cfg, facts) if facts is not None else ()),
         *_schedule(cfg),
-        *_rate(cfg),
+        *_rate(cfg, rates),
     ]
 
 
@@ -207,13 +210,14 @@ def _schedule(cfg: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _rate(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+def _rate(cfg: Mapping[str, Any], rates: Sequence[float]) -> Iterator[Finding]:
     batch, rate = cfg["SOLVER"]["IMS_PER_BATCH"], cfg["SOLVER"]["BASE_LR"]
-    expected = RATE * batch / BATCH
-    if abs(rate - expected) > 0.01 * expected:
+    expected = [paper * batch / BATCH for paper in rates]
+    if all(abs(rate - papers) > 0.01 * papers for papers in expected):
+        rule, given = (" or ".join(f"{value:g}" for value in values) for values in (rates, expected))
         yield warning(
             "learning-rate", "SOLVER.BASE_LR",
-            f"{rate:g} for {batch} images per batch; the papers' rule ({RATE} for {BATCH}, linear) gives {expected:g}. "
+            f"{rate:g} for {batch} images per batch; the papers' rule ({rule} for {BATCH}, linear) gives {given}. "
             "For another batch than a config's let --auto-scale move rate, iterations, steps and warm-up together",
         )  # fmt: skip
 

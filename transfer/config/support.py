@@ -34,6 +34,7 @@ class Support:
 
 HONOURED = Support("honoured")
 FPN, DILATED_C5 = "build_resnet_fpn_backbone", "build_dilated_c5_backbone"
+FCN_16S = "FCN16sHead"
 
 
 def _only(*values: Any, why: str) -> Support:
@@ -179,7 +180,7 @@ TABLE: Mapping[str, Support] = {
     "MODEL.ROI_KEYPOINT_HEAD.*": _keypoint(),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": _keypoint(_only("KRCNNConvDeconvUpsampleHead", why="the papers' keypoint head")),
     "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": _keypoint(_only("ROIAlignV2", why="aligned RoIAlign, as for boxes")),
-    "MODEL.SEM_SEG_HEAD.*": _OTHER_TASK,
+    "MODEL.SEM_SEG_HEAD.*": _no_effect("belongs to MODEL.META_ARCHITECTURE SemanticSegmentor"),
     "MODEL.PANOPTIC_FPN.*": _OTHER_TASK,
     "MODEL.RETINANET.*": _OTHER_TASK,
     "INPUT.FORMAT": _only("RGB", "BGR", why="images are read as three 8-bit channels"),
@@ -189,6 +190,7 @@ TABLE: Mapping[str, Support] = {
     "INPUT.MIN_SIZE_TEST": Support("honoured", "images are always resized here; use Detectron2", lambda size: size > 0),
     "INPUT.MAX_SIZE_TEST": HONOURED,
     "INPUT.RANDOM_FLIP": _only("horizontal", "none", why="the papers flip horizontally"),
+    "INPUT.RANDOM_SCALE": _no_effect("belongs to MODEL.META_ARCHITECTURE SemanticSegmentor"),
     "INPUT.CROP.*": _refused("the papers' detectors train on whole images; use Detectron2"),
     "INPUT.MASK_FORMAT": _mask(_only("polygon", "bitmask", why="these are Detectron2's two ways")),
     "DATASETS.TRAIN": HONOURED,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pretrain.runtime.config import load_yaml
 from pretrain.runtime.validation import validate
-from transfer.data import coco, voc
+from transfer.data import coco, semantic_sets, voc
 from transfer.data.dataset import Dataset, open_dataset
 from transfer.data.formats import format_of, named
 from transfer.data.records import PackedRecords
@@ -45,7 +45,7 @@ _REMEDY = {
 
 
 def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, DatasetSpec]:
-    """VOC 2007 and 2012, COCO 2017 and its keypoints by Detectron2's names, in Detectron2's tree.
+    """VOC 2007 and 2012, COCO 2017 and Cityscapes by Detectron2's names, in Detectron2's tree; VOC's maps by ours.
 
     Args:
         root: where the tree stands; None takes `$DETECTRON2_DATASETS`, by default `./datasets`.
@@ -66,8 +66,9 @@ def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, Datas
                     json_file=root / "coco" / "annotations" / f"{file}_{split}2017.json",
                 )
             )  # fmt: skip
+    specs += semantic_sets.official(root)
     place = f", or name the folder that holds the data sets in ${ROOT_VARIABLE}"
-    return {spec.name: replace(spec, remedy=_REMEDY[spec.root.name] + place) for spec in specs}
+    return {spec.name: replace(spec, remedy=(spec.remedy or _REMEDY[spec.root.name]) + place) for spec in specs}
 
 
 def read_spec_file(path: str | os.PathLike[str]) -> list[DatasetSpec]:

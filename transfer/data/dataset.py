@@ -83,14 +83,12 @@ def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:
     except (DatasetError, OSError) as error:
         faults.error(str(error))
         return None, faults
-    counted = False
     for record in contents.records:
         image = os.path.basename(record["file_name"])
         for annotation in record["annotations"]:
             label = f"{image} {contents.classes[annotation['category_id']]}"
             check_box(annotation["bbox"], record["width"], record["height"], label, faults)
-            counted = counted or not (annotation["iscrowd"] or annotation.get("difficult"))
-    if contents.records and not counted:
+    if contents.records and not format_of(spec).counts(contents):
         faults.unscorable("no object is annotated that counts in evaluation")
     return contents, faults
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from transfer.data import semantic_sets
 from transfer.data.dataset import examine
 from transfer.data.faults import Problem
 from transfer.data.files import check_files
@@ -25,14 +25,17 @@ EXPECTED_IMAGES = {
     "coco_2017_val": 5000,
     "keypoints_coco_2017_train": 118287,
     "keypoints_coco_2017_val": 5000,
+    **semantic_sets.IMAGES,
 }
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. `boxes` and `set_aside` count objects per class; set aside are difficult ones or crowds.
+    """What `check` found.
 
-    `keypoints`: name -> how often it is labelled and seen, and labelled but hidden.
+    Attributes:
+        boxes, set_aside: objects (of maps: pixels) per class; see `Format.census`.
+        keypoints: name -> how often it is labelled and seen, and labelled but hidden.
     """
 
     spec: DatasetSpec
@@ -54,9 +57,8 @@ class Report:
 
     def __str__(self) -> str:
         spec, form = self.spec, format_of(self.spec)
-        total = (
-            f"{self.images} images, {sum(self.boxes.values())} boxes, {sum(self.set_aside.values())} of them "
-            f"{form.set_aside}"
+        total = f"{self.images} images, {sum(self.boxes.values())} {form.counted}" + (
+            "" if form.pixels else f", {sum(self.set_aside.values())} of them {form.set_aside}"
         )
         lines = [f"{spec.name}: {total}", f"  {form.place(spec)}"]
         cells = []
@@ -97,26 +99,20 @@ def check(spec: DatasetSpec, decode: bool = True) -> Report:
     contents, faults = examine(spec)
     if contents is None:
         return Report(spec, 0, dict.fromkeys(spec.classes or (), 0), {}, faults.problems)
-    boxes, aside = dict.fromkeys(contents.classes, 0), Counter[str]()
-    for record in contents.records:
-        for annotation in record["annotations"]:
-            name = contents.classes[annotation["category_id"]]
-            boxes[name] += 1
-            aside[name] += bool(annotation["iscrowd"] or annotation.get("difficult"))
+    form = format_of(spec)
+    boxes, aside = form.census(contents, spec.name, faults)
     without = sum("segmentation" not in a for r in contents.records for a in r["annotations"])
-    if without and format_of(spec).masks:
+    if without and form.masks:
         faults.note(f"{without} of {sum(boxes.values())} objects have no mask, which MODEL.MASK_ON asks for")
     check_files(contents.records, contents.missing, spec.name, faults, decode)
     images = len(contents.records)
     for name in contents.classes if images else ():
         if not boxes[name]:
-            faults.warn("no object of a listed class, whose AP is then undefined or 0", name)
+            faults.warn(form.absent, name)
     expected = EXPECTED_IMAGES.get(spec.name)
     if images and expected is not None and images != expected:
         faults.error(f"{images} images; the official set has {expected}")
-    return Report(
-        spec, images, boxes, {name: n for name, n in aside.items() if n}, faults.problems, _keypoints(contents)
-    )
+    return Report(spec, images, boxes, aside, faults.problems, _keypoints(contents))
 
 
 def _keypoints(contents: Contents) -> dict[str, tuple[int, int]]:

@@ -70,8 +70,9 @@ def refuse(name: str, place: object, problems: Sequence[Problem], levels: Sequen
     found = [problem for problem in problems if problem.level in levels]
     if not found:
         return
-    more = f"; {remedy}" if remedy else ""
+    more = f"; {remedy}" if remedy and not any(remedy in problem.what for problem in found) else ""
     if len(found) == 1:
-        raise DatasetError(f"dataset '{name}' ('{place}'): {str(found[0]).partition(': ')[2]}{more}")
+        what, begins = str(found[0]).partition(": ")[2], f"dataset '{name}'"
+        raise DatasetError(f"{what}{more}" if what.startswith(begins) else f"{begins} ('{place}'): {what}{more}")
     lines = "".join(f"\n  {problem}" for problem in found)
     raise DatasetError(f"dataset '{name}' ('{place}') cannot be used{more}:{lines}")

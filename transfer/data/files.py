@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from PIL import Image, ImageOps
 
-from pretrain.runtime.log import progress
 from pretrain.runtime.pixels import is_deep
 from transfer.data.dataset import Dataset
 from transfer.data.faults import Faults, refuse
+from transfer.data.format import Contents
 from transfer.data.formats import format_of
 from transfer.data.spec import Record, one_line
-
-T = TypeVar("T")
+from transfer.data.threads import in_threads
 
 _checked: dict[str, Dataset] = {}
-_MANY = 1000  # files from which on there is a progress bar
 
 
 def check_images(datasets: Iterable[Dataset]) -> None:
-    """Reads the header of every image of data sets, before a run does.
+    """Reads the header of every image of data sets, and annotations that are pixels, before a run does.
 
     Raises:
-        DatasetError: images that cannot be read, or of another size than annotated, or of deep pixels; all of a set.
+        DatasetError: images that cannot be read, or of another size than annotated, or of deep pixels, or maps
+            with ids that are no class; all of a set.
     """
     for dataset in datasets:
         if _checked.get(dataset.name) is dataset:  # a trial of the same row has just looked
             continue
         faults = Faults()
         check_files(dataset.records, dataset.missing, dataset.name, faults, decode=False)
-        refuse(
-            dataset.name, format_of(dataset.spec).place(dataset.spec), faults.problems, ("error",), dataset.spec.remedy
-        )
+        if (form := format_of(dataset.spec)).pixels:
+            read = Contents(dataset.classes, dataset.category_ids, dataset.records, truth=dataset.truth)
+            form.census(read, dataset.name, faults)
+        refuse(dataset.name, form.place(dataset.spec), faults.problems, ("error",), dataset.spec.remedy)
         _checked[dataset.name] = dataset
 
 
@@ -48,22 +45,21 @@ def check_files(records: Sequence[Record], missing: frozenset[int], name: str, f
         decode: decode every image, which finds truncated files; False reads only their headers.
     """
     present = [record for i, record in enumerate(records) if i not in missing]
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda record: _size(Path(record["file_name"]), decode), present)
-        for record, found in zip(present, _bar(results, f"images of {name}", len(present)), strict=True):
-            label, stated = str(record["image_id"]), (record["width"], record["height"])
-            if isinstance(found, str):
-                faults.error("image cannot be read", f"{label} ({found})")
-            elif found is None:
-                faults.error(
-                    "image of more than 8 bits per pixel, which Detectron2's reader clips; convert it to 8 bits",
-                    label,
-                )
-            elif found != stated:
-                faults.error(
-                    "image size differs from its annotation; correct the annotation",
-                    f"{label} is {found[0]}x{found[1]}, annotated {stated[0]}x{stated[1]}",
-                )
+    results = in_threads(lambda record: _size(Path(record["file_name"]), decode), present, f"images of {name}")
+    for record, found in zip(present, results, strict=True):
+        label, stated = str(record["image_id"]), (record["width"], record["height"])
+        if isinstance(found, str):
+            faults.error("image cannot be read", f"{label} ({found})")
+        elif found is None:
+            faults.error(
+                "image of more than 8 bits per pixel, which Detectron2's reader clips; convert it to 8 bits",
+                label,
+            )
+        elif found != stated:
+            faults.error(
+                "image size differs from its annotation; correct the annotation",
+                f"{label} is {found[0]}x{found[1]}, annotated {stated[0]}x{stated[1]}",
+            )
 
 
 def _size(path: Path, decode: bool) -> tuple[int, int] | str | None:
@@ -79,11 +75,3 @@ def _size(path: Path, decode: bool) -> tuple[int, int] | str | None:
             return ImageOps.exif_transpose(image).size if image.getexif().get(0x0112, 1) != 1 else image.size
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
         return one_line(str(error).partition("\n")[0] or type(error).__name__)
-
-
-def _bar(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """`items` under a progress bar if there are many."""
-    with progress(total, what, "files", disable=total < _MANY) as bar:
-        for item in items:
-            yield item
-            bar.update()

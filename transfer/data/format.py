@@ -6,6 +6,7 @@ What is predicted is the task's affair (`transfer.tasks`), and how it is scored 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,12 @@ class Format(ABC):
     """What its objects are called that do not count in evaluation: "difficult", "crowd"."""
     masks: ClassVar[bool] = False
     """Whether its objects may have masks."""
+    counted: ClassVar[str] = "boxes"
+    """What a class is counted in."""
+    absent: ClassVar[str] = "no object of a listed class, whose AP is then undefined or 0"
+    """What is said of a class of which there is nothing."""
+    pixels: ClassVar[bool] = False
+    """Whether annotations are pixels, which `census` holds against the classes: a run then calls it once."""
 
     @abstractmethod
     def specs(self, keys: Any, file: Path) -> list[DatasetSpec]:
@@ -81,6 +88,27 @@ class Format(ABC):
     @abstractmethod
     def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
         """What defines the split, without looking at pixels: its annotations as bytes, and name and file per image."""
+
+    def counts(self, contents: Contents) -> bool:
+        """Whether anything is annotated that counts in evaluation, as far as is known without pixels."""
+        return any(
+            not (a["iscrowd"] or a.get("difficult")) for record in contents.records for a in record["annotations"]
+        )
+
+    def census(self, contents: Contents, name: str, faults: Faults) -> tuple[dict[str, int], dict[str, int]]:
+        """Returns how much there is of every class, and how much of that is set aside (of some classes only).
+
+        Args:
+            name: of the data set, for a progress bar.
+            faults: takes what only a look into annotation files of pixels can find.
+        """
+        every, aside = dict.fromkeys(contents.classes, 0), Counter[str]()
+        for record in contents.records:
+            for annotation in record["annotations"]:
+                of = contents.classes[annotation["category_id"]]
+                every[of] += 1
+                aside[of] += bool(annotation["iscrowd"] or annotation.get("difficult"))
+        return every, {of: n for of, n in aside.items() if n}
 
     def is_present(self, spec: DatasetSpec) -> bool:
         """Whether the split seems to be here, without reading it."""

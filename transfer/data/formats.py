@@ -7,10 +7,11 @@ from typing import Any
 
 from transfer.data.coco import COCO
 from transfer.data.format import Format
+from transfer.data.semantic import SemanticMaps
 from transfer.data.spec import DatasetError, DatasetSpec
 from transfer.data.voc import VOC
 
-FORMATS: Mapping[str, Format] = {f.name: f for f in (VOC(), COCO())}
+FORMATS: Mapping[str, Format] = {f.name: f for f in (VOC(), COCO(), SemanticMaps())}
 """Every format by the name that spec files give it."""
 
 

@@ -10,6 +10,7 @@ images there are.
     root/scenes/{JPEGImages,Annotations,ImageSets/Main}       root/voc.yaml: generated_trainval, generated_test
     root/coco/instances_{train,val}.json                      root/coco.yaml: generated_coco_train, generated_coco_val
     root/coco/keypoints_{train,val}.json                      root/keypoints.yaml: generated_keypoints_train, ..._val
+    root/scenes/SemanticMaps                root/semantic.yaml: generated_sem_seg_train, generated_sem_seg_val
     root/manifest.json                                        written last
 """
 
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of the drawing: a change that alters pixels raises it
 MANIFEST = "manifest.json"
+SPEC_FILES = ("voc.yaml", "coco.yaml", "semantic.yaml")
 CLASS_NAMES = tuple(CLASSES)
 _ICONIC_TRAIN, _ICONIC_VAL, _SCENES_TRAINVAL, _SCENES_TEST = range(4)  # branches of the seed
 _FIRST_TEST_ID = 500_001
@@ -113,6 +115,8 @@ def write(
 ) -> Manifest:
     """Writes the set to `root`, or returns at once if it stands there with the same parameters.
 
+    One that an earlier version wrote, with fewer kinds of annotations, is drawn again: the same files, and more.
+
     The set appears whole or not at all: it is drawn in a folder beside `root` that is renamed at the end. A call that
     was killed is simply repeated. Calls from several processes are safe; the later ones wait.
 
@@ -135,9 +139,10 @@ def write(
     root.parent.mkdir(parents=True, exist_ok=True)
     with _lock(root.parent / f".{root.name}.lock"):
         present = Manifest.read(root)
-        if present is not None and (present.parameters, present.version) == (parameters, VERSION):
+        same = present is not None and (present.parameters, present.version) == (parameters, VERSION)
+        if present is not None and same and all((root / name).is_file() for name in SPEC_FILES):
             return present
-        if present is not None and not force:
+        if present is not None and not same and not force:
             old = dataclasses.asdict(present.parameters) | {"version": present.version}
             new = dataclasses.asdict(parameters) | {"version": VERSION}
             changed = ", ".join(f"{key} {old[key]} -> {new[key]}" for key in new if old[key] != new[key])
@@ -181,6 +186,7 @@ def _draw_all(root: Path, parameters: Parameters) -> Manifest:
                 image, scene = generated_scenes.draw(rng, first + index, p.scene_size)
                 writer.image(f"scenes/JPEGImages/{scene.name}.jpg", image)
                 writer.text(f"scenes/Annotations/{scene.name}.xml", scene.voc_xml())
+                writer.map(f"scenes/SemanticMaps/{scene.name}.png", scene.semantic_map())
                 scenes[split].append(scene)
                 bar.update()
     for split, coco_split in (("trainval", "train"), ("test", "val")):
@@ -192,6 +198,7 @@ def _draw_all(root: Path, parameters: Parameters) -> Manifest:
     writer.text("voc.yaml", _VOC_YAML.format(classes=", ".join(CLASS_NAMES)))
     writer.text("coco.yaml", _COCO_YAML)
     writer.text("keypoints.yaml", generated_keypoints.SPEC)
+    writer.text("semantic.yaml", _SEMANTIC_YAML.format(classes=", ".join(CLASS_NAMES)))
     objects = {name: 0 for name in CLASS_NAMES}
     for scene in (s for split in scenes.values() for s in split):
         for thing in scene.things:
@@ -210,6 +217,11 @@ class _Writer:
 
     def image(self, name: str, bgr: np.ndarray) -> None:
         done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+        assert done
+        self._write(name, data.tobytes())
+
+    def map(self, name: str, ids: np.ndarray) -> None:
+        done, data = cv2.imencode(".png", ids)
         assert done
         self._write(name, data.tobytes())
 
@@ -270,4 +282,15 @@ root: .
 splits:
   train: {images: scenes/JPEGImages, annotations: coco/instances_train.json}
   val: {images: scenes/JPEGImages, annotations: coco/instances_val.json}
+"""
+
+_SEMANTIC_YAML = """\
+# A class for every pixel of the same images; difficult objects are ignored.
+name: generated_sem_seg
+format: semantic
+root: scenes
+classes: [background, {classes}]
+splits:
+  train: {{images: JPEGImages, labels: SemanticMaps, list: ImageSets/Main/trainval.txt}}
+  val: {{images: JPEGImages, labels: SemanticMaps, list: ImageSets/Main/test.txt}}
 """

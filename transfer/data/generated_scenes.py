@@ -84,6 +84,14 @@ class Scene:
     def name(self) -> str:
         return f"{self.image_id:06d}"
 
+    def semantic_map(self) -> np.ndarray:
+        """(H, W) uint8: 0 is background and clutter, 1, 2, ... the order of CLASSES; difficult objects are 255."""
+        ids = {name: i for i, name in enumerate(CLASSES, start=1)}
+        found = np.zeros((self.height, self.width), np.uint8)
+        for thing in self.things:
+            found[thing.mask] = 255 if thing.difficult else ids[thing.name]
+        return found
+
     def voc_xml(self) -> str:
         """The VOC annotation: pixels counted from 1, both ends included."""
         objects = "".join(

@@ -45,9 +45,10 @@ class DatasetSpec:
         split: e.g. "trainval"; in VOC the stem of a file in ImageSets/Main.
         classes: names in the order of the contiguous category ids 0, 1, ...; None takes the annotations' own.
         year: VOC only, which metric evaluates it: 2007 is 11-point AP, 2012 the area under the curve.
-        image_root: the folder that file names in `json_file` are relative to.
+        image_root: the folder that images' names are relative to (in COCO those in `json_file`).
         json_file: COCO only, the instances json.
         flip_pairs: names of keypoints that swap under a horizontal flip; None takes those named left and right.
+        layout: what the format must know beside these, a value of its own.
         remedy: where to get it, for errors about what is missing; empty if that is not known.
 
     Raises:
@@ -63,6 +64,7 @@ class DatasetSpec:
     image_root: Path | None = None
     json_file: Path | None = None
     flip_pairs: tuple[tuple[str, str], ...] | None = None
+    layout: Any = None
     remedy: str = field(default="", compare=False)
 
     @property

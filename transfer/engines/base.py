@@ -109,7 +109,7 @@ def resolve_norms(cfg: CfgNode, processes: int, notes: RunNotes) -> CfgNode:
     """
     cfg = cfg.clone()
     cfg.defrost()
-    for branch in (cfg.MODEL.RESNETS, cfg.MODEL.FPN):
+    for branch in (cfg.MODEL.RESNETS, cfg.MODEL.FPN, cfg.MODEL.SEM_SEG_HEAD):
         if branch.NORM in SYNC_NORMS and processes == 1:
             notes.add(f"norm '{branch.NORM}': with one process that is plain BN over its whole batch")
             branch.NORM = "BN"

@@ -63,6 +63,8 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
         sets[key] = tuple(open_dataset(spec) for spec in catalog.resolve(cfg.DATASETS[key], cfg.DATASETS.SPECS))
     data = RunData(task, sets.get("TRAIN", ()), sets["TEST"])
     both = {dataset.name: dataset for dataset in (*data.train, *data.test)}
+    for dataset in both.values():
+        task.protocol(dataset)
     key, count = task.classes(cfg)
     for dataset in both.values():
         if len(dataset.classes) != count:
@@ -76,24 +78,11 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
         task.check_training(cfg, dataset)
     for dataset in data.test:
         task.check_test(cfg, dataset)
-    i = cfg.INPUT
     for dataset in data.train:
-        _check_sizes(dataset, min(i.MIN_SIZE_TRAIN), i.MAX_SIZE_TRAIN)
+        task.check_sizes(cfg, dataset, training=True)
     for dataset in data.test:
-        _check_sizes(dataset, i.MIN_SIZE_TEST, i.MAX_SIZE_TEST)
+        task.check_sizes(cfg, dataset, training=False)
     return data
-
-
-def _check_sizes(dataset: Dataset, short_edge: int, longest: int) -> None:
-    """Raises DatasetError for an image so elongated that, once its longer edge fits, the shorter has no pixel left."""
-    for record in dataset.records if short_edge else ():
-        height, width = record["height"], record["width"]
-        scale = min(short_edge / min(height, width), longest / max(height, width))
-        if min(height, width) * scale < 0.5:
-            raise DatasetError(
-                f"image {record['image_id']!r} of data set '{dataset.name}' is {width}x{height}: with its longer edge "
-                f"at {longest} pixels nothing is left of the shorter one; take it out, or raise INPUT.MAX_SIZE"
-            )
 
 
 def check_run_data(cfg: CfgNode, training: bool) -> None:

@@ -18,6 +18,7 @@ class TrainingInput:
         labels: (M,) int, contiguous category ids.
         masks: (M, h, w) bool, or None without MODEL.MASK_ON.
         keypoints: (M, k, 3) float, x and y in pixels of `image` and visibility, or None without MODEL.KEYPOINT_ON.
+        classes: (h, w) class ids, or None if objects are annotated; what is no class is ignored.
     """
 
     file_name: str
@@ -26,3 +27,9 @@ class TrainingInput:
     labels: np.ndarray
     masks: np.ndarray | None
     keypoints: np.ndarray | None = None
+    classes: np.ndarray | None = None
+
+    @classmethod
+    def of_map(cls, file_name: str, image: np.ndarray, classes: np.ndarray) -> TrainingInput:
+        """An input with a map of classes and no objects."""
+        return cls(file_name, image, np.zeros((0, 4)), np.zeros(0, int), None, classes=classes)

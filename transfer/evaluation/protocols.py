@@ -1,4 +1,4 @@
-"""How detections are scored: one table of protocols, each with its metrics and the evaluator that computes them.
+"""How predictions are scored: one table of protocols, each with its metrics and the evaluator that computes them.
 
 Nothing heavy is imported until an evaluator is made, so that `tools/status.py` is quick.
 """
@@ -26,6 +26,7 @@ class Protocol:
         metrics: all that it computes, the headline first.
         implementation: "module:Class" of its `evaluator.Evaluator`; empty for probes, which make their own results.
         note: what a reader of its curves or tables must know, one sentence; may be empty.
+        maps: whether a prediction is a map of classes, the size of its image.
         text_files: whether its predictions may also come as the VOC devkit's text files, one per class.
     """
 
@@ -35,6 +36,7 @@ class Protocol:
     implementation: str = ""
     note: str = ""
     text_files: bool = False
+    maps: bool = False
 
     def metric(self, name: str) -> Metric | None:
         """The metric of a key, or of a short name ("AP50"); None if the protocol has no such metric."""
@@ -69,6 +71,12 @@ def _coco_keypoints(boxes_and_masks: Protocol) -> Protocol:
     return Protocol("coco_keypoints", "COCO keypoint AP", (*metrics, *boxes_and_masks.metrics), evaluator)
 
 
+def _miou() -> Protocol:
+    others = [("fwIoU", "IoU by frequency"), ("mACC", "mean class accuracy"), ("pACC", "pixel accuracy")]
+    metrics = (Metric("sem_seg/mIoU", "mIoU", per_class=True), *(Metric(f"sem_seg/{m}", words) for m, words in others))
+    return Protocol("miou", "semantic mIoU", metrics, "transfer.evaluation.miou:MIoUEvaluator", maps=True)
+
+
 def _probe(name: str, label: str, *metrics: Metric) -> Protocol:
     pretext = (Metric("pretext/acc1", "pretext accuracy"), Metric("pretext/loss", "pretext loss"))
     return Protocol(name, label, (*metrics, *pretext))
@@ -81,6 +89,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         _voc("voc12", "VOC AP by area", ""),
         _coco(),
         _coco_keypoints(_coco()),
+        _miou(),
         _probe("knn", "kNN on frozen features", Metric("knn/acc1", "kNN top-1")),
         _probe(
             "linear", "linear classifier on frozen features",

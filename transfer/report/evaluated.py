@@ -14,6 +14,7 @@ from pretrain.runtime.log import progress
 from transfer.data import catalog
 from transfer.data.catalog import Dataset, Record
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, load_coco_json, predictions_file
+from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report.collected import ColumnReport, RowReport
 from transfer.report.disagreement import all_found
 from transfer.trials.reproduce import Plan
@@ -60,7 +61,7 @@ class Evaluated:
 
 
 def read(plan: Plan, report: ColumnReport) -> list[Evaluated]:
-    """The test sets of the first row that has a result; none of a probe.
+    """The test sets with detections of the first row that has a result; none of a probe.
 
     One trial is in memory at a time, beside the first of each row.
 
@@ -75,6 +76,8 @@ def read(plan: Plan, report: ColumnReport) -> list[Evaluated]:
     sets = []
     for spec in catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS):
         dataset = catalog.open_dataset(spec)
+        if PROTOCOLS[dataset.protocols[0]].maps:
+            continue  # `maps` shows these
         kept = [_trials(row, spec.name) for row in report.rows]
         with progress(sum(map(len, kept)), f"detections on {spec.name}", "trials", disable=not any(kept)) as bar:
             rows = [

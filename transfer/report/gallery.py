@@ -19,10 +19,14 @@ Plate = tuple[float, float, float]  # x, y, width; all plates of a picture are e
 
 
 def choose(records: Sequence[Record], count: int) -> list[Record]:
-    """Images with objects, evenly spaced in the data set's order: chosen without looking at any result."""
-    usable = [r for r in records if r["annotations"]]
-    where = np.linspace(0, len(usable) - 1, min(count, len(usable))).round().astype(int)
-    return [usable[i] for i in where]
+    """Images with objects or a map, evenly spaced in the data set's order: chosen without looking at any result."""
+    usable = [r for r in records if r["annotations"] or "sem_seg_file_name" in r]
+    return [usable[i] for i in evenly(len(usable), count)]
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """At most `count` positions among `total`, evenly spaced, the first and the last among them."""
+    return [int(i) for i in np.linspace(0, total - 1, min(count, total)).round()]
 
 
 class Gallery:

@@ -26,6 +26,7 @@ class Objects:
         masks: (M, h, w) bool, or None.
         keypoints: (M, k, 3) x and y in pixels, and what says by being above 0 that there is a point, or None.
         skeleton: (from, to) places of keypoints between which lines are drawn.
+        classes: (h, w) class ids, or None; what is no class is left as it is.
     """
 
     boxes: np.ndarray
@@ -34,6 +35,12 @@ class Objects:
     masks: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     skeleton: Sequence[tuple[int, int]] = ()
+    classes: np.ndarray | None = None
+
+    @classmethod
+    def of_map(cls, classes: np.ndarray) -> Objects:
+        """A map of classes and no objects."""
+        return cls(np.zeros((0, 4)), np.zeros(0, int), classes=classes)
 
 
 def colour(category: int) -> Colour:
@@ -54,9 +61,14 @@ def draw(image: np.ndarray, objects: Objects, names: Sequence[str], long_edge: i
     pixels = image.astype(np.float32)
     for i, mask in enumerate(objects.masks if objects.masks is not None else ()):
         pixels[mask] = 0.55 * pixels[mask] + 0.45 * np.array(colour(int(objects.labels[i])), np.float32)
+    if objects.classes is not None:
+        pixels = tinted(pixels, objects.classes, len(names))
     canvas = Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=14)
+    for category, (x, y) in _places(objects.classes, len(names)).items():
+        pen.text((x * scale, y * scale), names[category], fill=colour(category), font=font, anchor="mm",
+                 stroke_width=3, stroke_fill=(0, 0, 0))  # fmt: skip
     order = range(len(objects.boxes)) if objects.scores is None else np.argsort(objects.scores, kind="stable")
     for i in order:  # the surest on top
         category = int(objects.labels[i])
@@ -85,6 +97,28 @@ def _pose(pen: ImageDraw.ImageDraw, points: np.ndarray, skeleton: Sequence[tuple
     for (x, y), seen in zip(places, points[:, 2], strict=True):
         if seen > 0:
             pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(0, 0, 0) if seen == 1 else ink, outline=ink)
+
+
+def tinted(pixels: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
+    """(h, w, 3) float pixels under the colours of a (h, w) map; ids from `count` on are ignored and stay untinted."""
+    colours = np.array([colour(i) for i in range(count)], np.float32).reshape(-1, 3)
+    known = classes < count
+    out = pixels.copy()
+    out[known] = 0.45 * pixels[known] + 0.55 * colours[classes[known]]
+    return out
+
+
+def _places(classes: np.ndarray | None, count: int) -> dict[int, tuple[float, float]]:
+    """Class id -> (x, y) of its pixel nearest to their centre, of classes that cover a hundredth of the image."""
+    places: dict[int, tuple[float, float]] = {}
+    if classes is None:
+        return places
+    for category in range(count):
+        ys, xs = np.nonzero(np.equal(classes, category))
+        if len(ys) >= 0.01 * classes.size:
+            nearest = np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2)
+            places[category] = float(xs[nearest]), float(ys[nearest])
+    return places
 
 
 def _dashed(pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float], ink: Colour, dash: int = 8) -> None:

@@ -17,6 +17,7 @@ from transfer.report import (
     evaluated,
     latex,
     learning,
+    maps,
     neighbours,
     per_class,
     provenance,
@@ -42,6 +43,7 @@ _TITLES = {
     "gaps": "Class by class",
     "precision": "Precision and recall",
     "images": "Test images",
+    "maps": "Maps of classes",
     "neighbours": "Nearest neighbours",
     "conversion": "Conversion",
     "provenance": "Provenance",
@@ -133,6 +135,7 @@ def _column(plan: Plan, column: ColumnReport) -> Sections:
         "gaps": per_class.against_baseline(column),
         "precision": detections.precision(column, sets),
         "images": pictures,
+        "maps": maps.maps(plan, column),
     }
 
 

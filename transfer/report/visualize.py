@@ -13,10 +13,13 @@ from PIL import Image, ImageOps
 from pretrain.runtime.config import ConfigError
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
+from transfer.data.semantic import read_labels
 from transfer.engines.inputs import TrainingInput
+from transfer.evaluation.miou import map_file
 from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file
+from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report import pictures
-from transfer.report.gallery import choose
+from transfer.report.gallery import choose, evenly
 from transfer.report.pictures import Objects, draw, sheet
 from transfer.report.precision import precision_recall
 
@@ -32,9 +35,8 @@ def training_inputs(inputs: Iterable[TrainingInput], spec: DatasetSpec, path: Pa
         path: PNG to write.
     """
     names, skeleton = catalog.class_names(spec), _skeleton(spec)
-    _save(
-        [draw(x.image, Objects(x.boxes, x.labels, None, x.masks, x.keypoints, skeleton), names) for x in inputs], path
-    )
+    shown = ((x.image, Objects(x.boxes, x.labels, None, x.masks, x.keypoints, skeleton, x.classes)) for x in inputs)
+    _save([draw(image, objects, names) for image, objects in shown], path)
 
 
 def _skeleton(spec: DatasetSpec) -> Skeleton:
@@ -48,6 +50,39 @@ def ground_truth(spec: DatasetSpec, count: int, path: Path) -> None:
     names, skeleton = catalog.class_names(spec), _skeleton(spec)
     records = choose(catalog.load(spec), count)
     _save([draw(_pixels(record), _annotated(record, skeleton), names) for record in records], path)
+
+
+def of_run(spec: DatasetSpec, run: Path, count: int, threshold: float, folder: Path) -> list[Path]:
+    """Draws what a run kept of its predictions on a test set, into `folder`; returns the files.
+
+    Raises:
+        ConfigError: it kept nothing of this set.
+    """
+    dataset = catalog.open_dataset(spec)
+    if PROTOCOLS[dataset.protocols[0]].maps:
+        path = folder / f"maps_{spec.name}.png"
+        maps(dataset, run, count, path)
+        return [path]
+    paths = [folder / f"detections_{spec.name}.png", folder / f"precision_recall_{spec.name}.png"]
+    detections(spec, run, count, threshold, paths[0])
+    curves(spec, run, paths[1])
+    return paths
+
+
+def maps(dataset: catalog.Dataset, run: Path, count: int, path: Path) -> None:
+    """A sheet of test images: annotated beside predicted classes, evenly spaced among the images whose map was kept."""
+    kept = [i for i in range(len(dataset.records)) if map_file(run, dataset.name, i).is_file()]
+    if not kept:
+        raise ConfigError(
+            f"'{run}' has no {map_file(run, dataset.name, 0).parent.name}/; give the folder of a run that was "
+            f"evaluated on '{dataset.name}'"
+        )
+    rows = []
+    for i in (kept[j] for j in evenly(len(kept), count)):
+        record = dataset.records[i]
+        shown = _annotated(record), Objects.of_map(read_labels(map_file(run, dataset.name, i)))
+        rows.append([draw(_pixels(record), objects, dataset.classes) for objects in shown])
+    sheet(rows, ["annotated", "predicted"]).save(path)
 
 
 def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path: Path) -> None:
@@ -99,7 +134,9 @@ def _pixels(record: Record) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
 
 
-def _annotated(record: Record, skeleton: Skeleton) -> Objects:
+def _annotated(record: Record, skeleton: Skeleton = ()) -> Objects:
+    if "sem_seg_file_name" in record:
+        return Objects.of_map(read_labels(record["sem_seg_file_name"]))
     objects = [a for a in record["annotations"] if not a.get("iscrowd")]
     boxes = np.array([a["bbox"] for a in objects]).reshape(-1, 4)
     masks = None

@@ -7,9 +7,10 @@ from typing import Any
 
 from transfer.tasks.instances import INSTANCES
 from transfer.tasks.keypoints import KEYPOINTS
+from transfer.tasks.semantic import SEMANTIC
 from transfer.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (INSTANCES, KEYPOINTS)}
+TASKS: dict[str, Task] = {task.name: task for task in (INSTANCES, KEYPOINTS, SEMANTIC)}
 
 
 def task_of(cfg: Mapping[str, Any]) -> Task | None:

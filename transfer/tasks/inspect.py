@@ -9,7 +9,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from pretrain.runtime.config import ConfigError
-from transfer.config.lint import NAMES, Finding, error, lint, warning
+from transfer.config.lint import NAMES, RATE, Finding, error, lint, warning
 from transfer.data import catalog
 from transfer.data.catalog import DatasetError
 from transfer.data.dataset import classes_differ
@@ -30,6 +30,7 @@ def inspect(
     """
     found: list[Finding] = []
     classes: dict[str, Sequence[str]] = {}
+    task = task_of(cfg)
     absent = [file for file in cfg.DATASETS.SPECS if not Path(file).exists()]
     for file in absent:
         found.append(warning("data", "DATASETS.SPECS", f"'{file}' is not here: data sets not checked"))
@@ -37,6 +38,8 @@ def inspect(
         for name in cfg.DATASETS[key] if not absent else ():
             try:
                 (spec,) = catalog.resolve([name], cfg.DATASETS.SPECS)
+                if task is not None:
+                    task.protocol_of(name, format_of(spec).protocols(spec))
                 if spec.classes is not None or format_of(spec).is_present(spec):
                     classes[name] = catalog.class_names(spec)
                 else:
@@ -46,8 +49,7 @@ def inspect(
                     )
             except (ConfigError, DatasetError) as problem:
                 found.append(error("data", f"DATASETS.{key}", str(problem)))
-    task = task_of(cfg)
-    found += lint(cfg, facts, names)
+    found += lint(cfg, facts, names, (RATE,) if task is None else task.rates)
     if task is not None:
         found += task.lint(cfg)
         key, given = task.classes(cfg)

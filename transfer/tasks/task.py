@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from transfer.config.lint import Finding
+from transfer.config.lint import RATE, Finding
 from transfer.data.dataset import Dataset
 from transfer.data.spec import DatasetError
 from transfer.evaluation.evaluator import Evaluator
@@ -19,6 +19,10 @@ class Task(ABC):
     name: ClassVar[str]
     protocols: ClassVar[tuple[str, ...]]
     """Those in `evaluation.protocols.PROTOCOLS` that score this task."""
+    rates: ClassVar[tuple[float, ...]] = (RATE,)
+    """The papers' learning rates for 16 images per batch."""
+    needs_objects: ClassVar[bool] = True
+    """Whether an image without an annotated object teaches nothing (DATALOADER.FILTER_EMPTY_ANNOTATIONS)."""
 
     @abstractmethod
     def applies(self, cfg: Mapping[str, Any]) -> bool:
@@ -40,6 +44,25 @@ class Task(ABC):
         """Raises DatasetError if data sets of one run, whose classes agree, do not fit together in something else."""
         return
 
+    def check_sizes(self, cfg: Mapping[str, Any], dataset: Dataset, training: bool) -> None:
+        """Raises DatasetError for an image so elongated that nothing of its shorter edge is left once it is resized.
+
+        Args:
+            training: whether the data set is trained on, or tested on.
+        """
+        i = cfg["INPUT"]
+        short, longest = (
+            (min(i["MIN_SIZE_TRAIN"]), i["MAX_SIZE_TRAIN"]) if training else (i["MIN_SIZE_TEST"], i["MAX_SIZE_TEST"])
+        )
+        for record in dataset.records if short else ():
+            height, width = record["height"], record["width"]
+            scale = min(short / min(height, width), longest / max(height, width))
+            if min(height, width) * scale < 0.5:
+                raise DatasetError(
+                    f"image {record['image_id']!r} of data set '{dataset.name}' is {width}x{height}: with its longer "
+                    f"edge at {longest} pixels nothing is left of the shorter one; take it out, or raise INPUT.MAX_SIZE"
+                )
+
     @abstractmethod
     def evaluator(self, cfg: Mapping[str, Any], dataset: Dataset) -> Evaluator:
         """A fresh evaluator of this config's predictions on a data set."""
@@ -54,10 +77,14 @@ class Task(ABC):
         Raises:
             DatasetError: there is none.
         """
-        for name in dataset.protocols:
+        return self.protocol_of(dataset.name, dataset.protocols)
+
+    def protocol_of(self, dataset: str, protocols: Sequence[str]) -> Protocol:
+        """The one of a data set's protocols that scores this task; see `protocol`."""
+        for name in protocols:
             if name in self.protocols:
                 return PROTOCOLS[name]
         raise DatasetError(
-            f"data set '{dataset.name}' is scored by {', '.join(dataset.protocols)}, none of which scores the task "
+            f"data set '{dataset}' is scored by {', '.join(protocols)}, none of which scores the task "
             f"'{self.name}' ({', '.join(self.protocols)}); give a data set of another format"
         )

@@ -9,10 +9,11 @@ import torch
 
 from pretrain.runtime.config import dotted_keys, load_yaml, to_dict, value_at
 from tests.conftest import ROOT
-from transfer.config import support
 from transfer.config.defaults import get_cfg
 from transfer.config.load import load_config
 from transfer.engines import base
+from transfer.engines.tv.adapters import adapter_of, check_support
+from transfer.tasks import task_of
 
 FOLDER = ROOT / "configs" / "transfer"
 FILES = sorted(FOLDER.glob("*/*.yaml"))
@@ -21,6 +22,8 @@ PAIRS = [
     for path in FILES
     if "R_50" in path.name and path.stem.endswith("_moco")
 ]
+DETECTORS = [path for path in FILES if "rcnn" in path.stem]
+SEGMENTORS = [path for path in FILES if path.stem.startswith("fcn")]
 INPUT = {"MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1", "INPUT.FORMAT"}
 
 
@@ -33,7 +36,9 @@ def test_the_papers_detectors_are_all_there():
     voc = {f"faster_rcnn_R_50_{detector}" for detector in ("C4_24k", "C4_9k", "DC5_24k", "FPN_24k")}
     coco = {f"mask_rcnn_R_50_{detector}" for detector in ("C4_1x", "C4_2x", "FPN_1x", "FPN_2x", "FPN_6x")}
     coco.add("keypoint_rcnn_R_50_FPN_2x")
-    assert voc | coco | {f"{stem}_moco" for stem in voc | coco} == {stem for stem in stems if "R_50" in stem}
+    maps = {"fcn_R_50_30k", "fcn_R_50_90k"}
+    every = voc | coco | maps
+    assert every | {f"{stem}_moco" for stem in every} == {stem for stem in stems if "R_50" in stem}
 
 
 @pytest.mark.parametrize(("msra", "moco"), PAIRS, ids=lambda p: p.stem)
@@ -52,7 +57,7 @@ def test_a_file_is_no_longer_than_its_difference(path: Path):
     assert not same, f"{same} say what the base says"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@pytest.mark.parametrize("path", DETECTORS, ids=name)
 def test_the_papers_rules_hold(path: Path):
     """All layers tuned, BN trained everywhere it is, precise BN, the linear rule of batch and rate."""
     cfg = load_config(path)
@@ -70,17 +75,37 @@ def test_the_papers_rules_hold(path: Path):
         }[path.stem.removesuffix("_moco").split("_")[-1]]  # fmt: skip
 
 
+@pytest.mark.parametrize("path", SEGMENTORS, ids=name)
+def test_the_papers_rules_of_semantic_segmentation_hold(path: Path):
+    """MoCo's appendix: all layers and norms tuned, dilated conv5, scale, crop, no resizing in tests, steps."""
+    cfg = load_config(path)
+    assert cfg.MODEL.BACKBONE.FREEZE_AT == 0
+    assert cfg.MODEL.RESNETS.NORM == cfg.MODEL.SEM_SEG_HEAD.NORM == "naiveSyncBN"
+    assert cfg.INPUT.RANDOM_SCALE == (0.5, 2.0) and cfg.INPUT.CROP.ENABLED and cfg.INPUT.MIN_SIZE_TEST == 0
+    assert (0.7 * cfg.SOLVER.MAX_ITER, 0.9 * cfg.SOLVER.MAX_ITER) == pytest.approx(cfg.SOLVER.STEPS)
+    if "R_50" in path.stem:
+        assert (cfg.MODEL.RESNETS.RES5_DILATION, cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM) == (2, 256)
+        assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.WEIGHT_DECAY) == (16, 1e-4)
+        size, rate, end = (513, 0.003, 30000) if path.parent.name == "voc" else (769, 0.01, 90000)
+        assert (cfg.INPUT.CROP.SIZE, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == ([size, size], rate, end)
+
+
 def resolved(path: Path):
     return base.resolve_norms(load_config(path), 1, base.RunNotes())
 
 
+def built(cfg):
+    return adapter_of(task_of(cfg).name).build(cfg, "cpu")
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_the_torchvision_engine_builds_it(path: Path):
-    from transfer.engines.tv.adapters.instances import build_detector
-
-    assert support.check(load_config(path)) == []
+    assert check_support(load_config(path)) == []
     with torch.device("meta"):
-        model = build_detector(resolved(path))
+        model = built(resolved(path))
+    if path in SEGMENTORS:
+        assert type(model).__name__ == "Segmentor"
+        return
     kinds = {"DC5": "DilatedC5", "FPN": "Pyramid", "C4": "Stages"}
     assert type(model.backbone).__name__ == next(kind for part, kind in kinds.items() if part in path.stem)
     assert (model.roi_heads.mask_head is not None) == path.stem.startswith("mask")
@@ -94,11 +119,10 @@ def test_both_engines_build_the_same_tensors(path: Path):
 
     from transfer.convert.keymap import detector_to_detectron2
     from transfer.engines.d2.engine import Detectron2Engine
-    from transfer.engines.tv.adapters.instances import build_detector
 
     cfg = resolved(path)
     theirs = load_config(path, ["MODEL.DEVICE", "meta"], Detectron2Engine().defaults())
     with torch.device("meta"):
-        ours = {detector_to_detectron2(k): v.shape for k, v in build_detector(cfg).state_dict().items()}
+        ours = {detector_to_detectron2(k) or k: v.shape for k, v in built(cfg).state_dict().items()}
     expected = {k: v.shape for k, v in build_model(base.resolve_norms(theirs, 1, base.RunNotes())).state_dict().items()}
     assert ours == expected and get_cfg().keys() == cfg.keys()

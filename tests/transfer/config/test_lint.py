@@ -23,6 +23,11 @@ C4 = CONFIGS / "voc" / "faster_rcnn_R_50_C4_24k.yaml"
 C4_MOCO = CONFIGS / "voc" / "faster_rcnn_R_50_C4_24k_moco.yaml"
 DC5 = CONFIGS / "voc" / "faster_rcnn_R_50_DC5_24k_moco.yaml"
 FPN = CONFIGS / "coco" / "mask_rcnn_R_50_FPN_1x_moco.yaml"
+MAPS = (
+    "name: generated_sem_seg\nformat: semantic\nroot: .\n"
+    "splits: {train: {images: a, labels: b}, val: {images: a, labels: b}}"
+    f"\nclasses: {['background', *CLASS_NAMES]}\n"
+)
 SPEC = f"name: generated\nformat: voc\nroot: .\nyear: 2007\nsplits: [trainval, test]\nclasses: {[*CLASS_NAMES]}\n"
 MSRA = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 
@@ -31,7 +36,8 @@ MSRA = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 def test_the_projects_configs_have_no_errors(path, tmp_path):
     """The papers' rows no warnings either, nor the small ones; the demo has its own rate and data."""
     (tmp_path / "voc.yaml").write_text(SPEC)
-    specs = ["DATASETS.SPECS", f"('{tmp_path}/voc.yaml',)"] if "demo" in path.stem else []
+    (tmp_path / "semantic.yaml").write_text(MAPS)
+    specs = ["DATASETS.SPECS", f"('{tmp_path}/voc.yaml', '{tmp_path}/semantic.yaml')"] if "demo" in path.stem else []
     findings = inspect(load_config(path, specs), None)
     assert not [str(f) for f in findings if f.level == ERROR]
     assert {f.code for f in findings} <= ({"learning-rate", "data"} if "demo" in path.stem else set())
@@ -198,3 +204,34 @@ def test_the_names_are_detectron2s():
         assert inspect(cfg, None, engine.part_names()) == []
     finally:
         del ROI_HEADS_REGISTRY._obj_map["MyHeads"]
+
+
+FCN = CONFIGS / "voc" / "fcn_R_50_30k_moco.yaml"
+
+
+@pytest.mark.parametrize(
+    ("opts", "expected"),
+    [
+        ([], []),
+        (["SOLVER.BASE_LR", "0.01"], []),  # Cityscapes' rate
+        (["SOLVER.BASE_LR", "0.02"], ["warning learning-rate: rule (0.003 or 0.01 for 16, linear)"]),
+        (["MODEL.RESNETS.RES5_DILATION", "1"], ["warning dilation: 1 makes maps of stride 32"]),
+        (["INPUT.CROP.ENABLED", "False"], ["warning crop: crop 513 or 769"]),
+        (["INPUT.CROP.TYPE", "relative_range"], ["error crop: TYPE relative_range"]),
+        (["INPUT.CROP.SIZE", "[0.9, 0.9]"], ["error crop: SIZE [0.9, 0.9]"]),
+        (["INPUT.RANDOM_SCALE", "(1.0, 1.0)"], ["warning scale: (1.0, 1.0); the papers scale by 0.5 to 2.0"]),
+        (["INPUT.MIN_SIZE_TEST", "800"], ["warning test-size: 800 resizes"]),
+        (["MODEL.SEM_SEG_HEAD.NORM", "''"], ["warning head-norm: two new convolutions"]),
+        (["MODEL.SEM_SEG_HEAD.NAME", "FCN16Head"], ["warning head: FCN16Head", "error name: did you mean FCN16sHead"]),
+        (["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['res4']"], ["error features: ['res4']"]),
+        (["MODEL.BACKBONE.FREEZE_AT", "2"], ["warning freeze-at: the papers tune all layers"]),
+        (["DATASETS.TEST", "('voc_2007_test',)"], ["error data: is scored by voc07, none of which scores the task"]),
+    ],
+)
+def test_semantic_segmentation(opts, expected):
+    findings = {f"{f.level} {f.code}": f.message for f in inspect(load_config(FCN, opts), None) if f.level == ERROR
+                or f.code != "data"}  # fmt: skip
+    assert set(findings) == {line.partition(":")[0] for line in expected}
+    for line in expected:
+        code, _, words = line.partition(": ")
+        assert words in findings[code]

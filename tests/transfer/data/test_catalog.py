@@ -25,11 +25,13 @@ def write(path: Path, text: str) -> Path:
 def test_builtin_tree_follows_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", "/data")
     specs = catalog.builtin_specs()
-    assert len(specs) == 11
+    assert len(specs) == 15
     assert specs["voc_2007_test"].root == Path("/data/VOC2007") and specs["voc_2007_test"].year == 2007
     assert specs["voc_2012_trainval"].split == "trainval" and specs["voc_2012_trainval"].year == 2012
     assert specs["coco_2017_val"].json_file == Path("/data/coco/annotations/instances_val2017.json")
     assert specs["coco_2017_val"].image_root == Path("/data/coco/val2017")
+    assert specs["voc_2012_sem_seg_val"].image_root == Path("/data/VOC2012/JPEGImages")
+    assert specs["cityscapes_fine_sem_seg_train"].layout.labels == Path("/data/cityscapes/gtFine/train")
     assert len(catalog.class_names(specs["voc_2007_test"])) == 20
     assert len(catalog.class_names(specs["coco_2017_train"])) == 80
     monkeypatch.delenv("DETECTRON2_DATASETS")

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import segmentors
 from tests.architectures import ARCHITECTURES, options
 from tests.conftest import ROOT
 from tests.processes import run_tool
 from transfer.config.load import load_config
 from transfer.data import catalog
 from transfer.engines.select import select
+from transfer.evaluation.miou import map_file
 from transfer.evaluation.predictions import ImageDetections, save_coco_json
 from transfer.report import visualize
 from transfer.report.pictures import Objects, colour, draw, sheet
@@ -113,3 +115,49 @@ def test_mistakes_end_in_one_line(generated, tmp_path: Path, small_config, small
     done = run_tool(*tool, "run", tmp_path / "absent")
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr and not (tmp_path / "absent").exists()
+
+
+def test_a_map_is_tinted_by_class_and_untouched_where_it_is_ignored():
+    image = np.full((40, 80, 3), 100, np.uint8)
+    ids = np.full((40, 80), 255, np.uint8)
+    ids[:, 40:] = 3
+    picture = np.asarray(draw(image, Objects.of_map(ids), NAMES, long_edge=80))
+    assert tuple(picture[20, 10]) == (100, 100, 100)
+    assert np.allclose(picture[2, 60], 0.45 * 100 + 0.55 * np.array(colour(3)), atol=2)
+    assert not np.array_equal(picture[20, 60], picture[2, 60])  # the class's name
+
+
+@pytest.mark.parametrize("engine", ["torchvision", pytest.param("detectron2", marks=pytest.mark.d2)])
+def test_training_inputs_with_maps(engine, generated, tmp_path):
+    chosen = select(engine)
+    cfg = load_config(segmentors.DEMO, segmentors.options(generated, tmp_path), chosen.defaults())
+    inputs = list(chosen.training_inputs(cfg, 5))
+    assert all(x.image.shape == (49, 65, 3) and x.classes.shape == (49, 65) and not len(x.boxes) for x in inputs)
+    assert len({x.file_name for x in inputs}) == 5
+    again = list(chosen.training_inputs(cfg, 5))
+    assert all(np.array_equal(a.classes, b.classes) for a, b in zip(inputs, again, strict=True))
+    visualize.training_inputs(inputs, ["background", *NAMES], tmp_path / "inputs.png")
+    assert (tmp_path / "inputs.png").stat().st_size > 1000
+
+
+def test_the_maps_of_a_run_are_drawn(generated, tmp_path):
+    """Predicted maps that are the annotated ones: both columns of the sheet are the same."""
+    cfg = load_config(segmentors.DEMO, segmentors.options(generated, tmp_path))
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    (spec,) = visualize.evaluated_sets(cfg)
+    tool = [ROOT / "tools" / "visualize.py", "run", tmp_path, "--count", "2"]
+    done = run_tool(*tool)
+    assert done.returncode == 2 and f"has no maps_{spec.name}/" in done.stderr and "Traceback" not in done.stderr
+    for i, record in enumerate(catalog.load(spec)):
+        path = map_file(tmp_path, spec.name, i)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(Path(record["sem_seg_file_name"]).read_bytes())
+    done = run_tool(*tool)
+    assert done.returncode == 0, done.stderr
+    (written,) = done.stdout.split()
+    with Image.open(written) as picture:
+        left = np.asarray(picture)[40:, 8 : 8 + (picture.width - 24) // 2]
+        right = np.asarray(picture)[40:, 16 + (picture.width - 24) // 2 :]
+    assert np.array_equal(left, right[:, : left.shape[1]]) and len(np.unique(left.reshape(-1, 3), axis=0)) > 20
+    visualize.ground_truth(spec, 3, tmp_path / "truth.png")
+    assert (tmp_path / "truth.png").stat().st_size > 1000

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader, build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase, default_setup, launch
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
@@ -59,13 +59,13 @@ class Detectron2Engine(base.Engine):
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
         run = open_run_data(cfg, training=True)
         adapter = adapter_of(run.task.name)
-        register.register_datasets(run.train)
+        register.register_datasets(run.train, adapter)
         records = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
             cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         )
-        mapper = DatasetMapper(cfg, is_train=True)
+        mapper = adapter.mapper(cfg, is_train=True)
         seed = max(cfg.SEED, 0)
         order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
         state = np.random.get_state()
@@ -114,14 +114,15 @@ class _Session:
         self.written, self.notes, self.started = cfg, base.RunNotes(), time.time()
         if dist.world_size() > 1:  # a spawned process, which has neither a log nor what defaults() registered
             setup_logging(None, dist.rank())
-        register.register_heads()
+        register.register_parts()
         self.data = open_run_data(cfg, training=not eval_only)
         self.adapter = adapter_of(self.data.task.name)
         for line in self.data.notes:
             self.notes.add(line)
         if not eval_only:
-            with_objects(self.data.train, keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        register.register_datasets((*self.data.train, *self.data.test))
+            needed = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and self.data.task.needs_objects
+            with_objects(self.data.train, keep_empty=not needed)
+        register.register_datasets((*self.data.train, *self.data.test), self.adapter)
         default_setup(cfg, argparse.Namespace(eval_only=eval_only))
         self.cfg = base.resolve_norms(cfg, dist.world_size(), self.notes)
         self.cfg.defrost()
@@ -148,7 +149,8 @@ class _Session:
         )
 
     def _predict(self, model: nn.Module, dataset: Dataset) -> Iterator[Any]:
-        loader = build_detection_test_loader(self.cfg, dataset.name)
+        mapper = self.adapter.mapper(self.cfg, is_train=False)
+        loader = build_detection_test_loader(self.cfg, dataset.name, mapper=mapper)
         with (
             inference_context(model),
             torch.no_grad(),
@@ -215,6 +217,10 @@ class Trainer(DefaultTrainer):
         trainer = cls(session.cfg)
         trainer.resume_or_load(resume=resume)
         return trainer
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_detection_train_loader(cfg, mapper=cls.session.adapter.mapper(cfg, is_train=True))
 
     def build_hooks(self) -> list[HookBase]:
         return [*super().build_hooks(), _Stop(self.session.stop)]

@@ -13,10 +13,11 @@ from detectron2.modeling import (
     ROI_KEYPOINT_HEAD_REGISTRY,
     ROI_MASK_HEAD_REGISTRY,
 )
+from detectron2.modeling.meta_arch.semantic_seg import SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 
-from transfer.engines.d2.heads import register_heads
+from transfer.engines.d2.register import register_parts
 
 _REGISTRIES = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
@@ -28,11 +29,12 @@ _REGISTRIES = {
     "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
     "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
+    "MODEL.SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
 }
 _UNREGISTERED = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",), "MODEL.ROI_BOX_HEAD.NAME": ("",)}
 
 
 def part_names() -> Mapping[str, Collection[str]]:
     """Key -> the names that may stand there, with this project's heads and whatever the user has registered."""
-    register_heads()
+    register_parts()
     return {key: (*(n for n, _ in r), *_UNREGISTERED.get(key, ())) for key, r in _REGISTRIES.items()}

@@ -84,7 +84,19 @@ def checked_image(record: Record, channel_order: str) -> np.ndarray:
     return image
 
 
-class TrainSamples(Dataset):
+class Augmented(Dataset):
+    """(position, index) -> a training sample, augmented by the randomness of that position alone."""
+
+    def __init__(self, records: PackedRecords, channel_order: str, seed: int):
+        self.records, self.channel_order, self.seed = records, channel_order, seed
+        self.wide = [r["width"] > r["height"] for r in records]
+
+    def generator(self, position: int) -> np.random.Generator:
+        """The random numbers of a position in the stream."""
+        return np.random.default_rng(derive(self.seed, 1, position))
+
+
+class TrainSamples(Augmented):
     """(position, index) -> {"image", "boxes", "labels"}, augmented by the randomness of that position alone."""
 
     def __init__(
@@ -107,15 +119,14 @@ class TrainSamples(Dataset):
             mask_format: "polygon", "bitmask", or None for no masks.
             flipped_keypoints: which point stands at each place of a mirrored image's list; None for no keypoints.
         """
-        self.records = records
-        self.wide = [r["width"] > r["height"] for r in records]
-        self.channel_order, self.short_edges, self.sampling = channel_order, tuple(short_edges), sampling
-        self.max_size, self.flip, self.seed, self.mask_format = max_size, flip, seed, mask_format
+        super().__init__(records, channel_order, seed)
+        self.short_edges, self.sampling = tuple(short_edges), sampling
+        self.max_size, self.flip, self.mask_format = max_size, flip, mask_format
         self.flipped_keypoints = flipped_keypoints
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         position, index = key
-        rng = np.random.default_rng(derive(self.seed, 1, position))
+        rng = self.generator(position)
         if self.sampling == "range":
             short_edge = int(rng.integers(self.short_edges[0], self.short_edges[1] + 1))
         else:
@@ -209,7 +220,7 @@ def batches(
 
 
 def train_loader(
-    samples: TrainSamples, batch_size: int, *, grouping: bool, workers: int, start: int, rank: int, world_size: int
+    samples: Augmented, batch_size: int, *, grouping: bool, workers: int, start: int, rank: int, world_size: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Endless batches of this rank from iteration `start` on.
 

@@ -92,7 +92,7 @@ class _Session:
         seed_everything(self.seed, dist.rank())
         return model.to(self.device)
 
-    def samples(self) -> data.TrainSamples:
+    def samples(self) -> data.Augmented:
         return self.adapter.train_samples(self.cfg, self.data.train, self.seed)
 
     def save_config(self) -> None:
@@ -253,7 +253,7 @@ def learning_rate(cfg: CfgNode) -> Callable[[int], float]:
     )
 
 
-def _loader(cfg: CfgNode, samples: data.TrainSamples, start: int) -> Iterator[loop.Batch]:
+def _loader(cfg: CfgNode, samples: data.Augmented, start: int) -> Iterator[loop.Batch]:
     return data.train_loader(
         samples,
         cfg.SOLVER.IMS_PER_BATCH // dist.world_size(),
@@ -265,14 +265,14 @@ def _loader(cfg: CfgNode, samples: data.TrainSamples, start: int) -> Iterator[lo
     )
 
 
-def _precise_bn(cfg: CfgNode, model: nn.Module, samples: data.TrainSamples) -> None:
+def _precise_bn(cfg: CfgNode, model: nn.Module, samples: data.Augmented) -> None:
     if cfg.TEST.PRECISE_BN.ENABLED:
         other = copy.copy(samples)
         other.seed = derive(samples.seed, 2)
         loop.precise_bn(model, _loader(cfg, other, start=0), cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
-def _interim(session: _Session, model: nn.Module, samples: data.TrainSamples) -> dict[str, float]:
+def _interim(session: _Session, model: nn.Module, samples: data.Augmented) -> dict[str, float]:
     _precise_bn(session.cfg, model, samples)
     return session.test(model)[0]
 

@@ -6,8 +6,13 @@ from pretrain.runtime.config import ConfigError
 from transfer.engines.d2.adapters.adapter import Adapter
 from transfer.engines.d2.adapters.instances import InstancesAdapter
 from transfer.engines.d2.adapters.keypoints import KeypointsAdapter
+from transfer.engines.d2.adapters.semantic import SemanticAdapter
 
-ADAPTERS: dict[str, Adapter] = {"instances": InstancesAdapter(), "keypoints": KeypointsAdapter()}
+ADAPTERS: dict[str, Adapter] = {
+    "instances": InstancesAdapter(),
+    "keypoints": KeypointsAdapter(),
+    "semantic": SemanticAdapter(),
+}
 
 
 def adapter_of(task: str) -> Adapter:

@@ -1,17 +1,36 @@
-"""What a task needs of the Detectron2 engine beside Detectron2's own model and mapper: predictions and pictures."""
+"""What a task needs of the Detectron2 engine beside Detectron2's own model: records, samples, predictions, pictures."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
+from detectron2.data import DatasetMapper
+from detectron2.structures import BoxMode
 from fvcore.common.config import CfgNode
 
+from transfer.data.dataset import Dataset
 from transfer.engines.inputs import TrainingInput
 
 
 class Adapter(ABC):
     """Between Detectron2's structures and the task's own."""
+
+    def mapper(self, cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Makes what turns a record into a sample; Detectron2's own mapper, unless a task needs another."""
+        mapper: Callable[[dict[str, Any]], dict[str, Any]] = DatasetMapper(cfg, is_train=is_train)
+        return mapper
+
+    def record(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A fresh record as Detectron2's catalog is to hold it, with the box mode spelt out."""
+        for annotation in record["annotations"]:
+            annotation["bbox_mode"] = BoxMode.XYXY_ABS
+        return record
+
+    def metadata(self, dataset: Dataset) -> dict[str, Any]:
+        """What Detectron2's catalog is to know of a data set beside its records."""
+        return {"thing_classes": list(dataset.classes)}
 
     @abstractmethod
     def prediction(self, sample: dict[str, Any], output: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from transfer.data.dataset import Dataset
 from transfer.engines.d2.adapters.instances import InstancesAdapter
 from transfer.engines.inputs import TrainingInput
 from transfer.evaluation.predictions import ImageDetections
@@ -14,6 +15,14 @@ from transfer.evaluation.predictions import ImageDetections
 
 class KeypointsAdapter(InstancesAdapter):
     """What instances have, and points."""
+
+    def metadata(self, dataset: Dataset) -> dict[str, Any]:
+        """With the keypoints' names, and those that swap in a mirrored image."""
+        keypoints = dataset.keypoints
+        assert keypoints is not None  # the task refuses a set without them
+        names, pairs = keypoints.names, keypoints.pairs or ()
+        flips = tuple((names[a], names[b]) for a, b in pairs)
+        return {**super().metadata(dataset), "keypoint_names": names, "keypoint_flip_map": flips}
 
     def prediction(self, sample: dict[str, Any], output: dict[str, Any]) -> ImageDetections:
         points = output["instances"].pred_keypoints.cpu().numpy()

@@ -11,9 +11,14 @@ from transfer.config.lint import NAMES
 from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.adapters.instances import InstancesAdapter
 from transfer.engines.tv.adapters.keypoints import KeypointsAdapter
+from transfer.engines.tv.adapters.semantic import SemanticAdapter
 from transfer.tasks import task_of
 
-ADAPTERS: dict[str, Adapter] = {"instances": InstancesAdapter(), "keypoints": KeypointsAdapter()}
+ADAPTERS: dict[str, Adapter] = {
+    "instances": InstancesAdapter(),
+    "keypoints": KeypointsAdapter(),
+    "semantic": SemanticAdapter(),
+}
 
 
 def adapter_of(task: str) -> Adapter:

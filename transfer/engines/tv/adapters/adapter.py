@@ -15,7 +15,7 @@ from transfer.config.support import Support
 from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
 from transfer.engines.inputs import TrainingInput
-from transfer.engines.tv.data import TrainSamples
+from transfer.engines.tv.data import Augmented
 
 
 class Adapter(ABC):
@@ -38,7 +38,7 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def train_samples(self, cfg: CfgNode, datasets: Sequence[Dataset], seed: int) -> TrainSamples:
+    def train_samples(self, cfg: CfgNode, datasets: Sequence[Dataset], seed: int) -> Augmented:
         """Makes the training set as the config augments it."""
 
     @abstractmethod
