@@ -34,6 +34,7 @@ class Dataset:
         problems: what is wrong with it without stopping every use, the worst first.
         truth: what the format's protocols need beside the records.
         missing: positions in `records` of images whose file is not there.
+        left_out: annotated objects that the records lack, see `format.Contents`.
     """
 
     spec: DatasetSpec
@@ -43,6 +44,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     truth: Any = None
     missing: frozenset[int] = frozenset()
+    left_out: int = 0
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ def open_dataset(spec: DatasetSpec) -> Dataset:
         logger.log(logging.INFO if problem.level == "note" else logging.WARNING, "'%s': %s", place, problem)
     dataset = Dataset(
         spec, contents.classes, contents.category_ids, PackedRecords(contents.records), problems, contents.truth,
-        contents.missing,
+        contents.missing, contents.left_out,
     )  # fmt: skip
     _opened[spec] = stamp, dataset
     return dataset

@@ -21,6 +21,8 @@ EXPECTED_IMAGES = {
     "voc_2012_trainval": 11540,
     "coco_2017_train": 118287,
     "coco_2017_val": 5000,
+    "cityscapes_fine_instance_seg_train": 2975,
+    "cityscapes_fine_instance_seg_val": 500,
 }
 
 

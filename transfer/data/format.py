@@ -27,6 +27,7 @@ class Contents:
         records: one per listed image; see `catalog.load`.
         missing: positions in `records` of images whose file is not there.
         truth: what the format's protocols need beside the records; None if nothing.
+        left_out: annotated objects that the records lack, which the protocols count all the same.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +35,7 @@ class Contents:
     records: Sequence[Record]
     missing: frozenset[int] = frozenset()
     truth: Any = None
+    left_out: int = 0
 
 
 class Format(ABC):

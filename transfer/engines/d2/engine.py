@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,19 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.engine import DefaultTrainer, HookBase, default_setup, launch
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.utils.data import Sampler
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
@@ -28,6 +34,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import MetricsWriter, progress, setup_logging
 from pretrain.runtime.preempt import Preempted, StopRequest
 from pretrain.runtime.result import RunResult
+from pretrain.runtime.seed import derive
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
@@ -36,6 +43,7 @@ from transfer.engines.d2 import names, register
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.data import check_run_data, open_run_data, with_objects
 from transfer.engines.inputs import TrainingInput
+from transfer.engines.sampling import REPEAT_FACTOR, configured_factors, index_stream
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +205,18 @@ class _Stop(HookBase):
             raise _Stopped(f"{asked}: stopped after {done} of {trainer.max_iter} iterations")
 
 
+class RepeatedImages(Sampler[int]):
+    """Indices of this process, endless; see `sampling.index_stream`."""
+
+    def __init__(self, factors: Sequence[float], seed: int):
+        self._factors, self._seed = factors, seed
+
+    def __iter__(self) -> Iterator[int]:
+        rank, world_size = dist.rank(), dist.world_size()
+        stream = index_stream(len(self._factors), derive(self._seed, 0), rank, world_size, self._factors)
+        return (index for _, index in stream)
+
+
 class Trainer(DefaultTrainer):
     """Detectron2's trainer, told where to evaluate and where to write."""
 
@@ -209,6 +229,15 @@ class Trainer(DefaultTrainer):
         trainer = cls(session.cfg)
         trainer.resume_or_load(resume=resume)
         return trainer
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
+        if cfg.DATALOADER.SAMPLER_TRAIN != REPEAT_FACTOR:
+            return super().build_train_loader(cfg)
+        records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        sampler = RepeatedImages(configured_factors(cfg, records) or [], max(cfg.SEED, 0))
+        return build_detection_train_loader(cfg, dataset=records, sampler=sampler)
 
     def build_hooks(self) -> list[HookBase]:
         return [*super().build_hooks(), _Stop(self.session.stop)]
