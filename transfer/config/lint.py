@@ -120,7 +120,10 @@ def _norms(cfg: Mapping[str, Any]) -> Iterator[Finding]:
             )  # fmt: skip
         elif norm == "FrozenBN":
             yield warning(
-                "frozen-bn", key, "'FrozenBN' is not tuned; the papers train every norm: set it to naiveSyncBN"
+                "frozen-bn",
+                key,
+                "'FrozenBN' is not tuned; the papers train every norm (but in LVIS' supervised baseline): set it to "
+                "naiveSyncBN",
             )
     model = cfg["MODEL"]
     if len(keys) > 1 and not model["FPN"]["NORM"] and model["RESNETS"]["NORM"] in TRAINED_NORMS:

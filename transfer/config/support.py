@@ -77,6 +77,10 @@ def _has_mask_pooler(cfg: Mapping[str, Any]) -> bool:
     return _has_masks(cfg) and _has_hidden_layers(cfg)
 
 
+def _repeats(cfg: Mapping[str, Any]) -> bool:
+    return bool(cfg["DATALOADER"]["SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler")
+
+
 def _mask(entry: Support = HONOURED) -> Support:
     return _read_by(_has_masks, "there is no mask head while MODEL.MASK_ON is False", entry)
 
@@ -97,6 +101,10 @@ def _mask_pooler(entry: Support = HONOURED) -> Support:
     return _read_by(
         _has_mask_pooler, "masks come with StandardROIHeads and MASK_ON, or share the box head's RoIs", entry
     )
+
+
+def _repeated() -> Support:
+    return _read_by(_repeats, "belongs to DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler")
 
 
 _OTHER_TASK = _refused("belongs to a task that no engine of this version does")
@@ -202,9 +210,13 @@ TABLE: Mapping[str, Support] = {
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": _PROPOSALS,
     "DATALOADER.NUM_WORKERS": HONOURED,
     "DATALOADER.ASPECT_RATIO_GROUPING": HONOURED,
-    "DATALOADER.SAMPLER_TRAIN": _only("TrainingSampler", why="the papers draw images uniformly"),
-    "DATALOADER.REPEAT_THRESHOLD": _refused("belongs to RepeatFactorTrainingSampler; use Detectron2"),
-    "DATALOADER.REPEAT_SQRT": _refused("belongs to RepeatFactorTrainingSampler; use Detectron2"),
+    "DATALOADER.SAMPLER_TRAIN": _only(
+        "TrainingSampler",
+        "RepeatFactorTrainingSampler",
+        why="images come alike, or those of rare classes more often",
+    ),
+    "DATALOADER.REPEAT_THRESHOLD": _repeated(),
+    "DATALOADER.REPEAT_SQRT": _repeated(),
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": HONOURED,
     "SOLVER.*": HONOURED,
     "SOLVER.LR_SCHEDULER_NAME": _only("WarmupMultiStepLR", "WarmupCosineLR", why="step and cosine schedules"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pretrain.runtime.config import load_yaml
 from pretrain.runtime.validation import validate
-from transfer.data import coco, semantic_sets, voc
+from transfer.data import cityscapes, coco, semantic_sets, voc
 from transfer.data.dataset import Dataset, open_dataset
 from transfer.data.formats import format_of, named
 from transfer.data.records import PackedRecords
@@ -41,11 +41,13 @@ _REMEDY = {
     "datasets/prepare_voc.py merges them",
     "VOC2012": "extract VOCtrainval_11-May-2012.tar with datasets/prepare_voc.py",
     "coco": "unpack train2017, val2017 and annotations of COCO 2017 there, see datasets/README.md",
+    "lvis": "unpack lvis_v0.5_train.json and lvis_v0.5_val.json there, beside COCO 2017, see datasets/README.md",
+    "cityscapes": "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there, see datasets/README.md",
 }
 
 
 def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, DatasetSpec]:
-    """VOC 2007 and 2012, COCO 2017 and Cityscapes by Detectron2's names, in Detectron2's tree; VOC's maps by ours.
+    """VOC 2007 and 2012, COCO 2017, LVIS v0.5 and Cityscapes by Detectron2's names, in its tree; VOC's maps by ours.
 
     Args:
         root: where the tree stands; None takes `$DETECTRON2_DATASETS`, by default `./datasets`.
@@ -66,6 +68,14 @@ def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, Datas
                     json_file=root / "coco" / "annotations" / f"{file}_{split}2017.json",
                 )
             )  # fmt: skip
+        specs.append(
+            DatasetSpec(
+                f"lvis_v0.5_{split}", "lvis", root / "lvis", split,
+                image_root=root / "coco", json_file=root / "lvis" / f"lvis_v0.5_{split}.json",
+            )
+        )  # fmt: skip
+        name, things = f"cityscapes_fine_instance_seg_{split}", tuple(cityscapes.THINGS)
+        specs.append(DatasetSpec(name, "cityscapes", root / "cityscapes", split, things))
     specs += semantic_sets.official(root)
     place = f", or name the folder that holds the data sets in ${ROOT_VARIABLE}"
     return {spec.name: replace(spec, remedy=(spec.remedy or _REMEDY[spec.root.name]) + place) for spec in specs}

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime.collector import without_collection
 from pretrain.runtime.wording import short
 from transfer.data import strict_json
-from transfer.data.coco_annotations import is_hashable, is_integer, read_annotations
+from transfer.data.coco_annotations import Truth, is_hashable, is_integer, read_annotations
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.keypoints import read_keypoints
@@ -40,6 +41,7 @@ _NEEDED = {
     "annotations": {"image_id", "category_id", "bbox"},
     "categories": {"id", "name"},
 }
+MOST = 100  # detections per image and class that COCO's AP looks at
 _LARGEST_SIDE = 1_000_000  # pixels; what is beyond is a mistake
 
 
@@ -69,6 +71,7 @@ class COCO(Format):
     keys = COCOKeys
     set_aside = "crowd"
     masks = True
+    full_words = f"with more than {MOST} objects of a class, of which COCO's AP counts at most {MOST} detections"
 
     def specs(self, keys: COCOKeys, file: Path) -> list[DatasetSpec]:
         root = path_in(file.parent, keys.root)
@@ -76,7 +79,7 @@ class COCO(Format):
         pairs = None if keys.flip_pairs is None else tuple((a, b) for a, b in keys.flip_pairs)
         return [
             DatasetSpec(
-                f"{keys.name}_{name}", "coco", root, name, classes,
+                f"{keys.name}_{name}", self.name, root, name, classes,
                 image_root=path_in(root, split.images), json_file=path_in(root, split.annotations),
                 flip_pairs=pairs,
             )
@@ -100,13 +103,32 @@ class COCO(Format):
     def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:
         return ("coco", "coco_keypoints")
 
+    def json(self, spec: DatasetSpec) -> dict[str, Any]:
+        """Reads the json, in the form of COCO's; see `read_json`."""
+        data = read_json(spec)
+        if data["images"] and all("neg_category_ids" in image for image in data["images"]):
+            raise DatasetError(
+                f"'{spec.json_file}' is a json of LVIS, which COCO's AP would score wrongly (its images are not "
+                "annotated exhaustively); give format: lvis"
+            )
+        return data
+
     def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
-        names = [str(image.get("file_name")) for image in read_json(spec)["images"]]
+        names = [str(image.get("file_name")) for image in self.json(spec)["images"]]
         return self.place(spec).read_bytes(), [(name, _image_root(spec) / name.replace("\0", "")) for name in names]
+
+    def full(self, truth: Truth, classes: int) -> list[int]:
+        """Positions of images with more objects than the protocol looks at detections."""
+        of_class = (truth.image * classes + truth.category)[~truth.crowd]
+        values, counts = np.unique(of_class, return_counts=True)
+        return [int(value) // classes for value in values[counts > MOST]]
 
     @without_collection()
     def read(self, spec: DatasetSpec, faults: Faults) -> Contents:
-        data = read_json(spec)
+        return self.contents(spec, self.json(spec), faults)
+
+    def contents(self, spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> Contents:
+        """Validates what the json says; see `read`."""
         names = categories(spec, data, faults)
         contiguous = {number: i for i, number in enumerate(names)}
         images = _images(spec, data, faults)
@@ -132,7 +154,10 @@ class COCO(Format):
             faults.error(f"image missing from '{spec.image_root}'", one_line(name))
         if not data["images"]:
             faults.error("no image is listed")
-        return Contents(tuple(names.values()), tuple(names), records, missing, truth, keypoints)
+        if full := [os.path.basename(records[i]["file_name"]) for i in self.full(truth, len(names))]:
+            faults.note(f"images {self.full_words}: even perfect detections do not reach 100", *full)
+        left_out = int((truth.place < 0).sum())
+        return Contents(tuple(names.values()), tuple(names), records, missing, truth, keypoints, left_out)
 
 
 def _image_root(spec: DatasetSpec) -> Path:
@@ -141,8 +166,11 @@ def _image_root(spec: DatasetSpec) -> Path:
 
 
 @without_collection()
-def read_json(spec: DatasetSpec) -> dict[str, Any]:
+def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> dict[str, Any]:
     """Reads the json with its three lists: images, annotations, categories.
+
+    Args:
+        needed: list -> the keys that each of its entries must have.
 
     Raises:
         DatasetError: no such file, no json, or a list or a needed key of one of its entries is absent.
@@ -153,13 +181,13 @@ def read_json(spec: DatasetSpec) -> dict[str, Any]:
         remedy = spec.remedy or "check `root` and `annotations` of its spec file"
         raise DatasetError(f"dataset '{spec.name}': annotation file '{path}' does not exist; {remedy}")
     data = strict_json.read(path, DatasetError)
-    for key, needed in _NEEDED.items():
+    for key, keys in needed.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DatasetError(f"'{path}' has no list '{key}'; expected COCO's instances format")
         for entry in data[key]:
             if not isinstance(entry, dict):
                 raise DatasetError(f"'{path}': one of {key} is {short(entry)}, not an object with keys")
-            if absent := needed - entry.keys():
+            if absent := keys - entry.keys():
                 raise DatasetError(f"'{path}': one of {key} lacks {', '.join(sorted(absent))}: {short(entry)}")
     return data
 

@@ -22,7 +22,6 @@ _NO_AREA = (
     "from the box"
 )
 _NO_SHAPE = "object whose polygons all have fewer than three points, which training leaves out"
-MOST = 100  # detections per image and class that COCO's AP looks at
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,6 @@ def read_annotations(
     """
     _check_ids(raw, faults)
     spelt = {_spelt(number) for number in order}
-    crowded: Counter[tuple[int, int]] = Counter()
     rows: dict[str, list[Any]] = defaultdict(list)
     strays = []
     for position, entry in enumerate(raw):
@@ -97,7 +95,6 @@ def read_annotations(
         if not shaped:
             faults.warn(_NO_SHAPE, _label(entry, position))
             check_box(annotation["bbox"], record["width"], record["height"], _label(entry, position), faults)
-        crowded[order[number], contiguous[category]] += not annotation["iscrowd"]
         rows["image"].append(order[number])
         rows["place"].append(len(record["annotations"]) if shaped else -1)
         rows["category"].append(contiguous[category])
@@ -107,12 +104,6 @@ def read_annotations(
         if shaped:
             annotation["category_id"] = contiguous[category]
             record["annotations"].append(annotation)
-    if full := [records[image]["file_name"] for (image, _), count in crowded.items() if count > MOST]:
-        faults.note(
-            f"images with more than {MOST} objects of a class, of which COCO's AP counts at most {MOST} detections: "
-            "even perfect ones do not reach 100",
-            *map(os.path.basename, full),
-        )
     if keypoints is None and any(entry.get("keypoints") for entry in raw):
         faults.note("annotations have keypoints that are not read, since their categories do not name them alike")
     if strays and len(strays) == len(raw):

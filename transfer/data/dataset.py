@@ -36,6 +36,7 @@ class Dataset:
         truth: what the format's protocols need beside the records.
         missing: positions in `records` of images whose file is not there.
         keypoints: that every object may have; None if the set has none.
+        left_out: annotated objects that the records lack, see `format.Contents`.
     """
 
     spec: DatasetSpec
@@ -46,6 +47,7 @@ class Dataset:
     truth: Any = None
     missing: frozenset[int] = frozenset()
     keypoints: Keypoints | None = None
+    left_out: int = 0
 
     @property
     def name(self) -> str:
@@ -114,7 +116,7 @@ def open_dataset(spec: DatasetSpec) -> Dataset:
         logger.log(logging.INFO if problem.level == "note" else logging.WARNING, "'%s': %s", place, problem)
     dataset = Dataset(
         spec, contents.classes, contents.category_ids, PackedRecords(contents.records), problems, contents.truth,
-        contents.missing, contents.keypoints,
+        contents.missing, contents.keypoints, contents.left_out,
     )  # fmt: skip
     _opened[spec] = stamp, dataset
     return dataset

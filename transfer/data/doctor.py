@@ -26,6 +26,8 @@ EXPECTED_IMAGES = {
     "keypoints_coco_2017_train": 118287,
     "keypoints_coco_2017_val": 5000,
     **semantic_sets.IMAGES,
+    "cityscapes_fine_instance_seg_train": 2975,
+    "cityscapes_fine_instance_seg_val": 500,
 }
 
 

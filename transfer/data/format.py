@@ -30,6 +30,7 @@ class Contents:
         missing: positions in `records` of images whose file is not there.
         truth: what the format's protocols need beside the records; None if nothing.
         keypoints: that every object may have; None if the set has none.
+        left_out: annotated objects that the records lack, which the protocols count all the same.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +39,7 @@ class Contents:
     missing: frozenset[int] = frozenset()
     truth: Any = None
     keypoints: Keypoints | None = None
+    left_out: int = 0
 
 
 class Format(ABC):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transfer.data.cityscapes import Cityscapes
 from transfer.data.coco import COCO
 from transfer.data.format import Format
+from transfer.data.lvis import LVIS
 from transfer.data.semantic import SemanticMaps
 from transfer.data.spec import DatasetError, DatasetSpec
 from transfer.data.voc import VOC
 
-FORMATS: Mapping[str, Format] = {f.name: f for f in (VOC(), COCO(), SemanticMaps())}
+FORMATS: Mapping[str, Format] = {f.name: f for f in (VOC(), COCO(), LVIS(), Cityscapes(), SemanticMaps())}
 """Every format by the name that spec files give it."""
 
 

@@ -77,6 +77,20 @@ def _miou() -> Protocol:
     return Protocol("miou", "semantic mIoU", metrics, "transfer.evaluation.miou:MIoUEvaluator", maps=True)
 
 
+def _lvis() -> Protocol:
+    metrics = []
+    for kind, words in (("segm", "mask "), ("bbox", "")):
+        metrics += [Metric(f"{kind}/AP", f"{words}AP", per_class=True)]
+        names = ("AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+        metrics += [Metric(f"{kind}/{m}", f"{words}{m}") for m in names]
+    return Protocol("lvis", "LVIS AP", tuple(metrics), "transfer.evaluation.lvis:LVISEvaluator")
+
+
+def _cityscapes() -> Protocol:
+    metrics = tuple(Metric(f"segm/{m}", f"mask {m}", per_class=True) for m in ("AP", "AP50"))
+    return Protocol("cityscapes", "Cityscapes AP", metrics, "transfer.evaluation.cityscapes:CityscapesEvaluator")
+
+
 def _probe(name: str, label: str, *metrics: Metric) -> Protocol:
     pretext = (Metric("pretext/acc1", "pretext accuracy"), Metric("pretext/loss", "pretext loss"))
     return Protocol(name, label, (*metrics, *pretext))
@@ -90,6 +104,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
         _coco(),
         _coco_keypoints(_coco()),
         _miou(),
+        _lvis(),
+        _cityscapes(),
         _probe("knn", "kNN on frozen features", Metric("knn/acc1", "kNN top-1")),
         _probe(
             "linear", "linear classifier on frozen features",

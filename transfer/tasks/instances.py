@@ -19,7 +19,7 @@ class Instances(Task):
     """See the module."""
 
     name = "instances"
-    protocols: ClassVar[tuple[str, ...]] = ("voc07", "voc12", "coco")
+    protocols: ClassVar[tuple[str, ...]] = ("voc07", "voc12", "coco", "lvis", "cityscapes")
 
     def applies(self, cfg: Mapping[str, Any]) -> bool:
         model = cfg["MODEL"]
@@ -55,6 +55,10 @@ class Instances(Task):
         protocol = self.protocol(dataset)
         dataset.check_scorable()
         if not cfg["MODEL"]["MASK_ON"]:
+            if not scores_boxes(protocol):
+                raise DatasetError(
+                    f"test set '{dataset.name}' is scored by masks alone ({protocol.label}); set MODEL.MASK_ON True"
+                )
             return
         if not scores_masks(protocol):
             raise DatasetError(
@@ -99,6 +103,11 @@ class Instances(Task):
             )  # fmt: skip
 
 
+def scores_boxes(protocol: Protocol) -> bool:
+    """Whether a protocol has metrics of boxes."""
+    return any(metric.key.startswith("bbox/") for metric in protocol.metrics)
+
+
 def scores_masks(protocol: Protocol) -> bool:
     """Whether a protocol has metrics of masks."""
     return any(metric.key.startswith("segm/") for metric in protocol.metrics)
@@ -113,11 +122,10 @@ def check_masks(dataset: Dataset) -> None:
                 without.append(record["file_name"])
             elif not annotation["iscrowd"] and area(mask, record["height"], record["width"]) == 0:
                 empty.append(record["file_name"])
-    left_out = int((dataset.truth.place < 0).sum())
-    if without or left_out:
+    if without or dataset.left_out:
         where = f", in {few(dict.fromkeys(without))}" if without else ""
         raise DatasetError(
-            f"{len(without) + left_out} objects of test set '{dataset.name}' have no "
+            f"{len(without) + dataset.left_out} objects of test set '{dataset.name}' have no "
             f"mask{where}: mask AP would count them as missed; complete the annotations, or set MODEL.MASK_ON False"
         )
     if empty:

@@ -37,8 +37,10 @@ def test_the_papers_detectors_are_all_there():
     coco = {f"mask_rcnn_R_50_{detector}" for detector in ("C4_1x", "C4_2x", "FPN_1x", "FPN_2x", "FPN_6x")}
     coco.add("keypoint_rcnn_R_50_FPN_2x")
     maps = {"fcn_R_50_30k", "fcn_R_50_90k"}
-    every = voc | coco | maps
-    assert every | {f"{stem}_moco" for stem in every} == {stem for stem in stems if "R_50" in stem}
+    assert {f"{stem}{weights}" for stem in voc | coco | maps for weights in ("", "_moco")} <= stems
+    for folder, stem in (("lvis", "mask_rcnn_R_50_FPN_1x"), ("lvis", "mask_rcnn_R_50_FPN_2x"),
+                         ("cityscapes", "mask_rcnn_R_50_FPN")):  # fmt: skip
+        assert {f"{stem}{weights}.yaml" for weights in ("", "_moco")} <= {p.name for p in (FOLDER / folder).iterdir()}
 
 
 @pytest.mark.parametrize(("msra", "moco"), PAIRS, ids=lambda p: p.stem)
@@ -57,7 +59,7 @@ def test_a_file_is_no_longer_than_its_difference(path: Path):
     assert not same, f"{same} say what the base says"
 
 
-@pytest.mark.parametrize("path", DETECTORS, ids=name)
+@pytest.mark.parametrize("path", [p for p in DETECTORS if p.parent.name in ("voc", "coco")], ids=name)
 def test_the_papers_rules_hold(path: Path):
     """All layers tuned, BN trained everywhere it is, precise BN, the linear rule of batch and rate."""
     cfg = load_config(path)
@@ -88,6 +90,32 @@ def test_the_papers_rules_of_semantic_segmentation_hold(path: Path):
         assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.WEIGHT_DECAY) == (16, 1e-4)
         size, rate, end = (513, 0.003, 30000) if path.parent.name == "voc" else (769, 0.01, 90000)
         assert (cfg.INPUT.CROP.SIZE, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == ([size, size], rate, end)
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "lvis").glob("*.yaml")), ids=name)
+def test_lvis_differs_from_coco_in_the_data_alone(path: Path):
+    """MoCo's LVIS: the schedules of COCO, rare images repeated, 300 detections; frozen norms in the baseline alone."""
+    cfg = load_config(path)
+    stem = path.stem.replace("_frozen", "")
+    coco = load_config(FOLDER / "coco" / f"{stem}.yaml")
+    frozen = {"MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "TEST.PRECISE_BN.ENABLED"}
+    assert {key for key in dotted_keys(cfg) if value_at(cfg, key) != value_at(coco, key)} == {
+        "MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "DATASETS.TRAIN", "DATASETS.TEST",
+        "DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD", "TEST.DETECTIONS_PER_IMAGE",
+        *(frozen if "_frozen" in path.stem else ()),
+    }  # fmt: skip
+    assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.TEST.DETECTIONS_PER_IMAGE) == (1230, 300)
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "cityscapes").glob("mask*.yaml")), ids=name)
+def test_cityscapes_is_detectron2s_recipe(path: Path):
+    cfg = load_config(path)
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER) == (
+        8, 0.01, (18000,), 24000,
+    )  # fmt: skip
+    assert cfg.INPUT.MIN_SIZE_TRAIN == tuple(range(800, 1025, 32)) and cfg.INPUT.MIN_SIZE_TEST == 1024
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 8 and cfg.INPUT.MASK_FORMAT == "bitmask"
+    assert cfg.MODEL.RESNETS.NORM == cfg.MODEL.FPN.NORM == "naiveSyncBN" and cfg.MODEL.BACKBONE.FREEZE_AT == 0
 
 
 def resolved(path: Path):

@@ -34,13 +34,17 @@ MSRA = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_the_projects_configs_have_no_errors(path, tmp_path):
-    """The papers' rows no warnings either, nor the small ones; the demo has its own rate and data."""
+    """The papers' rows no warnings either, nor the small ones; the demo has its own rate and data.
+
+    LVIS' classes stand in its json alone, which is not here, and its supervised baseline has frozen norms.
+    """
     (tmp_path / "voc.yaml").write_text(SPEC)
     (tmp_path / "semantic.yaml").write_text(MAPS)
     specs = ["DATASETS.SPECS", f"('{tmp_path}/voc.yaml', '{tmp_path}/semantic.yaml')"] if "demo" in path.stem else []
     findings = inspect(load_config(path, specs), None)
     assert not [str(f) for f in findings if f.level == ERROR]
-    assert {f.code for f in findings} <= ({"learning-rate", "data"} if "demo" in path.stem else set())
+    allowed = {"learning-rate", "data"} if "demo" in path.stem else {"data"} if path.parent.name == "lvis" else set()
+    assert {f.code for f in findings} <= allowed | ({"frozen-bn", "freeze-at"} if "frozen" in path.stem else set())
 
 
 R50_MOCO = {

@@ -136,7 +136,8 @@ def test_training_inputs_with_maps(engine, generated, tmp_path):
     assert len({x.file_name for x in inputs}) == 5
     again = list(chosen.training_inputs(cfg, 5))
     assert all(np.array_equal(a.classes, b.classes) for a, b in zip(inputs, again, strict=True))
-    visualize.training_inputs(inputs, ["background", *NAMES], tmp_path / "inputs.png")
+    (spec,) = catalog.resolve(cfg.DATASETS.TRAIN, cfg.DATASETS.SPECS)
+    visualize.training_inputs(inputs, spec, tmp_path / "inputs.png")
     assert (tmp_path / "inputs.png").stat().st_size > 1000
 
 

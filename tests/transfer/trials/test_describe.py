@@ -8,6 +8,7 @@ import pytest
 
 from pretrain.runtime.config import ConfigError
 from tests.conftest import ROOT
+from transfer.config.load import load_config
 from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.trials.describe import costs, describe, problems
 from transfer.trials.experiment import load_experiment
@@ -45,10 +46,9 @@ def test_every_experiment_says_what_a_bare_machine_lacks(name, tmp_path):
     for column, row in e.runs():
         if column.probe is not None:
             sets |= {"$IMAGENET/train", "$IMAGENET/val"}
-        elif "coco" in str(row.job(column).config):
-            sets |= {"coco_2017_train", "coco_2017_val"}
         else:
-            sets |= {"voc_2007_trainval", "voc_2007_test"} | ({"voc_2012_trainval"} if name != "table4" else set())
+            datasets = load_config(row.job(column).config).DATASETS
+            sets |= {*datasets.TRAIN, *datasets.TEST}
     assert told == (files if e.generated is not None else sets | files)
     assert all(m.remedy for m in found)
     text = describe(p)

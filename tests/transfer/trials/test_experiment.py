@@ -10,6 +10,7 @@ import pytest
 from pretrain.config import check, get_cfg
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from tests.conftest import ROOT
+from tests.transfer.trials import test_table6
 from transfer.config.load import digest
 from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.trials.experiment import load_experiment
@@ -46,7 +47,8 @@ def test_files_of_the_project(path):
     assert experiment.title and experiment.rows and list(experiment.runs())
     for c in experiment.columns:
         one_run = c.probe is not None or "table5" in path.stem
-        assert c.trials == (2 if path.stem.startswith("small_") else 1 if one_run else 5)
+        if path.stem not in test_table6.TABLES:
+            assert c.trials == (2 if path.stem.startswith("small_") else 1 if one_run else 5)
         shown = {m.key for m in c.metrics}
         assert all(set(row.entry(c).published) <= shown for row in experiment.rows)
 
@@ -139,9 +141,11 @@ PUBLISHED = {
 
 
 def test_every_published_number_is_checked():
-    """A file with published numbers stands in one of the tables of this module."""
+    """A file with published numbers stands in one of the tables of this module, or of `test_table6`."""
     entries = {path.stem: [e for row in load_experiment(path).rows for e in row.entries.values()] for path in FILES}
-    assert {name for name, found in entries.items() if any(e.published for e in found)} <= {*TABLES, *PUBLISHED}
+    assert {name for name, found in entries.items() if any(e.published for e in found)} <= {
+        *TABLES, *PUBLISHED, *test_table6.TABLES,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.utils.data import Sampler
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
@@ -28,6 +29,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import MetricsWriter, progress, setup_logging
 from pretrain.runtime.preempt import Preempted, StopRequest
 from pretrain.runtime.result import RunResult
+from pretrain.runtime.seed import derive
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
@@ -36,6 +38,7 @@ from transfer.engines.d2 import names, register
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.data import check_run_data, open_run_data, with_objects
 from transfer.engines.inputs import TrainingInput
+from transfer.engines.sampling import REPEAT_FACTOR, configured_factors, index_stream
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +63,7 @@ class Detectron2Engine(base.Engine):
         run = open_run_data(cfg, training=True)
         adapter = adapter_of(run.task.name)
         register.register_datasets(run.train, adapter)
-        records = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN,
-            cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-        )
+        records = _training_records(cfg)
         mapper = adapter.mapper(cfg, is_train=True)
         seed = max(cfg.SEED, 0)
         order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -205,6 +204,28 @@ class _Stop(HookBase):
             raise _Stopped(f"{asked}: stopped after {done} of {trainer.max_iter} iterations")
 
 
+def _training_records(cfg: CfgNode) -> list[dict[str, Any]]:
+    """The images that are trained on, as Detectron2 chooses them."""
+    records: list[dict[str, Any]] = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+    )
+    return records
+
+
+class RepeatedImages(Sampler[int]):
+    """Indices of this process, endless; see `sampling.index_stream`."""
+
+    def __init__(self, factors: Sequence[float], seed: int):
+        self._factors, self._seed = factors, seed
+
+    def __iter__(self) -> Iterator[int]:
+        rank, world_size = dist.rank(), dist.world_size()
+        stream = index_stream(len(self._factors), derive(self._seed, 0), rank, world_size, self._factors)
+        return (index for _, index in stream)
+
+
 class Trainer(DefaultTrainer):
     """Detectron2's trainer, told where to evaluate and where to write."""
 
@@ -220,7 +241,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        return build_detection_train_loader(cfg, mapper=cls.session.adapter.mapper(cfg, is_train=True))
+        """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
+        mapper = cls.session.adapter.mapper(cfg, is_train=True)
+        if cfg.DATALOADER.SAMPLER_TRAIN != REPEAT_FACTOR:
+            return build_detection_train_loader(cfg, mapper=mapper)
+        records = _training_records(cfg)
+        sampler = RepeatedImages(configured_factors(cfg, records) or [], max(cfg.SEED, 0))
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=records, sampler=sampler)
 
     def build_hooks(self) -> list[HookBase]:
         return [*super().build_hooks(), _Stop(self.session.stop)]

@@ -21,6 +21,7 @@ from pretrain.runtime.workers import start_worker
 from transfer.data.catalog import DatasetError
 from transfer.data.records import PackedRecords
 from transfer.data.spec import Record
+from transfer.engines.sampling import index_stream
 from transfer.engines.tv import keypoints, masks
 
 
@@ -195,17 +196,6 @@ class TestSamples(Dataset):
         }
 
 
-def index_stream(count: int, seed: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[int, int]]:
-    """Endless (position, index): one permutation of range(count) after another, every `world_size`-th for each rank."""
-
-    def everything() -> Iterator[int]:
-        generator = torch.Generator().manual_seed(seed)
-        while True:
-            yield from torch.randperm(count, generator=generator).tolist()
-
-    return itertools.islice(enumerate(everything()), rank, None, world_size)
-
-
 def batches(
     stream: Iterator[tuple[int, int]], wide: Sequence[bool], batch_size: int, grouping: bool
 ) -> Iterator[list[tuple[int, int]]]:
@@ -220,15 +210,24 @@ def batches(
 
 
 def train_loader(
-    samples: Augmented, batch_size: int, *, grouping: bool, workers: int, start: int, rank: int, world_size: int
+    samples: Augmented,
+    batch_size: int,
+    *,
+    factors: Sequence[float] | None = None,
+    grouping: bool,
+    workers: int,
+    start: int,
+    rank: int,
+    world_size: int,
 ) -> Iterator[list[dict[str, Any]]]:
     """Endless batches of this rank from iteration `start` on.
 
     Args:
         batch_size: images per process.
+        factors: how often each image comes per pass, see `sampling.index_stream`.
         start: batches that an earlier process has already consumed; they are skipped without reading an image.
     """
-    stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size)
+    stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size, factors)
     chosen = itertools.islice(batches(stream, samples.wide, batch_size, grouping), start, None)
     loader = DataLoader(
         samples,

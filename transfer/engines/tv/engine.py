@@ -29,6 +29,7 @@ from transfer.data.dataset import Dataset
 from transfer.engines import base, resume, testing
 from transfer.engines.data import open_run_data
 from transfer.engines.inputs import TrainingInput
+from transfer.engines.sampling import configured_factors, index_stream
 from transfer.engines.tv import data, loop, solver
 from transfer.engines.tv.adapters import adapter_of, check_support, part_names
 from transfer.engines.tv.adapters.adapter import Adapter
@@ -56,7 +57,8 @@ class TorchvisionEngine(base.Engine):
         run, seed = open_run_data(cfg, training=True), max(cfg.SEED, 0)
         adapter = adapter_of(run.task.name)
         samples = adapter.train_samples(cfg, run.train, seed)
-        for position, index in islice(data.index_stream(len(samples.records), derive(seed, 0)), count):
+        factors = configured_factors(cfg, samples.records)
+        for position, index in islice(index_stream(len(samples.records), derive(seed, 0), factors=factors), count):
             yield adapter.training_input(cfg, samples.records[index], samples[position, index])
 
     def part_names(self) -> Mapping[str, Collection[str]]:
@@ -257,6 +259,7 @@ def _loader(cfg: CfgNode, samples: data.Augmented, start: int) -> Iterator[loop.
     return data.train_loader(
         samples,
         cfg.SOLVER.IMS_PER_BATCH // dist.world_size(),
+        factors=configured_factors(cfg, samples.records),
         grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         workers=cfg.DATALOADER.NUM_WORKERS,
         start=start,

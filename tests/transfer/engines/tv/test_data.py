@@ -11,6 +11,7 @@ from PIL import Image
 
 from transfer.data import catalog
 from transfer.data.catalog import DatasetError
+from transfer.engines.sampling import index_stream
 from transfer.engines.tv import data
 
 
@@ -53,7 +54,7 @@ def test_a_sample_depends_on_seed_and_position_only(records):
 
 
 def test_every_epoch_visits_every_image_once_on_all_ranks_together():
-    first = [list(itertools.islice(data.index_stream(10, 3, rank, 2), 10)) for rank in (0, 1)]
+    first = [list(itertools.islice(index_stream(10, 3, rank, 2), 10)) for rank in (0, 1)]
     indices = sorted(i for part in first for _, i in part)
     assert indices == sorted([*range(10), *range(10)])
     assert {p for part in first for p, _ in part} == set(range(20))

@@ -1,0 +1,77 @@
+"""In which order images are trained on: endless, a function of the seed and the position alone, on both engines."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+REPEAT_FACTOR = "RepeatFactorTrainingSampler"
+
+
+def index_stream(
+    count: int, seed: int, rank: int = 0, world_size: int = 1, factors: Sequence[float] | None = None
+) -> Iterator[tuple[int, int]]:
+    """Endless (position, index): one permutation of all images after another, every `world_size`-th for each rank.
+
+    Args:
+        count: of images.
+        factors: how often each image comes per pass, on average: a fraction is rounded up in that share of the passes
+            (LVIS, appendix B.2 of its second version). None: once.
+    """
+
+    def everything() -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            indices = _repeated(torch.tensor(factors), generator) if factors is not None else torch.arange(count)
+            yield from indices[torch.randperm(len(indices), generator=generator)].tolist()
+
+    return itertools.islice(enumerate(everything()), rank, None, world_size)
+
+
+def _repeated(factors: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(count,) factors -> the indices of one pass, fractions rounded at random."""
+    whole = factors.floor()
+    times = whole + (torch.rand(len(factors), generator=generator) < factors - whole)
+    return torch.arange(len(factors)).repeat_interleave(times.long())
+
+
+def configured_factors(cfg: CfgNode, records: Iterable[Mapping[str, Any]]) -> list[float] | None:
+    """Returns the factors that DATALOADER.SAMPLER_TRAIN asks for; None if all images come alike."""
+    loader = cfg.DATALOADER
+    if loader.SAMPLER_TRAIN != REPEAT_FACTOR:
+        return None
+    factors = repeat_factors(records, loader.REPEAT_THRESHOLD, loader.REPEAT_SQRT)
+    logger.info(
+        "images of rare classes are repeated: up to %.1f times, %.0f images per pass instead of %d",
+        max(factors, default=1.0), sum(factors), len(factors),
+    )  # fmt: skip
+    return factors
+
+
+def repeat_factors(records: Iterable[Mapping[str, Any]], threshold: float, sqrt: bool = True) -> list[float]:
+    """Computes how often each image comes per pass, so that rare classes are seen more often.
+
+    A class that is in a share f of the images asks for max(1, sqrt(threshold / f)) times; an image takes the largest
+    of its classes'. Crowd regions count as objects, as in Detectron2.
+
+    Args:
+        records: in Detectron2's form.
+        threshold: share of images below which a class is repeated.
+        sqrt: take the root; False repeats rare classes more.
+    """
+    classes = [{annotation["category_id"] for annotation in record["annotations"]} for record in records]
+    images_with = Counter(category for here in classes for category in here)
+    asks = {}
+    for category, images in images_with.items():
+        ratio = threshold / (images / len(classes))
+        asks[category] = max(1.0, math.sqrt(ratio) if sqrt else ratio)
+    return [max((asks[category] for category in here), default=1.0) for here in classes]
