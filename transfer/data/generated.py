@@ -11,6 +11,8 @@ images there are.
     root/coco/instances_{train,val}.json                      root/coco.yaml: generated_coco_train, generated_coco_val
     root/coco/keypoints_{train,val}.json                      root/keypoints.yaml: generated_keypoints_train, ..._val
     root/scenes/SemanticMaps                root/semantic.yaml: generated_sem_seg_train, generated_sem_seg_val
+    root/lvis/lvis_{train,val}.json                           root/lvis.yaml: generated_lvis_train, generated_lvis_val
+    root/cityscapes/{leftImg8bit,gtFine}    root/cityscapes.yaml: generated_cityscapes_train, generated_cityscapes_val
     root/manifest.json                                        written last
 """
 
@@ -38,6 +40,7 @@ from pretrain.runtime.seed import derive
 from transfer.data import generated_keypoints, generated_scenes
 from transfer.data.drawing import Pose, Rng, blob, coverage, expose, ground, paint, plain
 from transfer.data.generated_keypoints import keypoints_json
+from transfer.data.generated_layouts import CITYSCAPES_SPEC, LVIS_SPEC, instance_ids, lvis_json
 from transfer.data.generated_scenes import CLASSES, Scene, random_light
 from transfer.data.spec import DatasetError
 
@@ -45,7 +48,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of the drawing: a change that alters pixels raises it
 MANIFEST = "manifest.json"
-SPEC_FILES = ("voc.yaml", "coco.yaml", "semantic.yaml")
+SPEC_FILES = ("voc.yaml", "coco.yaml", "keypoints.yaml", "semantic.yaml", "lvis.yaml", "cityscapes.yaml")
 CLASS_NAMES = tuple(CLASSES)
 _ICONIC_TRAIN, _ICONIC_VAL, _SCENES_TRAINVAL, _SCENES_TEST = range(4)  # branches of the seed
 _FIRST_TEST_ID = 500_001
@@ -187,6 +190,10 @@ def _draw_all(root: Path, parameters: Parameters) -> Manifest:
                 writer.image(f"scenes/JPEGImages/{scene.name}.jpg", image)
                 writer.text(f"scenes/Annotations/{scene.name}.xml", scene.voc_xml())
                 writer.map(f"scenes/SemanticMaps/{scene.name}.png", scene.semantic_map())
+                if index < max(parts[part] // 4, min(parts[part], 12)):
+                    place = f"{'train' if split == 'trainval' else 'val'}/generated/{scene.name}"
+                    writer.map(f"cityscapes/leftImg8bit/{place}_leftImg8bit.png", image)
+                    writer.map(f"cityscapes/gtFine/{place}_gtFine_instanceIds.png", instance_ids(scene))
                 scenes[split].append(scene)
                 bar.update()
     for split, coco_split in (("trainval", "train"), ("test", "val")):
@@ -194,10 +201,13 @@ def _draw_all(root: Path, parameters: Parameters) -> Manifest:
         instances = generated_scenes.coco_json(scenes[split])
         writer.text(f"coco/instances_{coco_split}.json", json.dumps(instances))
         points = [thing.points for scene in scenes[split] for thing in scene.things]
+        writer.text(f"lvis/lvis_{coco_split}.json", json.dumps(lvis_json(instances)))
         writer.text(f"coco/keypoints_{coco_split}.json", json.dumps(keypoints_json(points, instances)))
     writer.text("voc.yaml", _VOC_YAML.format(classes=", ".join(CLASS_NAMES)))
     writer.text("coco.yaml", _COCO_YAML)
     writer.text("keypoints.yaml", generated_keypoints.SPEC)
+    writer.text("lvis.yaml", LVIS_SPEC)
+    writer.text("cityscapes.yaml", CITYSCAPES_SPEC)
     writer.text("semantic.yaml", _SEMANTIC_YAML.format(classes=", ".join(CLASS_NAMES)))
     objects = {name: 0 for name in CLASS_NAMES}
     for scene in (s for split in scenes.values() for s in split):
@@ -221,6 +231,7 @@ class _Writer:
         self._write(name, data.tobytes())
 
     def map(self, name: str, ids: np.ndarray) -> None:
+        """Writes a PNG, of which no pixel is changed."""
         done, data = cv2.imencode(".png", ids)
         assert done
         self._write(name, data.tobytes())
