@@ -86,6 +86,7 @@ def lint(
         *(_weights(cfg, facts) if facts is not None else ()),
         *_schedule(cfg),
         *_rate(cfg, rates),
+        *_scale(cfg),
     ]
 
 
@@ -223,6 +224,12 @@ def _rate(cfg: Mapping[str, Any], rates: Sequence[float]) -> Iterator[Finding]:
             f"{rate:g} for {batch} images per batch; the papers' rule ({rule} for {BATCH}, linear) gives {given}. "
             "For another batch than a config's let --auto-scale move rate, iterations, steps and warm-up together",
         )  # fmt: skip
+
+
+def _scale(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    scale = tuple(cfg["INPUT"]["RANDOM_SCALE"])
+    if cfg["MODEL"]["META_ARCHITECTURE"] != "SemanticSegmentor" and scale != (1.0, 1.0):
+        yield warning("scale", "INPUT.RANDOM_SCALE", f"{scale} has no effect: only a SemanticSegmentor reads it")
 
 
 _IMAGENET_MEAN = (123.675, 116.280, 103.530)  # RGB

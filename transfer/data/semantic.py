@@ -118,7 +118,10 @@ class SemanticMaps(Format):
         return spec.layout.listed or _images(spec)
 
     def is_present(self, spec: DatasetSpec) -> bool:
-        return self.place(spec).exists()
+        folder = spec.layout.labels
+        return self.place(spec).exists() and any(
+            name.endswith(spec.layout.label_suffix) for _, _, names in os.walk(folder) for name in names
+        )
 
     def sources(self, spec: DatasetSpec) -> Iterable[Path]:
         yield self.place(spec)

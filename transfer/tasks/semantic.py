@@ -13,6 +13,7 @@ from transfer.evaluation.evaluator import Evaluator
 from transfer.tasks.task import Task
 
 HEAD = "MODEL.SEM_SEG_HEAD"
+LONGEST = 2**15  # pixels of a crop's side
 
 
 class Semantic(Task):
@@ -65,9 +66,37 @@ class Semantic(Task):
     def lint(self, cfg: Mapping[str, Any]) -> Iterator[Finding]:
         model, given = cfg["MODEL"], cfg["INPUT"]
         head, resnet = model["SEM_SEG_HEAD"], model["RESNETS"]
-        if head["NAME"] != FCN_16S:
+        if head["NAME"] == FCN_16S:
+            yield from self._head(head, resnet)
+        else:
             yield warning("head", f"{HEAD}.NAME", f"{head['NAME']} is not the papers' head: {FCN_16S}")
-            return
+        crop = given["CROP"]
+        if not crop["ENABLED"]:
+            yield warning("crop", "INPUT.CROP.ENABLED", "False trains on whole images; the papers crop 513 or 769")
+        elif crop["TYPE"] != "absolute" or any(size != int(size) or not 1 <= size <= LONGEST for size in crop["SIZE"]):
+            yield error(
+                "crop", "INPUT.CROP",
+                f"TYPE {crop['TYPE']} with SIZE {list(crop['SIZE'])}: maps are cropped to TYPE absolute, with a height "
+                f"and a width in whole pixels, at most {LONGEST}",
+            )  # fmt: skip
+        if tuple(given["RANDOM_SCALE"]) != (0.5, 2.0):
+            yield warning(
+                "scale", "INPUT.RANDOM_SCALE", f"{tuple(given['RANDOM_SCALE'])}; the papers scale by 0.5 to 2.0"
+            )
+        if given["MIN_SIZE_TEST"] != 0:
+            yield warning(
+                "test-size", "INPUT.MIN_SIZE_TEST",
+                f"{given['MIN_SIZE_TEST']} resizes test images; the papers test at the original size: 0",
+            )  # fmt: skip
+        for key, value, may in (
+            ("INPUT.FORMAT", given["FORMAT"], ("RGB", "BGR")),
+            ("INPUT.RANDOM_FLIP", given["RANDOM_FLIP"], ("horizontal", "none")),
+            ("DATALOADER.SAMPLER_TRAIN", cfg["DATALOADER"]["SAMPLER_TRAIN"], ("TrainingSampler",)),
+        ):
+            if value not in may:
+                yield error("samples", key, f"{value} is not made for maps of classes: set it to {' or '.join(may)}")
+
+    def _head(self, head: Mapping[str, Any], resnet: Mapping[str, Any]) -> Iterator[Finding]:
         if len(head["IN_FEATURES"]) != 1 or head["IN_FEATURES"][0] not in resnet["OUT_FEATURES"]:
             yield error(
                 "features", f"{HEAD}.IN_FEATURES",
@@ -80,24 +109,6 @@ class Semantic(Task):
             )  # fmt: skip
         if not head["NORM"]:
             yield warning("head-norm", f"{HEAD}.NORM", "it is empty; the papers' two new convolutions have batch norm")
-        crop = given["CROP"]
-        if not crop["ENABLED"]:
-            yield warning("crop", "INPUT.CROP.ENABLED", "False trains on whole images; the papers crop 513 or 769")
-        elif crop["TYPE"] != "absolute" or any(size != int(size) or size < 1 for size in crop["SIZE"]):
-            yield error(
-                "crop", "INPUT.CROP",
-                f"TYPE {crop['TYPE']} with SIZE {list(crop['SIZE'])}: maps are cropped to TYPE absolute, with a height "
-                "and a width in whole pixels",
-            )  # fmt: skip
-        if tuple(given["RANDOM_SCALE"]) != (0.5, 2.0):
-            yield warning(
-                "scale", "INPUT.RANDOM_SCALE", f"{tuple(given['RANDOM_SCALE'])}; the papers scale by 0.5 to 2.0"
-            )
-        if given["MIN_SIZE_TEST"] != 0:
-            yield warning(
-                "test-size", "INPUT.MIN_SIZE_TEST",
-                f"{given['MIN_SIZE_TEST']} resizes test images; the papers test at the original size: 0",
-            )  # fmt: skip
 
 
 SEMANTIC = Semantic()

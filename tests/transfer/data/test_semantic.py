@@ -12,6 +12,7 @@ from tests.transfer.data.sets import picture
 from transfer.data import catalog, doctor
 from transfer.data.dataset import examine, open_dataset
 from transfer.data.files import check_images
+from transfer.data.formats import format_of
 from transfer.data.semantic import Layout, read_labels
 from transfer.data.spec import DatasetError, DatasetSpec
 
@@ -97,6 +98,10 @@ def test_voc_names(tmp_path):
     assert [r["image_id"] for r in open_dataset(spec).records] == ["2007_000032"]
     missing = catalog.builtin_specs(tmp_path)["voc_2012_sem_seg_val"]
     assert "prepare_voc_aug.py" in said(missing)
+    (root / "ImageSets/Segmentation/val.txt").write_text("2007_000033\n")  # as the archive has it
+    assert format_of(spec).is_present(spec) and format_of(missing).is_present(missing)
+    (root / "SegmentationClassAug/2007_000032.png").unlink()
+    assert not format_of(missing).is_present(missing)
 
 
 @pytest.mark.parametrize(

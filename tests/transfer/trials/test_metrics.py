@@ -19,7 +19,8 @@ def test_found():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("AP5O", "did you mean AP50"), ("seg/AP", "did you mean segm/AP"), ("mIoU", "there are AP50, AP, AP75"),
+    [("AP5O", "did you mean AP50"), ("seg/AP", "did you mean segm/AP"), ("mIoU", "did you mean sem_seg/mIoU"),
+     ("quality", "there are AP50, AP, AP75"),
      ("bbox/mIoU", "no metric is called 'bbox/mIoU'"), ("knn/acc1", "no metric is called"), ("set/AP50", "no metric")],
 )  # fmt: skip
 def test_unknown(name, hint):
