@@ -15,7 +15,7 @@ from typing import Any
 
 from pretrain.runtime.wording import short
 from transfer.data.faults import Faults
-from transfer.data.segmentation import is_number
+from transfer.data.segmentation import all_numbers, is_number
 from transfer.data.spec import few, nearest
 
 HALF_PIXEL = 0.5  # from the index of a pixel to the continuous coordinate of its centre
@@ -139,11 +139,12 @@ def checked_points(annotation: Mapping[str, Any], count: int) -> tuple[list[floa
     if not isinstance(points, list) or len(points) != 3 * count:
         length = f"{len(points)} numbers" if isinstance(points, list) else short(points)
         return [], 0, f"keypoints that are no list of {3 * count} numbers, [x, y, visibility] of {count} points", length
-    if odd := [v for v in points if not is_number(v)]:
-        return [], 0, "keypoints that hold what is no finite number", short(odd[0])
-    if odd := [v for v in points[2::3] if v not in (0, 1, 2)]:
-        return [], 0, "keypoint visibility that is not 0 (not labelled), 1 (hidden) or 2 (seen)", short(odd[0])
-    labelled = sum(v > 0 for v in points[2::3])
+    if not all_numbers(points):
+        odd = next((v for v in points if not is_number(v)), points)
+        return [], 0, "keypoints that hold what is no finite number", short(odd)
+    if odd := set(points[2::3]) - {0, 1, 2}:
+        return [], 0, "keypoint visibility that is not 0 (not labelled), 1 (hidden) or 2 (seen)", short(min(odd))
+    labelled = count - points[2::3].count(0)
     stated = annotation.get("num_keypoints")
     if stated is not None and stated != labelled:
         return [], 0, "num_keypoints that is not the number of labelled points", f"{short(stated)}, not {labelled}"

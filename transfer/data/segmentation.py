@@ -45,7 +45,7 @@ def checked(segmentation: Any, height: int, width: int) -> tuple[Any, str | None
             return None, f"segmentation holds a {type(polygon).__name__}; expected polygons [x0, y0, x1, y1, ...]"
         if polygon and isinstance(polygon[0], (list, Mapping)):
             return None, "a polygon is a list of pairs; expected one flat list [x0, y0, x1, y1, ...]"
-        if not _finite(polygon):
+        if not all_numbers(polygon):
             return None, "a polygon holds what is no finite number"
         if len(polygon) % 2 and len(polygon) > 6:
             return None, "a polygon has an odd number of coordinates"
@@ -55,7 +55,7 @@ def checked(segmentation: Any, height: int, width: int) -> tuple[Any, str | None
     return [polygon for polygon in segmentation if len(polygon) >= 6], None
 
 
-def _finite(values: Sequence[Any]) -> bool:
+def all_numbers(values: Sequence[Any]) -> bool:
     """Whether all are finite numbers; COCO has a hundred million, so without a step of Python's for each."""
     try:
         return set(map(type, values)) <= {int, float} and math.isfinite(sum(values))

@@ -31,7 +31,9 @@ def images(report: ColumnReport, sets: Sequence[Evaluated], count: int = 4) -> M
         "with a tick and a wide line those that find one (same class, IoU at least 0.5)."
     )
     try:
-        gallery = Gallery(data.names)
+        keypoints = data.dataset.keypoints
+        gallery = Gallery(data.names, keypoints.skeleton if keypoints else ())
+        lead += " Rings: annotated keypoints. Dots and lines: those of each detection." if keypoints else ""
         groups = [_evenly(data, gallery, count), *_disagreements(report, data, gallery)]
     except (ValueError, OSError) as error:  # an image that is not here must not keep the report from being written
         return not_shown(error)

@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from transfer.data.catalog import Record
+from transfer.report import poses
 from transfer.report.disagreement import finders, objects, surest
 from transfer.report.evaluated import Found
 from transfer.report.markup import Markup, css_colour, join, named, tag
+from transfer.report.poses import Skeleton
 
 LONG_EDGE = 480  # pixels of an image in the page
 Plate = tuple[float, float, float]  # x, y, width; all plates of a picture are equally high
@@ -32,8 +34,12 @@ def evenly(total: int, count: int) -> list[int]:
 class Gallery:
     """Pictures of one test set; pixels that several pictures show are in the page once."""
 
-    def __init__(self, names: Sequence[str]):
-        self.names = names
+    def __init__(self, names: Sequence[str], skeleton: Skeleton = ()):
+        """
+        Args:
+            names: of the classes; `skeleton`: the lines between keypoints, where there are any.
+        """
+        self.names, self.skeleton = names, skeleton
         self._known: dict[str | int, str] = {}
 
     def item(self, record: Record, rows: Sequence[Found], caption: str) -> Markup:
@@ -46,7 +52,7 @@ class Gallery:
         if name is None:
             name = self._known[record["image_id"]] = f"test-image-{len(self._known)}"
             pixels = _pixels(record, name)
-        pictures = [_picture(record, name, found, self.names) for found in rows]
+        pictures = [_picture(record, name, found, self.names, self.skeleton) for found in rows]
         return tag("li", pixels, tag("p", caption, class_="image-id"), tag("div", *pictures, class_="pictures"))
 
 
@@ -66,21 +72,26 @@ def definition(image: Image.Image, name: str, width: float, height: float) -> Ma
     return tag("svg", tag("defs", element), class_="definition", aria_hidden="true")
 
 
-def _picture(record: Record, pixels: str, found: Found, names: Sequence[str]) -> Markup:
+def _picture(record: Record, pixels: str, found: Found, names: Sequence[str], skeleton: Skeleton) -> Markup:
     width, height = record["width"], record["height"]
     detections = found.detections.get(record["image_id"])
     truth = objects(record)
     shown: list[tuple[str, list[float], bool]] = []
+    points: list[np.ndarray] = []
     if detections is not None:
         right = finders(record, detections)
         for i in surest(detections, len(truth))[::-1]:  # the surest on top
             words = f"{names[detections.classes[i]]} {detections.scores[i]:.2f}"
             shown.append((words, detections.boxes[i].tolist(), i in right))
+            points += [] if detections.keypoints is None else [detections.keypoints[i]]
     unit = width / 100  # all pictures are shown equally wide
     parts = [tag("use", href=f"#{pixels}")]
     parts += [_box(a["bbox"], "truth-under", unit) for a in truth] + [_box(a["bbox"], "truth", unit) for a in truth]
     parts += [_box(box, "found-under", unit) for _, box, right in shown if right]
     parts += [_box(box, "found" if right else "missed", unit) for _, box, right in shown]
+    if points:
+        parts += [mark for a in truth for mark in poses.annotated(a.get("keypoints", ()), unit)]
+        parts += [mark for of_one in points for mark in poses.detected(of_one, skeleton, unit)]
     taken: list[Plate] = []  # the surest choose their place first
     labels = [
         _label(("✓ " if right else "") + words, box, width, height, taken) for words, box, right in reversed(shown)

@@ -21,20 +21,20 @@ SETS = {
 }  # fmt: skip
 
 
-def config(name, generated, folder):
+def config(name, generated, folder, engine):
     train, test = (f"generated_{name}_{split}" for split in ("train", "val"))
     words = [
         *options("R18-FPN-mask", generated, folder), "DATASETS.SPECS", f"('{generated}/{name}.yaml',)",
         "DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)", "SOLVER.MAX_ITER", "3", *SETS[name],
         "SOLVER.STEPS", "()",
     ]  # fmt: skip
-    return load_config(ARCHITECTURES["R18-FPN-mask"][0], words)
+    return load_config(ARCHITECTURES["R18-FPN-mask"][0], words, select(engine).defaults())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", SETS)
 def test_trained_scored_and_scored_again_from_its_file(name, engine, generated, tmp_path):
-    cfg = config(name, generated, tmp_path)
+    cfg = config(name, generated, tmp_path, engine)
     result = select(engine).train(cfg)
     assert result.iterations == 3 and result.extra[cfg.DATASETS.TEST[0]]["protocol"] == name
     (spec,) = catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS)
@@ -50,7 +50,7 @@ def test_trained_scored_and_scored_again_from_its_file(name, engine, generated, 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_rare_images_come_first_on_both_engines_alike(engine, generated, tmp_path):
     """The order is a function of the seed: the other engine's test sees these very files."""
-    cfg = config("lvis", generated, tmp_path)
+    cfg = config("lvis", generated, tmp_path, engine)
     seen = [x.file_name.rpartition("/")[2] for x in select("torchvision").training_inputs(cfg, 12)]
     assert len(set(seen)) < len(seen)  # some image comes again before all have come
     assert len(list(select(engine).training_inputs(cfg, 3))) == 3
@@ -58,7 +58,7 @@ def test_rare_images_come_first_on_both_engines_alike(engine, generated, tmp_pat
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_cityscapes_without_masks_cannot_be_scored(engine, generated, tmp_path):
-    cfg = config("cityscapes", generated, tmp_path)
+    cfg = config("cityscapes", generated, tmp_path, engine)
     cfg.defrost()
     cfg.MODEL.MASK_ON = False
     cfg.freeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from transfer.engines.tv.adapters.instances import InstancesAdapter
 from transfer.evaluation.predictions import ImageDetections
 from transfer.tasks.keypoints import labelled_points
 
+logger = logging.getLogger(__name__)
+
 
 class KeypointsAdapter(InstancesAdapter):
     """The detector of `instances.build_detector` with MODEL.KEYPOINT_ON."""
@@ -21,10 +24,13 @@ class KeypointsAdapter(InstancesAdapter):
     def chosen(self, cfg: CfgNode, datasets: Sequence[Dataset]) -> list[list[int]]:
         """Those with MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE labelled points."""
         least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-        return [
+        with_objects = super().chosen(cfg, datasets)
+        enough = [
             [i for i in which if labelled_points(dataset.records[i]) >= least]
-            for dataset, which in zip(datasets, super().chosen(cfg, datasets), strict=True)
+            for dataset, which in zip(datasets, with_objects, strict=True)
         ]
+        logger.info("of them with %d labelled keypoints or more: %d", least, sum(map(len, enough)))
+        return enough
 
     def flipped_keypoints(self, datasets: Sequence[Dataset]) -> Sequence[int]:
         keypoints = datasets[0].keypoints
