@@ -67,16 +67,10 @@ def small_opts(generated: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the torchvision engine fork its processes from a server that has imported torch once: seconds less each."""
-    import multiprocessing
-
-    from tests.processes import PRELOADED
+    from tests.processes import start_processes
     from transfer.engines.tv import launch
 
-    def spawn(function: object, args: tuple[object, ...], nprocs: int) -> None:
-        multiprocessing.set_forkserver_preload(PRELOADED)
-        launch.mp.start_processes(function, args, nprocs, start_method="forkserver")
-
-    monkeypatch.setattr(launch.mp, "spawn", spawn)
+    monkeypatch.setattr(launch.mp, "spawn", start_processes)
 
 
 @pytest.fixture

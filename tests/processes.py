@@ -19,14 +19,18 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-PRELOADED = ["torch.distributed", "torchvision", "cv2", "fvcore.common.config", "tests.processes"]
+PRELOADED = ["torchvision", "pretrain.run", "transfer.engines.tv.engine", "matplotlib.figure", "tests.processes"]
+
+
+def start_processes(function: Callable[..., Any], args: tuple[Any, ...], nprocs: int) -> None:
+    """Does what `torch.multiprocessing.spawn` does: `function(rank, *args)` in each of `nprocs` processes."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    mp.start_processes(function, args, nprocs, start_method="forkserver")
 
 
 def run_in_processes(function: Callable[..., Any], folder: Path, *args: Any, world_size: int = 2) -> list[Any]:
     """What `function(*args)`, defined at the top of a module, returns in each process of one gloo group."""
-    multiprocessing.set_forkserver_preload(PRELOADED)
-    given = (function, world_size, folder, args, dict(os.environ))
-    mp.start_processes(_member, given, nprocs=world_size, start_method="forkserver")
+    start_processes(_member, (function, world_size, folder, args, dict(os.environ)), world_size)
     return [torch.load(folder / f"{rank}.pth") for rank in range(world_size)]
 
 

@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
+from tests.processes import start_processes
 from transfer.engines import base, machines
 from transfer.engines.base import EngineError
 from transfer.engines.machines import Machines
@@ -139,7 +140,7 @@ def refuse(rank: int, error: Exception) -> None:
 )
 def test_what_a_process_was_expected_to_die_of_is_said_without_a_traceback(error, expected):
     with pytest.raises(EngineError) as caught, machines.spawning(2):
-        mp.spawn(refuse, args=(error,), nprocs=1)
+        start_processes(refuse, (error,), 1)
     assert str(caught.value).startswith(expected)
     assert ("Traceback" in str(caught.value)) == isinstance(error, RuntimeError)
 

@@ -58,7 +58,7 @@ def test_two_processes_equal_one_after_10_iterations(name, rate, generated, tmp_
         "SOLVER.BASE_LR", rate,
         "TEST.PRECISE_BN.ENABLED", "False",  # it corrects variances by each process's own number of samples
     ]  # fmt: skip
-    still = ["SOLVER.BASE_LR", "1e-12", "SOLVER.MAX_ITER", "1"]
+    still = ["SOLVER.BASE_LR", "1e-12", "SOLVER.MAX_ITER", "1", "SOLVER.WARMUP_ITERS", "0"]
     initial, one, two = (
         _weights(name, tmp_path / f"run{i}", processes, *words, *opts)
         for i, (processes, opts) in enumerate([(1, still), (1, []), (2, [])])

@@ -109,7 +109,7 @@ def test_killed_and_resumed_equals_uninterrupted(opts, tmp_path, monkeypatch):
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "killed")) and resumed.metrics == whole.metrics
 
 
-def test_two_processes_score_every_image_once(opts, tmp_path):
+def test_two_processes_score_every_image_once(opts, tmp_path, forked):
     alone = ENGINE.train(load_config(DEMO, opts))
     final = ["MODEL.WEIGHTS", str(tmp_path / "run" / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "two")]
     assert ENGINE.evaluate(load_config(DEMO, [*opts, *final]), num_gpus=2).metrics == alone.metrics
