@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
+from transfer.data.drawing import PALETTES
 from transfer.data.generated import Parameters, write
 
 
@@ -25,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     for name in ("iconic_size", "scene_size"):
         size = {"type": int, "nargs": 2, "metavar": ("WIDTH", "HEIGHT"), "default": getattr(default, name)}
         p.add_argument(f"--{name.replace('_', '-')}", **size, help="pixels (%(default)s)")
+    p.add_argument("--palette", choices=PALETTES, default=default.palette, help="colours of objects (%(default)s)")
     p.add_argument("--force", action="store_true", help="replace a generated set with other parameters")
     return p
 

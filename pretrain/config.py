@@ -14,7 +14,8 @@ _C = CfgNode()
 
 _C.MODEL = CfgNode()
 _C.MODEL.MECHANISM = "moco"  # moco | end_to_end | memory_bank: where keys come from (arXiv:1911.05722, figure 2)
-# resnet18 | resnet34 | resnet50 | resnet101 | resnet50_w2x | resnet50_w4x | resnext50_32x8d
+# resnet18 | resnet34 | resnet50 | resnet101 | resnet50_w2x | resnet50_w4x | resnext50_32x8d, and for machines without a
+# GPU resnet50_w0.5x | resnet50_w0.25x
 _C.MODEL.ARCH = "resnet50"
 _C.MODEL.DIM = 128  # length of the L2-normalised feature
 # moco: keys in the queue, a multiple of SOLVER.BATCH_SIZE; memory_bank: rows drawn from the bank; end_to_end: no

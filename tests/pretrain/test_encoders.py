@@ -28,6 +28,8 @@ def test_ends_in_fc_of_the_given_size(arch: str) -> None:
         ("resnext50_32x8d", 46.0),
         ("resnet50_w2x", 93.9),
         ("resnet50_w4x", 375.4),
+        ("resnet50_w0.5x", 5.9),
+        ("resnet50_w0.25x", 1.5),
     ],
 )
 def test_parameters_of_the_trunk(arch: str, millions: float) -> None:
@@ -38,15 +40,17 @@ def test_parameters_of_the_trunk(arch: str, millions: float) -> None:
     assert round(count / 1e6, 1) == millions
 
 
-def test_wide_encoder_is_wide_throughout() -> None:
-    plain, wide = (base_encoder(arch)(num_classes=3) for arch in ("resnet50", "resnet50_w2x"))
+@pytest.mark.parametrize(("arch", "width"), [("resnet50_w2x", 2), ("resnet50_w0.5x", 0.5), ("resnet50_w0.25x", 0.25)])
+def test_wide_encoder_is_wide_throughout(arch: str, width: float) -> None:
+    plain, wide = (base_encoder(arch)(num_classes=3) for arch in ("resnet50", arch))
     assert list(plain.state_dict()) == list(wide.state_dict())
     for (name, a), b in zip(plain.named_parameters(), wide.parameters(), strict=True):
-        given = {"conv1.weight": (2, 1), "fc.weight": (1, 2), "fc.bias": (1,)}.get(name, (2, 2) if a.ndim > 1 else (2,))
+        whole = (width, width) if a.ndim > 1 else (width,)
+        given = {"conv1.weight": (width, 1), "fc.weight": (1, width), "fc.bias": (1,)}.get(name, whole)
         assert b.shape[: len(given)] == tuple(x * y for x, y in zip(a.shape, given, strict=False)), name
     with torch.no_grad():
         assert wide.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
-    std = (2 / (128 * 49)) ** 0.5  # of He's initialisation, fan out
+    std = (2 / (64 * width * 49)) ** 0.5  # of He's initialisation, fan out
     assert wide.conv1.weight.std().item() == pytest.approx(std, rel=0.05)
 
 

@@ -32,27 +32,27 @@ class Architecture:
 
     Attributes:
         groups, width_per_group: of the 3x3 convolutions of res2's bottlenecks.
-        wider: every layer, the stem included, has so many times the channels (the papers' w2x and w4x); it is counted
-            in `width_per_group` too, as in Detectron2's WIDTH_PER_GROUP.
+        wider: every layer, the stem included, has so many times the channels (the papers' w2x and w4x; below 1 for
+            small machines); it is counted in `width_per_group` too, as in Detectron2's WIDTH_PER_GROUP.
     """
 
     depth: int
     groups: int
     width_per_group: int
-    wider: int = 1
+    wider: float = 1
 
     @property
     def stem_out_channels(self) -> int:
-        return 64 * self.wider
+        return int(64 * self.wider)
 
     @property
     def res2_out_channels(self) -> int:
-        return (64 if self.depth < 50 else 256) * self.wider
+        return int((64 if self.depth < 50 else 256) * self.wider)
 
     @property
     def name(self) -> str:
-        if self.wider > 1:
-            return f"resnet{self.depth}_w{self.wider}x"
+        if self.wider != 1:
+            return f"resnet{self.depth}_w{self.wider:g}x"
         if self.groups > 1:
             return f"resnext{self.depth}_{self.groups}x{self.width_per_group}d"
         return f"resnet{self.depth}" + (f"_width{self.width_per_group}" if self.width_per_group != 64 else "")
@@ -80,17 +80,12 @@ class Architecture:
         """
         block = resnet.BasicBlock if self.depth < 50 else resnet.Bottleneck
         layers = self._layers()
-        if self.wider > 1:
-            block = type("WideBottleneck", (resnet.Bottleneck,), {"expansion": 4 * self.wider})
-        model = resnet.ResNet(
-            block, layers, groups=self.groups, width_per_group=self.width_per_group, norm_layer=norm_layer
-        )
-        if self.wider > 1:  # the one width that torchvision has as a constant
-            channels, first = self.stem_out_channels, model.layer1[0]
-            model.bn1 = norm_layer(channels)
-            model.conv1 = _convolution(3, channels, kernel_size=7, stride=2, padding=3)
-            first.conv1 = _convolution(channels, first.conv1.out_channels, kernel_size=1)
-            first.downsample[0] = _convolution(channels, first.downsample[0].out_channels, kernel_size=1)
+        if self.wider != 1:
+            block = type("WideBottleneck", (resnet.Bottleneck,), {"expansion": int(4 * self.wider)})
+        model = _WithStem(
+            self.stem_out_channels, block, layers, groups=self.groups, width_per_group=self.width_per_group,
+            norm_layer=norm_layer,
+        )  # fmt: skip
         if stride_in_1x1:
             for module in model.modules():
                 if isinstance(module, resnet.Bottleneck):
@@ -157,13 +152,21 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
         return Architecture(depth, 1, 64)
     width, per_group = int(first.shape[0]), int(first.shape[1])
     groups = width // per_group
-    if groups == 1 and stem is not None and stem.shape[0] > 64 and width == stem.shape[0] and width % 64 == 0:
-        return Architecture(depth, 1, width, wider=width // 64)
+    if groups == 1 and stem is not None and stem.shape[0] != 64 and width == stem.shape[0] and width % 16 == 0:
+        return Architecture(depth, 1, width, wider=width / 64)
     return Architecture(depth, groups, per_group if groups > 1 else width)
 
 
-def _convolution(channels: int, out_channels: int, **kwargs: Any) -> nn.Conv2d:
-    """A convolution initialised as torchvision's ResNet initialises its own."""
-    convolution = nn.Conv2d(channels, out_channels, bias=False, **kwargs)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return convolution
+class _WithStem(resnet.ResNet):
+    """torchvision's ResNet with any number of channels in its stem, the one width that it has as a constant."""
+
+    def __init__(self, stem: int, *args: Any, **kwargs: Any):
+        self._stem = stem  # read by _make_layer, which super().__init__ calls
+        super().__init__(*args, **kwargs)
+
+    def _make_layer(self, *args: Any, **kwargs: Any) -> nn.Sequential:
+        if not hasattr(self, "layer1") and self._stem != 64:
+            self.inplanes = self._stem
+            self.conv1 = nn.Conv2d(3, self._stem, kernel_size=7, stride=2, padding=3, bias=False)
+            self.bn1 = self._norm_layer(self._stem)
+        return super()._make_layer(*args, **kwargs)

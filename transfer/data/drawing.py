@@ -136,8 +136,18 @@ def plain(rng: Rng, u: np.ndarray, v: np.ndarray, f: float) -> np.ndarray:
 Texture = Callable[[Rng, np.ndarray, np.ndarray, float], np.ndarray]
 
 
+ColourPair = Callable[[Rng, tuple[float, float]], tuple[np.ndarray, np.ndarray]]
+"""Draws two colours, (3,) each, in either order; the numbers are the least and the greatest gap in luminance."""
+
+
 def paint(
-    image: np.ndarray, alpha: np.ndarray, texture: Texture, pose: Pose, light: np.ndarray, rng: Rng
+    image: np.ndarray,
+    alpha: np.ndarray,
+    texture: Texture,
+    pose: Pose,
+    light: np.ndarray,
+    rng: Rng,
+    colours: ColourPair,
 ) -> np.ndarray:
     """`image` with an object of coverage `alpha` over it, lit from direction `light` (2,), casting a soft shadow."""
     height, width = alpha.shape
@@ -153,7 +163,7 @@ def paint(
     f = math.pi * rng.uniform(2.6, 4.4)  # waves across the diameter, times pi
     softness = pose.radius / f  # pixels per radian: the edge between two colours is about a pixel wide
     mix = np.clip(0.5 + texture(rng, u, v, f) * np.float32(softness if texture is not plain else 0.5), 0, 1)
-    dark, bright = colour_pair(rng)
+    dark, bright = colours(rng, (0.25, 0.6))
     colour = dark + (bright - dark) * mix[..., None]
     relief = cv2.GaussianBlur(alpha, (0, 0), size * 0.8) - 0.5  # darker towards the rim
     shade = 1 + 0.45 * relief + 0.22 * (light[0] * x + light[1] * y) / np.float32(pose.radius)
@@ -161,24 +171,42 @@ def paint(
     return image + (colour - image) * alpha[..., None]
 
 
-def colour_pair(rng: Rng, gap: tuple[float, float] = (0.25, 0.6)) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours of any hue, (3,) each, whose luminances differ by a number drawn from `gap`; in either order."""
+def any_colours(rng: Rng, gap: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Two colours of any hue, anew for every object: a picture can be told from all others by its colours alone."""
     low = rng.uniform(0.05, 0.9 - gap[1])
     levels = [low, low + rng.uniform(*gap)]
     colours = rng.uniform(0, 1, (2, 3)).astype(np.float32)
-    colours += np.array(levels, np.float32)[:, None] - (colours @ _LUMA)[:, None]
+    return _at_levels(colours, levels, rng)
+
+
+def muted_colours(rng: Rng, gap: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Two of six pale hues that all pictures share; only their luminance is drawn anew."""
+    low = rng.uniform(0.05, 0.9 - gap[1])
+    levels = [low, low + rng.uniform(*gap)]
+    return _at_levels(_PALE[rng.integers(0, len(_PALE), 2)], levels, rng)
+
+
+def _at_levels(colours: np.ndarray, levels: list[float], rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    """(2, 3) colours brought to their luminances, in either order."""
+    colours = colours + (np.array(levels, np.float32)[:, None] - (colours @ _LUMA)[:, None])
     first = int(rng.integers(2))
     colours = np.clip(colours, 0.02, 0.98)
     return colours[first], colours[1 - first]
 
 
+_HUES = np.arange(6) * (math.pi / 3)
+_PALE = (0.06 * np.cos(_HUES[:, None] - np.array([0, 2, 4]) * (math.pi / 3))).astype(np.float32)
+
+PALETTES: dict[str, ColourPair] = {"any": any_colours, "muted": muted_colours}
+
+
 # Grounds.
 
 
-def ground(rng: Rng, height: int, width: int) -> np.ndarray:
+def ground(rng: Rng, height: int, width: int, colours: ColourPair) -> np.ndarray:
     """A textured background: clouds, cells, planks or ripples in two colours, with grain and uneven light."""
     kind = (_clouds, _cells, _planks, _ripples)[int(rng.integers(4))]
-    dark, bright = colour_pair(rng, gap=(0.08, 0.4))
+    dark, bright = colours(rng, (0.08, 0.4))
     value = kind(rng, height, width) * 0.75 + noise(rng, height, width, 2) * 0.25
     image = dark + (bright - dark) * value[..., None]
     return image * (0.75 + 0.5 * noise(rng, height, width, 2, fineness=1.0))[..., None]

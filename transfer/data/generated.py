@@ -38,7 +38,19 @@ from pretrain.runtime.checkpoint import save_json
 from pretrain.runtime.log import progress
 from pretrain.runtime.seed import derive
 from transfer.data import generated_keypoints, generated_scenes
-from transfer.data.drawing import Pose, Rng, blob, coverage, expose, ground, paint, plain
+from transfer.data.drawing import (
+    PALETTES,
+    ColourPair,
+    Pose,
+    Rng,
+    any_colours,
+    blob,
+    coverage,
+    expose,
+    ground,
+    paint,
+    plain,
+)
 from transfer.data.generated_keypoints import keypoints_json
 from transfer.data.generated_layouts import CITYSCAPES_SPEC, LVIS_SPEC, instance_ids, lvis_json
 from transfer.data.generated_scenes import CLASSES, Scene, random_light
@@ -56,7 +68,11 @@ _FIRST_TEST_ID = 500_001
 
 @dataclass(frozen=True)
 class Parameters:
-    """What defines the set. Counts are images; sizes are (width, height) in pixels, of scenes the average."""
+    """What defines the set. Counts are images; sizes are (width, height) in pixels, of scenes the average.
+
+    Of the palette "any" every object has colours of its own, by which instance discrimination is solved without a look
+    at shapes; of "muted" all pictures share six pale hues, as photographs share the colours of the world.
+    """
 
     seed: int = 0
     iconic_train: int = 4000
@@ -66,8 +82,11 @@ class Parameters:
     iconic_size: tuple[int, int] = (72, 72)
     scene_size: tuple[int, int] = (160, 128)
     quality: int = 92
+    palette: str = "any"
 
     def __post_init__(self) -> None:
+        if self.palette not in PALETTES:
+            raise DatasetError(f"palette is {self.palette!r}; give {' or '.join(PALETTES)}")
         for name in ("seed", "iconic_train", "iconic_val", "scenes_trainval", "scenes_test"):
             if getattr(self, name) < 0:
                 raise DatasetError(f"{name} is {getattr(self, name)}; give 0 or more")
@@ -114,6 +133,7 @@ def write(
     iconic_size: tuple[int, int] = (72, 72),
     scene_size: tuple[int, int] = (160, 128),
     quality: int = 92,
+    palette: str = "any",
     force: bool = False,
 ) -> Manifest:
     """Writes the set to `root`, or returns at once if it stands there with the same parameters.
@@ -130,13 +150,14 @@ def write(
             parts.
         iconic_size, scene_size: (width, height) in pixels; scenes vary in aspect around theirs, at equal area.
         quality: of the JPEGs.
+        palette: "any" or "muted" colours, see `Parameters`.
         force: replace a generated set with other parameters instead of refusing.
 
     Raises:
         DatasetError: `root` holds a set with other parameters (unless `force`), or anything else.
     """
     parameters = Parameters(
-        seed, iconic_train, iconic_val, scenes_trainval, scenes_test, iconic_size, scene_size, quality
+        seed, iconic_train, iconic_val, scenes_trainval, scenes_test, iconic_size, scene_size, quality, palette
     )
     root = Path(root)
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -174,19 +195,19 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _draw_all(root: Path, parameters: Parameters) -> Manifest:
     p = parameters
-    writer = _Writer(root, p.quality)
+    writer, colours = _Writer(root, p.quality), PALETTES[p.palette]
     parts = (p.iconic_train, p.iconic_val, p.scenes_trainval, p.scenes_test)
     scenes: dict[str, list[Scene]] = {"trainval": [], "test": []}
     with progress(sum(parts), "drawing", "images", disable=sum(parts) < 1000) as bar:
         for part, folder, count in ((_ICONIC_TRAIN, "train", p.iconic_train), (_ICONIC_VAL, "val", p.iconic_val)):
             for index in range(count):
-                name, image = draw_iconic(p.seed, part, index, p.iconic_size)
+                name, image = draw_iconic(p.seed, part, index, p.iconic_size, colours)
                 writer.image(f"iconic/{folder}/{name}/{index:06d}.jpg", image)
                 bar.update()
         for part, split, first in ((_SCENES_TRAINVAL, "trainval", 1), (_SCENES_TEST, "test", _FIRST_TEST_ID)):
             for index in range(parts[part]):
                 rng = np.random.default_rng(derive(p.seed, part, index))
-                image, scene = generated_scenes.draw(rng, first + index, p.scene_size)
+                image, scene = generated_scenes.draw(rng, first + index, p.scene_size, colours)
                 writer.image(f"scenes/JPEGImages/{scene.name}.jpg", image)
                 writer.text(f"scenes/Annotations/{scene.name}.xml", scene.voc_xml())
                 writer.map(f"scenes/SemanticMaps/{scene.name}.png", scene.semantic_map())
@@ -249,17 +270,19 @@ class _Writer:
         self.digest.update(f"{name} {len(data)}\n".encode() + data)
 
 
-def draw_iconic(seed: int, part: int, index: int, size: tuple[int, int]) -> tuple[str, np.ndarray]:
+def draw_iconic(
+    seed: int, part: int, index: int, size: tuple[int, int], colours: ColourPair = any_colours
+) -> tuple[str, np.ndarray]:
     """Class name and picture (H, W, 3) uint8 BGR of one iconic image: one large object, sometimes partly hidden."""
     rng: Rng = np.random.default_rng(derive(seed, part, index))
     name = CLASS_NAMES[index % len(CLASS_NAMES)]
     shape, texture = CLASSES[name]
     width, height = size
-    image, light = ground(rng, height, width), random_light(rng)
+    image, light = ground(rng, height, width, colours), random_light(rng)
 
     def clutter(radius: float, centre: tuple[float, float], image: np.ndarray) -> np.ndarray:
         pose = Pose.random(rng, centre, radius)
-        return paint(image, coverage(blob(rng), pose, height, width), plain, pose, light, rng)
+        return paint(image, coverage(blob(rng), pose, height, width), plain, pose, light, rng, colours)
 
     side = min(width, height)
     for _ in range(int(rng.integers(0, 3))):
@@ -267,7 +290,7 @@ def draw_iconic(seed: int, part: int, index: int, size: tuple[int, int]) -> tupl
     radius = side * rng.uniform(0.27, 0.48)
     centre = (width / 2 + rng.uniform(-0.12, 0.12) * width, height / 2 + rng.uniform(-0.12, 0.12) * height)
     pose = Pose.random(rng, centre, radius)
-    image = paint(image, coverage(shape(rng), pose, height, width), texture, pose, light, rng)
+    image = paint(image, coverage(shape(rng), pose, height, width), texture, pose, light, rng, colours)
     if rng.random() < 0.3:
         turn = rng.uniform(0, 2 * np.pi)
         beside = (centre[0] + radius * np.cos(turn), centre[1] + radius * np.sin(turn))

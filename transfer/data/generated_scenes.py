@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 
 from transfer.data.drawing import (
+    ColourPair,
     Pose,
     Rng,
     Texture,
+    any_colours,
     blob,
     checks,
     coverage,
@@ -113,11 +115,11 @@ def random_light(rng: Rng) -> np.ndarray:
     return np.array([math.cos(angle), math.sin(angle)])
 
 
-def draw(rng: Rng, image_id: int, size: tuple[int, int]) -> tuple[np.ndarray, Scene]:
+def draw(rng: Rng, image_id: int, size: tuple[int, int], colours: ColourPair = any_colours) -> tuple[np.ndarray, Scene]:
     """One picture (H, W, 3) uint8 BGR and its annotation. `size`: (width, height), kept in area, varied in aspect."""
     stretch = math.exp(rng.uniform(-0.28, 0.28))
     width, height = round(size[0] * stretch), round(size[1] / stretch)
-    image, light = ground(rng, height, width), random_light(rng)
+    image, light = ground(rng, height, width, colours), random_light(rng)
     placed: list[_Placed] = []
     side = math.sqrt(width * height)
     radii = np.sort(np.exp(rng.uniform(math.log(0.065), math.log(0.27), int(rng.integers(2, 8)))) * side)[::-1]
@@ -128,7 +130,7 @@ def draw(rng: Rng, image_id: int, size: tuple[int, int]) -> tuple[np.ndarray, Sc
             if _hide(placed, new):
                 placed.append(new)
                 pattern = plain if rng.random() < 0.5 else _TEXTURES[int(rng.integers(len(_TEXTURES)))]
-                image = paint(image, new.alpha, pattern, pose, light, rng)
+                image = paint(image, new.alpha, pattern, pose, light, rng, colours)
             continue
         name = list(CLASSES)[int(rng.integers(len(CLASSES)))]
         shape, texture = CLASSES[name]
@@ -138,7 +140,7 @@ def draw(rng: Rng, image_id: int, size: tuple[int, int]) -> tuple[np.ndarray, Sc
             new = _Placed(name, coverage(contours, pose, height, width), pose, _whole_area(contours, pose), contours)
             if new.seen() >= MIN_SEEN and _hide(placed, new):
                 placed.append(new)
-                image = paint(image, new.alpha, texture, pose, light, rng)
+                image = paint(image, new.alpha, texture, pose, light, rng, colours)
                 break
     scene = Scene(image_id, width, height, [p.thing() for p in placed if p.name is not None])
     return expose(rng, image), scene

@@ -196,6 +196,8 @@ class ColumnModel(_Evaluated):
 def _parameters(values: Any) -> Any:
     """Options of datasets/prepare_generated.py as its own parameters take them."""
     for key, value in values.items() if isinstance(values, dict) else ():
+        if key == "palette":
+            continue
         whole = [type(v) is int for v in (value if isinstance(value, list) else [value])]
         if not all(whole) or len(whole) != (2 if str(key).endswith("_size") else 1):
             raise ValueError(f"{short(key)} is {short(value)}; give a whole number, of a size [width, height]")
@@ -211,7 +213,7 @@ def _parameters(values: Any) -> Any:
 class DataModel(Strict):
     """`generated`: options of datasets/prepare_generated.py."""
 
-    generated: Annotated[dict[str, int | list[int]] | None, BeforeValidator(_parameters)]
+    generated: Annotated[dict[str, int | str | list[int]] | None, BeforeValidator(_parameters)]
 
 
 class _Shared(Strict):

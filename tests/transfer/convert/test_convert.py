@@ -59,12 +59,14 @@ def test_a_moco_checkpoint_becomes_its_trunk(tmp_path, depth, extension):
 @pytest.mark.parametrize(
     ("arch", "name", "widths"),
     [
-        ("resnet50_w2x", "resnet50_w2x", (1, 128, 128, 512)),
+        pytest.param("resnet50_w2x", "resnet50_w2x", (1, 128, 128, 512), marks=pytest.mark.slow),
+        ("resnet50_w0.5x", "resnet50_w0.5x", (1, 32, 32, 128)),
+        ("resnet50_w0.25x", "resnet50_w0.25x", (1, 16, 16, 64)),
         ("resnext50_32x8d", "resnext50_32x8d", (32, 8, 64, 256)),
     ],
 )
 def test_encoders_of_table_1_convert(tmp_path, arch, name, widths):
-    """Wider and grouped trunks, with the keys that a config needs for them (MoCo, Table 1)."""
+    """Wider, narrower and grouped trunks, with the keys that a config needs for them (MoCo, Table 1)."""
     model = MoCo(base_encoder(arch), K=16)
     torch.save({"arch": arch, "state_dict": model.state_dict()}, tmp_path / "moco.pth.tar")
     done = convert(tmp_path / "moco.pth.tar", tmp_path / "out.pkl")

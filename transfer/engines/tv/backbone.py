@@ -139,12 +139,12 @@ def build_trunk(
         raise ConfigError(
             f"ResNet-{depth} comes in one width: set NUM_GROUPS 1, WIDTH_PER_GROUP 64 and STEM_OUT_CHANNELS 64"
         )
-    architecture = Architecture(depth, groups, width_per_group, wider=stem_out_channels // 64)
+    architecture = Architecture(depth, groups, width_per_group, wider=max(16, stem_out_channels // 16 * 16) / 64)
     wanted = (architecture.stem_out_channels, architecture.res2_out_channels)
     if (stem_out_channels, res2_out_channels) != wanted:
         raise ConfigError(
             f"MODEL.RESNETS.STEM_OUT_CHANNELS {stem_out_channels} and RES2_OUT_CHANNELS {res2_out_channels} are no "
-            f"ResNet-{depth}; the stem has a multiple of 64 channels, and res2 then {wanted[1]}"
+            f"ResNet-{depth}; the stem has a multiple of 16 channels, and res2 then {wanted[1]}"
         )
     if depth < 50 and dilation != 1:
         raise ConfigError(f"ResNet-{depth} is not dilated, as in Detectron2: set MODEL.RESNETS.RES5_DILATION 1")
