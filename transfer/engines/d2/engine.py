@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.data import build_detection_test_loader, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, default_setup, launch
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
@@ -38,7 +38,7 @@ from transfer.engines.d2 import names, register
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.data import check_run_data, open_run_data, with_objects
 from transfer.engines.inputs import TrainingInput
-from transfer.engines.sampling import REPEAT_FACTOR, configured_factors, index_stream
+from transfer.engines.sampling import configured_factors, index_stream
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Detectron2Engine(base.Engine):
         run = open_run_data(cfg, training=True)
         adapter = adapter_of(run.task.name)
         register.register_datasets(run.train, adapter)
-        records = _training_records(cfg)
+        records = adapter.training_records(cfg)
         mapper = adapter.mapper(cfg, is_train=True)
         seed = max(cfg.SEED, 0)
         order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -204,16 +204,6 @@ class _Stop(HookBase):
             raise _Stopped(f"{asked}: stopped after {done} of {trainer.max_iter} iterations")
 
 
-def _training_records(cfg: CfgNode) -> list[dict[str, Any]]:
-    """The images that are trained on, as Detectron2 chooses them."""
-    records: list[dict[str, Any]] = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-    )
-    return records
-
-
 class RepeatedImages(Sampler[int]):
     """Indices of this process, endless; see `sampling.index_stream`."""
 
@@ -242,11 +232,10 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
-        mapper = cls.session.adapter.mapper(cfg, is_train=True)
-        if cfg.DATALOADER.SAMPLER_TRAIN != REPEAT_FACTOR:
-            return build_detection_train_loader(cfg, mapper=mapper)
-        records = _training_records(cfg)
-        sampler = RepeatedImages(configured_factors(cfg, records) or [], max(cfg.SEED, 0))
+        adapter = cls.session.adapter
+        mapper, records = adapter.mapper(cfg, is_train=True), adapter.training_records(cfg)
+        factors = configured_factors(cfg, records)
+        sampler = None if factors is None else RepeatedImages(factors, max(cfg.SEED, 0))
         return build_detection_train_loader(cfg, mapper=mapper, dataset=records, sampler=sampler)
 
     def build_hooks(self) -> list[HookBase]:

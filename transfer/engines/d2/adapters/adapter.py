@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, get_detection_dataset_dicts
 from detectron2.structures import BoxMode
 from fvcore.common.config import CfgNode
 
@@ -21,6 +21,20 @@ class Adapter(ABC):
         """Makes what turns a record into a sample; Detectron2's own mapper, unless a task needs another."""
         mapper: Callable[[dict[str, Any]], dict[str, Any]] = DatasetMapper(cfg, is_train=is_train)
         return mapper
+
+    def training_records(self, cfg: CfgNode) -> list[dict[str, Any]]:
+        """Reads from Detectron2's catalog the images that are trained on, as Detectron2 chooses them."""
+        records: list[dict[str, Any]] = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            self.least_keypoints(cfg),
+            cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+        return records
+
+    def least_keypoints(self, cfg: CfgNode) -> int:
+        """How many visible keypoints an image must have to be trained on."""
+        return 0
 
     def record(self, record: dict[str, Any]) -> dict[str, Any]:
         """A fresh record as Detectron2's catalog is to hold it, with the box mode spelt out."""

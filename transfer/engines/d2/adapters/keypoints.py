@@ -16,6 +16,9 @@ from transfer.evaluation.predictions import ImageDetections
 class KeypointsAdapter(InstancesAdapter):
     """What instances have, and points."""
 
+    def least_keypoints(self, cfg: CfgNode) -> int:
+        return int(cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE)
+
     def metadata(self, dataset: Dataset) -> dict[str, Any]:
         """With the keypoints' names, and those that swap in a mirrored image."""
         keypoints = dataset.keypoints
