@@ -59,7 +59,13 @@ def test_every_form_keeps_tensors_and_facts(tmp_path, r18, suffix, names):
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
-@pytest.mark.parametrize("arch", [*(f"resnet{d}" for d in DEPTHS), "resnext50_32x4d", "resnext50_32x8d"])
+SLOW = {152: pytest.mark.slow}  # the same blocks as 101, and more of them
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [*(pytest.param(f"resnet{d}", marks=SLOW.get(d, ())) for d in DEPTHS), "resnext50_32x4d", "resnext50_32x8d"],
+)
 def test_to_detectron2_and_back_is_bit_equal(tmp_path, arch):
     build = Architecture(50, 32, 8).build if arch == "resnext50_32x8d" else getattr(resnet, arch)  # MoCo's, theirs
     state = lively(build())
@@ -74,6 +80,7 @@ def test_to_detectron2_and_back_is_bit_equal(tmp_path, arch):
 
 def test_the_shapes_of_an_architecture_are_those_of_torchvision():
     wide = [Architecture(50, 32, 4), Architecture(101, 32, 8), Architecture(50, 1, 128), Architecture(50, 1, 128, 2)]
+    wide += [Architecture(50, 1, 16, 0.25), Architecture(50, 1, 32, 0.5)]
     for architecture in [*(Architecture(d, 1, 64) for d in DEPTHS), *wide, Architecture(50, 1, 256, 4)]:
         with torch.device("meta"):
             state = architecture.build().state_dict()

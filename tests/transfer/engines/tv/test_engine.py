@@ -67,9 +67,8 @@ def test_a_run_leaves_what_it_promises(run, tmp_path):
 
 
 def test_a_seed_defines_a_trial(run, tmp_path):
-    run("OUTPUT_DIR", str(tmp_path / "a"))
-    run("OUTPUT_DIR", str(tmp_path / "b"))
-    run("OUTPUT_DIR", str(tmp_path / "c"), "SEED", "4")
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        run("OUTPUT_DIR", str(tmp_path / name), "SEED", seed, "SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()")
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
