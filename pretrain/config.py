@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from pretrain.mechanisms import MECHANISMS
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, SHARE, above, at_least, between, check_values
 
@@ -128,15 +129,8 @@ RUNTIME_KEYS = (
     "OUTPUT_DIR",
 )
 
-# Keys that a mechanism does not read; the log says so at the start.
-NO_EFFECT = {
-    "moco": ("MODEL.BANK_MOMENTUM", "MODEL.BANK_LOSS"),
-    "end_to_end": ("MODEL.K", "MODEL.M", "MODEL.BANK_MOMENTUM", "MODEL.BANK_LOSS"),
-    "memory_bank": ("MODEL.M",),
-}
-
 _CHOICES = {
-    "MODEL.MECHANISM": ("moco", "end_to_end", "memory_bank"),
+    "MODEL.MECHANISM": tuple(MECHANISMS),
     "MODEL.BANK_LOSS": ("infonce", "nce"),
     "AUG.RECIPE": ("v1", "v2"),
     "AUG.BACKEND": ("opencv", "pil"),
@@ -204,7 +198,8 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     if cfg.KNN.PERIOD and cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
         raise ConfigError(f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE must fit into it")
     _check_length(cfg)
-    _check_mechanism(cfg)
+    MECHANISMS[cfg.MODEL.MECHANISM].check(cfg)
+    _check_sync_bn(cfg)
     _check_batch(cfg, world_size)
     if not cfg.DATA.TRAIN:
         raise ConfigError(
@@ -223,18 +218,8 @@ def _check_length(cfg: CfgNode) -> None:
         raise ConfigError("SOLVER.SCHEDULE cosine goes by epochs; set SOLVER.EPOCHS and SOLVER.ITERATIONS 0")
 
 
-def _check_mechanism(cfg: CfgNode) -> None:
+def _check_sync_bn(cfg: CfgNode) -> None:
     model = cfg.MODEL
-    if model.MECHANISM == "end_to_end" and cfg.SOLVER.ACCUMULATE > 1:
-        raise ConfigError(
-            f"SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} would take negatives away from the end_to_end mechanism, whose "
-            "dictionary is the mini-batch; set it to 1 and use more processes, SOLVER.AMP, or a smaller batch"
-        )
-    if model.MECHANISM == "memory_bank" and model.SHUFFLE_BN:
-        raise ConfigError(
-            "MODEL.SHUFFLE_BN has no effect on the memory_bank mechanism, whose keys are not encoded with the queries; "
-            "set it to False"
-        )
     if model.SYNC_BN and model.SHUFFLE_BN:
         raise ConfigError(
             "MODEL.SYNC_BN gives query and key the same BN statistics, so MODEL.SHUFFLE_BN would have no effect; "
@@ -259,11 +244,6 @@ def _check_batch(cfg: CfgNode, world_size: int) -> None:
         raise ConfigError(
             f"{groups} BN groups leave {batch // groups} image of SOLVER.BATCH_SIZE {batch} to each; "
             "statistics need at least 2 (the papers: 32), lower MODEL.BN_GROUPS or SOLVER.ACCUMULATE"
-        )
-    if cfg.MODEL.MECHANISM == "moco" and cfg.MODEL.K % batch:
-        raise ConfigError(
-            f"MODEL.K {cfg.MODEL.K} is not a multiple of SOLVER.BATCH_SIZE {batch}; "
-            f"take {max(1, cfg.MODEL.K // batch) * batch} (every batch replaces one block of the queue)"
         )
     if cfg.MODEL.SHUFFLE_BN and groups == 1:
         raise ConfigError(

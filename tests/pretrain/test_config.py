@@ -8,9 +8,10 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from pretrain import lincls_config
-from pretrain.config import _LIMITS, NO_EFFECT, RUNTIME_KEYS, check, get_cfg
+from pretrain.config import _LIMITS, RUNTIME_KEYS, check, get_cfg
 from pretrain.encoders import base_encoder
 from pretrain.lincls_config import get_lincls_cfg
+from pretrain.mechanisms import MECHANISMS
 from pretrain.runtime.config import ConfigError, dotted_keys, merge_file, merge_opts, value_at
 from pretrain.runtime.limits import Limit
 from tests.pretrain.conftest import ROOT, TINY
@@ -81,7 +82,7 @@ def test_defaults_are_moco_v1() -> None:
 
 def test_named_keys_exist() -> None:
     keys = set(dotted_keys(get_cfg()))
-    assert set(RUNTIME_KEYS) <= keys and all(set(names) <= keys for names in NO_EFFECT.values())
+    assert set(RUNTIME_KEYS) <= keys and all(set(m.no_effect) <= keys for m in MECHANISMS.values())
 
 
 @pytest.mark.parametrize(

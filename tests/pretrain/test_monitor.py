@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.encoders import base_encoder
-from pretrain.mechanisms import EndToEnd, MemoryBank
+from pretrain.mechanisms.end_to_end import EndToEnd
+from pretrain.mechanisms.memory_bank import MemoryBank
 from pretrain.moco import MoCo
 from pretrain.monitor import (
     NEVER,
