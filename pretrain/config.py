@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from pretrain.augment import RECIPES
 from pretrain.mechanisms import MECHANISMS
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, SHARE, above, at_least, between, check_values
@@ -50,7 +51,8 @@ _C.DATA.ON_BAD_SHARD = "error"
 _C.DATA.INDEX_DIR = ""  # where indices of shards are kept (a small file each); "": beside the shards
 
 _C.AUG = CfgNode()
-_C.AUG.RECIPE = "v1"  # v1 | v2 ("aug+": v1 with blur and weaker hue)
+# v1 | v2 ("aug+": v1 with blur and weaker hue) | simclr (v2 with twice the jitter) | supervised (crop and flip)
+_C.AUG.RECIPE = "v1"
 _C.AUG.CROP_SIZE = 224  # pixels
 _C.AUG.SCALE = (0.2, 1.0)  # area of the crop over the area of the image
 # opencv | pil: the same draws, and images that differ by 0.4 of 255 levels on average. opencv is 3 times faster; pil is
@@ -132,7 +134,7 @@ RUNTIME_KEYS = (
 _CHOICES = {
     "MODEL.MECHANISM": tuple(MECHANISMS),
     "MODEL.BANK_LOSS": ("infonce", "nce"),
-    "AUG.RECIPE": ("v1", "v2"),
+    "AUG.RECIPE": tuple(RECIPES),
     "AUG.BACKEND": ("opencv", "pil"),
     "SOLVER.SCHEDULE": ("step", "cosine", "exponential"),
     "SOLVER.AMP": ("off", "bf16", "fp16"),
