@@ -22,7 +22,7 @@ from pretrain.encoders import base_encoder
 from pretrain.fast_augment import FastRecipe
 from pretrain.images import Images
 from pretrain.knn import KnnProbe
-from pretrain.labelled import central_view, find_pair
+from pretrain.labelled import LabelledImages, central_view, find_pair
 from pretrain.loop import Plan
 from pretrain.mechanisms import MECHANISMS, Mechanism
 from pretrain.mechanisms.base import Monitor, Size
@@ -97,7 +97,13 @@ def build_dataset(cfg: CfgNode, files: Images) -> ViewDataset:
     make_view, decoder = (FastRecipe, decode_array) if cfg.AUG.BACKEND == "opencv" else (recipe, decode)
     view = make_view(cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE)
     replacements = MAX_REPLACEMENTS if cfg.DATA.ON_BAD_IMAGE == "skip" else 0
-    return ViewDataset(files, mechanism(cfg).views(view), cfg.SEED, replacements, decoder)
+    labels = files.labels if isinstance(files, LabelledImages) else None
+    return ViewDataset(files, mechanism(cfg).views(view), cfg.SEED, replacements, decoder, labels)
+
+
+def num_classes(files: Images) -> int:
+    """Classes of a training set whose labels are read, else 0."""
+    return len(files.classes) if isinstance(files, LabelledImages) else 0
 
 
 def build_batches(cfg: CfgNode, files: Images, start: int) -> TrainingBatches:

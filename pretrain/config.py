@@ -15,7 +15,8 @@ from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, SHARE, above, at_
 _C = CfgNode()
 
 _C.MODEL = CfgNode()
-_C.MODEL.MECHANISM = "moco"  # moco | end_to_end | memory_bank: where keys come from (arXiv:1911.05722, figure 2)
+# moco | end_to_end | memory_bank: where keys come from (arXiv:1911.05722, figure 2); supervised: class labels instead
+_C.MODEL.MECHANISM = "moco"
 # resnet18 | resnet34 | resnet50 | resnet101 | resnet50_w2x | resnet50_w4x | resnext50_32x8d
 _C.MODEL.ARCH = "resnet50"
 _C.MODEL.DIM = 128  # length of the L2-normalised feature
@@ -38,6 +39,7 @@ _C.MODEL.WEIGHTS = ""  # optional start: a checkpoint (ours of any mechanism, or
 _C.DATA = CfgNode()
 # Folder of images, with or without sub-folders; a .txt file with one path per line; or tar shards in WebDataset's
 # layout (labels are not read): one .tar, a pattern such as in-{000000..000146}.tar or in-*.tar, or a .txt list of them.
+# supervised: a folder that holds a folder of images per class.
 _C.DATA.TRAIN = ""
 # Loader processes per training process; 0 loads in the training process, -1 divides the machine's cores among the
 # training processes on it.
@@ -61,7 +63,7 @@ _C.AUG.BACKEND = "opencv"
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
-# Micro-batches that each process cuts its share into, to need less memory (moco, memory_bank). The iteration is that of
+# Micro-batches that each process cuts its share into, to need less memory (not end_to_end). The iteration is that of
 # ACCUMULATE times as many processes: one step of SGD, of the momentum and of the queue, with the same shuffle and the
 # same negatives for all. BN statistics are those of a micro-batch.
 _C.SOLVER.ACCUMULATE = 1

@@ -21,6 +21,7 @@ from pretrain.build import (
     description,
     mechanism,
     memory_format,
+    num_classes,
     num_workers,
     place,
 )
@@ -74,7 +75,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
             LOG.info("'%s' is finished already; nothing to do", folder / FILE_NAME)
             return done
 
-    model = place(build_model(cfg, len(files)), cfg, device)
+    model = place(build_model(cfg, len(files), num_classes(files)), cfg, device)
     # All parameters, in the reference's order: its optimizer state lists the key encoder too (no gradient, no step).
     # Fused: one pass over the weights, and a loss scaler's decision stays on the device; on a CPU the same bits.
     momentum, decay = cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY
@@ -178,6 +179,7 @@ def _result(
             "arch": cfg.MODEL.ARCH,
             "mechanism": cfg.MODEL.MECHANISM,
             "images": len(files),
+            "classes": num_classes(files),
             "data_digest": identity.data,
         },
     )

@@ -73,6 +73,14 @@ def test_the_other_recipes_of_the_papers() -> None:
         assert cfg.SOLVER.BASE_LR / cfg.SOLVER.REFERENCE_BATCH == 0.03 / 256
 
 
+def test_the_supervised_recipe_is_that_of_the_papers_baseline() -> None:
+    cfg = load(FOLDER / "supervised_R_50_100ep.yaml")
+    assert (cfg.MODEL.MECHANISM, cfg.AUG.RECIPE, tuple(cfg.AUG.SCALE)) == ("supervised", "supervised", (0.08, 1.0))
+    solver = cfg.SOLVER
+    assert (solver.BATCH_SIZE, solver.BASE_LR, solver.EPOCHS, solver.WEIGHT_DECAY) == (256, 0.1, 100, 1e-4)
+    assert (solver.SCHEDULE, tuple(solver.STEPS), solver.GAMMA) == ("step", (30, 60, 90), 0.1)
+
+
 def test_defaults_are_moco_v1() -> None:
     cfg = load(FOLDER / "moco_v1_R_50_200ep.yaml")
     default = get_cfg()
