@@ -26,6 +26,7 @@ from pretrain.labelled import LabelledImages, central_view, find_pair
 from pretrain.loop import Plan
 from pretrain.mechanisms import MECHANISMS, Mechanism
 from pretrain.mechanisms.base import Monitor, Size
+from pretrain.optimizers import OPTIMIZERS
 from pretrain.order import ShuffledShards
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
@@ -55,6 +56,13 @@ def build_model(cfg: CfgNode, num_images: int = 0, num_classes: int = 0) -> nn.M
     if m.WEIGHTS:
         snapshot.load_weights(m.WEIGHTS, model)
     return model
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Over all parameters, in the reference's order: its state lists the key encoder too (no gradient, no step)."""
+    solver = cfg.SOLVER
+    make = OPTIMIZERS[solver.OPTIMIZER]
+    return make(model.parameters(), solver.BASE_LR, momentum=solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY)
 
 
 def place(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Module:
@@ -130,6 +138,7 @@ def build_plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:
             gamma=solver.GAMMA,
             period=solver.PERIOD,
             per_epoch=batches.per_epoch,
+            warmup=solver.WARMUP_EPOCHS,
         ),
         score=mechanism(cfg).score(cfg),
         accumulate=solver.ACCUMULATE,
@@ -154,6 +163,8 @@ def description(cfg: CfgNode, device: torch.device) -> list[str]:
     rate = linear_scaling(solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH)
     scaled = f" = {solver.BASE_LR:g} x {solver.BATCH_SIZE} / {solver.REFERENCE_BATCH}" if solver.REFERENCE_BATCH else ""
     per_process, per_part = solver.BATCH_SIZE // world, solver.BATCH_SIZE // world // solver.ACCUMULATE
+    how = f"{solver.SCHEDULE}, {solver.WARMUP_EPOCHS} epochs of warm-up" if solver.WARMUP_EPOCHS else solver.SCHEDULE
+    how += f", {solver.OPTIMIZER}" if solver.OPTIMIZER != "sgd" else ""
     layout = f"BN groups: {groups} of {solver.BATCH_SIZE // groups} images"
     if model.SYNC_BN:
         layout = f"BN synchronised: {solver.ACCUMULATE} x {per_part * world} images"
@@ -161,7 +172,7 @@ def description(cfg: CfgNode, device: torch.device) -> list[str]:
         f"{model.MECHANISM}: acc1 (percent) is that of {mechanism(cfg).pretext(cfg)}",
         f"processes: {world} on {device.type}; {layout}",
         f"batch: {solver.BATCH_SIZE} = {world} processes x {solver.ACCUMULATE} micro-batches x {per_part} images",
-        f"learning rate: {rate:g}{scaled}, {solver.SCHEDULE}; arithmetic: {solver.AMP.replace('off', 'float32')}",
+        f"learning rate: {rate:g}{scaled}, {how}; arithmetic: {solver.AMP.replace('off', 'float32')}",
         f"loader processes: {num_workers(cfg)} for {per_process} images in each of {world} processes",
     ]
     if unread := mechanism(cfg).no_effect:

@@ -9,26 +9,28 @@ from fvcore.common.config import CfgNode
 
 from pretrain.augment import RECIPES
 from pretrain.mechanisms import MECHANISMS
+from pretrain.optimizers import OPTIMIZERS
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, SHARE, above, at_least, between, check_values
 
 _C = CfgNode()
 
 _C.MODEL = CfgNode()
-# moco | end_to_end | memory_bank: where keys come from (arXiv:1911.05722, figure 2); supervised: class labels instead
+# moco | end_to_end | memory_bank: where keys come from (arXiv:1911.05722, figure 2); simclr: one encoder, both ways
+# (arXiv:2002.05709); supervised: class labels instead
 _C.MODEL.MECHANISM = "moco"
 # resnet18 | resnet34 | resnet50 | resnet101 | resnet50_w2x | resnet50_w4x | resnext50_32x8d
 _C.MODEL.ARCH = "resnet50"
 _C.MODEL.DIM = 128  # length of the L2-normalised feature
-# moco: keys in the queue, a multiple of SOLVER.BATCH_SIZE; memory_bank: rows drawn from the bank; end_to_end: no
-# effect, because the dictionary is the batch. Negatives per query: K, K and SOLVER.BATCH_SIZE - 1.
+# moco: keys in the queue, a multiple of SOLVER.BATCH_SIZE; memory_bank: rows drawn from the bank. Without effect where
+# the dictionary is the batch B: end_to_end has B - 1 negatives, simclr 2 (B - 1).
 _C.MODEL.K = 65536
 _C.MODEL.M = 0.999  # moco: momentum of the key encoder, 0 <= m <= 1
-_C.MODEL.T = 0.07  # softmax temperature tau; MoCo v2 takes 0.2
-_C.MODEL.MLP = False  # MoCo v2: fc -> fc, ReLU, fc
+_C.MODEL.T = 0.07  # softmax temperature tau; MoCo v2 takes 0.2, SimCLR 0.1
+_C.MODEL.MLP = False  # MoCo v2 and SimCLR: fc -> fc, ReLU, fc
 # Shuffling BN (section 3.3): query and key get batch statistics from different subsets of the mini-batch. The subsets
 # are the processes times SOLVER.ACCUMULATE times BN_GROUPS; the papers have 8 (GPUs) of 32 images. One GPU: BN_GROUPS 8
-# is the same recipe. moco and end_to_end; the memory bank has nothing to shuffle.
+# is the same recipe. moco and end_to_end; the others have nothing to shuffle.
 _C.MODEL.SHUFFLE_BN = True
 _C.MODEL.BN_GROUPS = 1  # parts of each process's batch with their own BN statistics
 _C.MODEL.SYNC_BN = False  # BN statistics over all processes instead; GPUs only, and SHUFFLE_BN must be False
@@ -63,17 +65,19 @@ _C.AUG.BACKEND = "opencv"
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
-# Micro-batches that each process cuts its share into, to need less memory (not end_to_end). The iteration is that of
-# ACCUMULATE times as many processes: one step of SGD, of the momentum and of the queue, with the same shuffle and the
-# same negatives for all. BN statistics are those of a micro-batch.
+# Micro-batches that each process cuts its share into, to need less memory (not end_to_end, simclr). The iteration is
+# that of ACCUMULATE times as many processes: one step of SGD, of the momentum and of the queue, with the same shuffle
+# and the same negatives for all. BN statistics are those of a micro-batch.
 _C.SOLVER.ACCUMULATE = 1
+_C.SOLVER.OPTIMIZER = "sgd"  # sgd | lars: rates by layer, for large batches (SimCLR)
 _C.SOLVER.BASE_LR = 0.03  # for BATCH_SIZE, unless
 _C.SOLVER.REFERENCE_BATCH = 0  # is not 0: then BASE_LR is for so many images, and scaled linearly to BATCH_SIZE
 _C.SOLVER.MOMENTUM = 0.9
-_C.SOLVER.WEIGHT_DECAY = 1e-4
+_C.SOLVER.WEIGHT_DECAY = 1e-4  # lars: not on vectors (biases, norms)
 _C.SOLVER.EPOCHS = 200
 _C.SOLVER.ITERATIONS = 0  # length in iterations; EPOCHS must then be 0
 _C.SOLVER.SCHEDULE = "step"  # step | cosine: constant within an epoch, as in the reference | exponential: by iteration
+_C.SOLVER.WARMUP_EPOCHS = 0  # the rate rises from 0 in a line, iteration by iteration; cosine falls over the rest
 _C.SOLVER.STEPS = (120, 160)  # step: epochs (from 0) at which the rate is multiplied by GAMMA
 _C.SOLVER.GAMMA = 0.1  # step, exponential
 _C.SOLVER.PERIOD = 62500  # exponential: iterations after which the rate is multiplied by GAMMA
@@ -138,6 +142,7 @@ _CHOICES = {
     "MODEL.BANK_LOSS": ("infonce", "nce"),
     "AUG.RECIPE": tuple(RECIPES),
     "AUG.BACKEND": ("opencv", "pil"),
+    "SOLVER.OPTIMIZER": tuple(OPTIMIZERS),
     "SOLVER.SCHEDULE": ("step", "cosine", "exponential"),
     "SOLVER.AMP": ("off", "bf16", "fp16"),
     "DATA.ON_BAD_IMAGE": ("error", "skip"),
@@ -165,6 +170,7 @@ _LIMITS = {
     "SOLVER.REFERENCE_BATCH": at_least(0),
     "SOLVER.EPOCHS": at_least(0),
     "SOLVER.ITERATIONS": at_least(0),
+    "SOLVER.WARMUP_EPOCHS": at_least(0),
     "SOLVER.PERIOD": at_least(1),
     "SOLVER.STEPS": at_least(0),
     "SOLVER.GAMMA": DECAY,
@@ -220,6 +226,15 @@ def _check_length(cfg: CfgNode) -> None:
         )
     if cfg.SOLVER.SCHEDULE == "cosine" and not epochs:
         raise ConfigError("SOLVER.SCHEDULE cosine goes by epochs; set SOLVER.EPOCHS and SOLVER.ITERATIONS 0")
+    warmup = cfg.SOLVER.WARMUP_EPOCHS
+    if warmup and not epochs:
+        raise ConfigError(
+            f"SOLVER.WARMUP_EPOCHS {warmup} goes by epochs; set SOLVER.EPOCHS and SOLVER.ITERATIONS 0, or no warm-up"
+        )
+    if epochs and warmup >= epochs:
+        raise ConfigError(
+            f"SOLVER.WARMUP_EPOCHS {warmup} leaves nothing of SOLVER.EPOCHS {epochs}; the warm-up must be shorter"
+        )
 
 
 def _check_sync_bn(cfg: CfgNode) -> None:

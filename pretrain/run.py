@@ -16,6 +16,7 @@ from pretrain.build import (
     build_knn,
     build_model,
     build_monitor,
+    build_optimizer,
     build_plan,
     data_parallel,
     description,
@@ -76,12 +77,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
             return done
 
     model = place(build_model(cfg, len(files), num_classes(files)), cfg, device)
-    # All parameters, in the reference's order: its optimizer state lists the key encoder too (no gradient, no step).
-    # Fused: one pass over the weights, and a loss scaler's decision stays on the device; on a CPU the same bits.
-    momentum, decay = cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY
-    optimizer = torch.optim.SGD(
-        model.parameters(), cfg.SOLVER.BASE_LR, momentum=momentum, weight_decay=decay, fused=True
-    )
+    optimizer = build_optimizer(cfg, model)
     scaler = GradScaler(device.type, enabled=cfg.SOLVER.AMP == "fp16")
     state = TrainState()
     if resume_from is not None:
