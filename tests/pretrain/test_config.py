@@ -81,6 +81,19 @@ def test_the_supervised_recipe_is_that_of_the_papers_baseline() -> None:
     assert (solver.SCHEDULE, tuple(solver.STEPS), solver.GAMMA) == ("step", (30, 60, 90), 0.1)
 
 
+@pytest.mark.parametrize(
+    "name, epochs, batch, T",
+    [("200ep_b256", 200, 256, 0.5), ("200ep_b8192", 200, 8192, 0.1), ("1000ep_b4096", 1000, 4096, 0.1)],
+)
+def test_simclr_is_that_of_its_authors(name: str, epochs: int, batch: int, T: float) -> None:
+    cfg = load(FOLDER / f"simclr_R_50_{name}.yaml")
+    model, solver = cfg.MODEL, cfg.SOLVER
+    assert (model.MECHANISM, model.DIM, model.MLP, model.T, model.SYNC_BN) == ("simclr", 128, True, T, True)
+    assert (cfg.AUG.RECIPE, tuple(cfg.AUG.SCALE), cfg.AUG.CROP_SIZE) == ("simclr", (0.08, 1.0), 224)
+    assert (solver.OPTIMIZER, solver.BATCH_SIZE, solver.EPOCHS, solver.WARMUP_EPOCHS) == ("lars", batch, epochs, 10)
+    assert (solver.BASE_LR, solver.REFERENCE_BATCH, solver.WEIGHT_DECAY, solver.SCHEDULE) == (0.3, 256, 1e-6, "cosine")
+
+
 def test_defaults_are_moco_v1() -> None:
     cfg = load(FOLDER / "moco_v1_R_50_200ep.yaml")
     default = get_cfg()
@@ -119,7 +132,25 @@ def test_named_keys_exist() -> None:
             "not divisible by 6 BN groups (1 processes x SOLVER.ACCUMULATE 3 x MODEL.BN_GROUPS",
         ),
         (("SOLVER.AMP", "fp8"), "SOLVER.AMP is 'fp8'; it must be off or bf16 or fp16"),
-        (("MODEL.MECHANISM", "simclr"), "MODEL.MECHANISM is 'simclr'; it must be moco or end_to_end or memory_bank"),
+        (
+            ("MODEL.MECHANISM", "byol"),
+            "MODEL.MECHANISM is 'byol'; it must be moco or end_to_end or memory_bank or simclr",
+        ),
+        (("MODEL.MECHANISM", "simclr"), "MODEL.SHUFFLE_BN has no effect on the simclr mechanism, whose views are"),
+        (
+            ("MODEL.MECHANISM", "simclr", "MODEL.SHUFFLE_BN", "False", "SOLVER.ACCUMULATE", "2"),
+            "SOLVER.ACCUMULATE 2 would take negatives away from the simclr mechanism",
+        ),
+        (("SOLVER.OPTIMIZER", "adam"), "SOLVER.OPTIMIZER is 'adam'; it must be sgd or lars"),
+        (
+            ("SOLVER.WARMUP_EPOCHS", "2"),
+            "SOLVER.WARMUP_EPOCHS 2 leaves nothing of SOLVER.EPOCHS 2; the warm-up must be",
+        ),
+        (("SOLVER.WARMUP_EPOCHS", "-1"), "SOLVER.WARMUP_EPOCHS is -1; it must be at least 0"),
+        (
+            *[("SOLVER.EPOCHS", "0", "SOLVER.ITERATIONS", "5", "SOLVER.SCHEDULE", "step", "SOLVER.WARMUP_EPOCHS", "1")],
+            "SOLVER.WARMUP_EPOCHS 1 goes by epochs; set SOLVER.EPOCHS",
+        ),
         (("MODEL.MECHANISM", "end_to_end", "SOLVER.ACCUMULATE", "2"), "would take negatives away from the end_to_end"),
         (("MODEL.MECHANISM", "memory_bank"), "MODEL.SHUFFLE_BN has no effect on the memory_bank mechanism"),
         (("MODEL.SYNC_BN", "True"), "MODEL.SYNC_BN gives query and key the same BN statistics"),

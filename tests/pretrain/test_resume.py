@@ -29,6 +29,16 @@ CASES: dict[str, list[object]] = {
     "moco": ["MODEL.MECHANISM", "moco", "SOLVER.AMP", "bf16", "SOLVER.ACCUMULATE", 2, "SPEED.CHANNELS_LAST", True],
     "end_to_end": ["MODEL.MECHANISM", "end_to_end", "SOLVER.AMP", "fp16"],
     "memory_bank": ["MODEL.MECHANISM", "memory_bank", "MODEL.BANK_LOSS", "nce", "MODEL.SHUFFLE_BN", False],
+    "simclr": [
+        "MODEL.MECHANISM",
+        "simclr",
+        "MODEL.SHUFFLE_BN",
+        False,
+        "SOLVER.OPTIMIZER",
+        "lars",
+        "AUG.RECIPE",
+        "simclr",
+    ],
     "supervised": ["MODEL.MECHANISM", "supervised", "MODEL.SHUFFLE_BN", False, "SOLVER.ACCUMULATE", 2],
 }
 FROM_SHARDS = [case for case in CASES if case != "supervised"]  # shards hold no labels
@@ -36,6 +46,7 @@ STATE = {
     "moco": {"encoder_q", "encoder_k", "queue", "queue_ptr"},
     "end_to_end": {"encoder_q", "encoder_k"},
     "memory_bank": {"encoder_q", "bank", "Z"},
+    "simclr": {"encoder_q"},
     "supervised": {"encoder_q"},
 }
 LENGTH = ["SOLVER.EPOCHS", 0, "SOLVER.ITERATIONS", 5, "SOLVER.SCHEDULE", "exponential", "SOLVER.PERIOD", 2]
