@@ -17,6 +17,7 @@ from pretrain.encoders import base_encoder
 from pretrain.images import find_images
 from pretrain.mechanisms.end_to_end import EndToEnd
 from pretrain.mechanisms.memory_bank import MemoryBank, nce
+from pretrain.mechanisms.simclr import SimCLR
 from pretrain.moco import MoCo
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
@@ -28,9 +29,11 @@ from tests.pretrain.conftest import MakeCfg
 CPU = torch.device("cpu")
 BANK = ("MODEL.MECHANISM", "memory_bank", "MODEL.SHUFFLE_BN", False)
 PAIR = ("MODEL.MECHANISM", "end_to_end")
+ONE = ("MODEL.MECHANISM", "simclr", "MODEL.SHUFFLE_BN", False)
+CLASSES = ("MODEL.MECHANISM", "supervised", "MODEL.SHUFFLE_BN", False)
 
 
-@pytest.mark.parametrize("opts, kind", [((), MoCo), (PAIR, EndToEnd), (BANK, MemoryBank)])
+@pytest.mark.parametrize("opts, kind", [((), MoCo), (PAIR, EndToEnd), (BANK, MemoryBank), (ONE, SimCLR)])
 def test_mechanisms_start_from_the_same_query_encoder(
     opts: tuple[object, ...], kind: type, images: Path, make_cfg: MakeCfg
 ) -> None:
@@ -159,6 +162,15 @@ def test_weights_cross_between_mechanisms(images: Path, make_cfg: MakeCfg, tmp_p
                 else:
                     want = given.get("module." + name, fresh[name])
                 assert torch.equal(value, want), (source, target, name)
+
+
+def test_mocos_query_encoder_starts_simclr_but_no_classifier(images: Path, make_cfg: MakeCfg, tmp_path: Path) -> None:
+    path = saved(build_model(make_cfg(images, tmp_path, "SEED", 1)), tmp_path / "moco.pth")
+    given = checkpoint.load(path)["state_dict"]
+    model = build_model(make_cfg(images, tmp_path, *ONE, "MODEL.WEIGHTS", path))
+    assert all(torch.equal(value, given["module." + name]) for name, value in model.state_dict().items())
+    with pytest.raises(CheckpointError, match="does not fit MODEL.ARCH.*encoder_q.fc.weight is missing"):
+        build_model(make_cfg(images, tmp_path, *CLASSES, "MODEL.WEIGHTS", path), num_classes=3)
 
 
 def test_a_bank_of_other_images_is_refused(images: Path, make_cfg: MakeCfg, tmp_path: Path) -> None:
