@@ -193,7 +193,7 @@ def build_knn(cfg: CfgNode, device: torch.device) -> KnnProbe | None:
     """
     if not cfg.KNN.PERIOD:
         return None
-    bank, queries = find_pair(cfg.KNN.TRAIN, cfg.KNN.VAL)
+    bank, queries = find_pair(cfg.KNN.TRAIN, cfg.KNN.VAL, ("KNN.TRAIN", "KNN.VAL"))
     bank, view = bank.subset(cfg.KNN.TRAIN_IMAGES), central_view(cfg.KNN.RESIZE, cfg.AUG.CROP_SIZE)
     if cfg.KNN.K > len(bank):
         raise ConfigError(f"KNN.K is {cfg.KNN.K}, but only {len(bank)} labelled images are there to be neighbours")

@@ -207,6 +207,11 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
         raise ConfigError(f"AUG.SCALE is {cfg.AUG.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")
     if cfg.KNN.PERIOD and cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
         raise ConfigError(f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE must fit into it")
+    for key in ("TRAIN", "VAL"):
+        if cfg.KNN.PERIOD and not cfg.KNN[key]:
+            raise ConfigError(
+                f"KNN.{key} is empty; KNN.PERIOD {cfg.KNN.PERIOD} wants a folder with a folder of images per class"
+            )
     _check_length(cfg)
     MECHANISMS[cfg.MODEL.MECHANISM].check(cfg)
     _check_sync_bn(cfg)

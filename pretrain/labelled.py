@@ -102,17 +102,22 @@ def _by_class(name: str) -> tuple[str, str, str]:
     return name.partition(os.sep)[0], folder, file
 
 
-def find_pair(train: str | os.PathLike[str], val: str | os.PathLike[str]) -> tuple[LabelledImages, LabelledImages]:
-    """Training and validation set, DATA.TRAIN and DATA.VAL.
+def find_pair(
+    train: str | os.PathLike[str], val: str | os.PathLike[str], keys: tuple[str, str] = ("DATA.TRAIN", "DATA.VAL")
+) -> tuple[LabelledImages, LabelledImages]:
+    """Training and validation set.
+
+    Args:
+        keys: config keys that gave the folders, for errors.
 
     Raises:
         ConfigError: see `find_labelled`; also if the class folders differ, because labels would then mean two things.
     """
-    sets = find_labelled(train, "DATA.TRAIN"), find_labelled(val, "DATA.VAL")
+    sets = find_labelled(train, keys[0]), find_labelled(val, keys[1])
     if different := sorted(set(sets[0].classes) ^ set(sets[1].classes)):
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise ConfigError(
-            f"DATA.TRAIN has {len(sets[0].classes)} classes and DATA.VAL {len(sets[1].classes)}; only one of them has "
+            f"{keys[0]} has {len(sets[0].classes)} classes and {keys[1]} {len(sets[1].classes)}; only one of them has "
             f"{', '.join(different[:3])}{more}. Labels are positions among the sorted class folders: make them equal"
         )
     return sets

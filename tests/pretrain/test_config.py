@@ -161,6 +161,10 @@ def test_named_keys_exist() -> None:
         (("SOLVER.GAMMA", "0.0"), "SOLVER.GAMMA is 0.0; it must be above 0 and at most 1"),
         (("SOLVER.MOMENTUM", "1"), "SOLVER.MOMENTUM is 1.0; it must be at least 0 and below 1"),
         (("SOLVER.WEIGHT_DECAY", "-1"), "SOLVER.WEIGHT_DECAY is -1.0"),
+        (
+            ("KNN.PERIOD", "1", "KNN.TRAIN", "x"),
+            "KNN.VAL is empty; KNN.PERIOD 1 wants a folder with a folder of images",
+        ),
         (("KNN.T", "0"), "KNN.T is 0.0; it must be above 0"),
         (("AUG.CROP_SIZE", "100000"), "AUG.CROP_SIZE is 100000; it must be at least 8 and at most 4096"),
         (("SEED", "4294967296"), "SEED is 4294967296; it must be at least 0 and at most 4294967295"),
