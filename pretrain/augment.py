@@ -1,7 +1,8 @@
-"""The two augmentation recipes, and one or two views by them. All randomness comes from torch's CPU generator.
+"""The augmentation recipes, and one or two views by them. All randomness comes from torch's CPU generator.
 
-v1 is that of arXiv:1911.05722, v2 ("aug+") that of arXiv:2003.04297; the order of the steps is the reference's. Here
-they are made of torchvision's transforms, as in the reference; `pretrain.fast_augment` draws and does the same faster.
+v1 is that of arXiv:1911.05722, v2 ("aug+") that of arXiv:2003.04297, in the order of the reference's steps; simclr is
+v2 with the stronger colours of arXiv:2002.05709 (strength 1); supervised is a crop and a flip. Here they are made of
+torchvision's transforms, as in the reference; `pretrain.fast_augment` draws and does the same faster.
 
 Views leave as bytes, a quarter of what floats would be between processes; `normalise` is left to the training device.
 """
@@ -9,6 +10,7 @@ Views leave as bytes, a quarter of what floats would be between processes; `norm
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,10 +24,43 @@ from pretrain.runtime.config import ConfigError
 MEAN = (0.485, 0.456, 0.406)  # RGB, for values in [0, 1]
 STD = (0.229, 0.224, 0.225)
 
-# brightness, contrast, saturation (factors in 1 +- x) and hue (+- x of the circle)
-JITTER = {"v1": (0.4, 0.4, 0.4, 0.4), "v2": (0.4, 0.4, 0.4, 0.1)}
-JITTER_P, GRAY_P, BLUR_P = 0.8, 0.2, 0.5  # JITTER_P, BLUR_P: v2; v1 always jitters and never blurs
-SIGMA = (0.1, 2.0)  # pixels
+SIGMA = (0.1, 2.0)  # of the blur, pixels
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What happens to a view between its crop and its flip.
+
+    Attributes:
+        steps: jitter, gray or blur, in this order, each with its probability.
+        jitter: brightness, contrast, saturation (factors in 1 +- x) and hue (+- x of the circle).
+    """
+
+    steps: tuple[tuple[str, float], ...] = ()
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def colour(self) -> T.ColorJitter:
+        return T.ColorJitter(*self.jitter)
+
+
+_STRONG = (("jitter", 0.8), ("gray", 0.2), ("blur", 0.5))
+RECIPES = {
+    "v1": Recipe((("gray", 0.2), ("jitter", 1.0)), (0.4, 0.4, 0.4, 0.4)),
+    "v2": Recipe(_STRONG, (0.4, 0.4, 0.4, 0.1)),
+    "simclr": Recipe(_STRONG, (0.8, 0.8, 0.8, 0.2)),
+    "supervised": Recipe(),
+}
+
+
+def by_name(name: str) -> Recipe:
+    """An entry of `RECIPES`.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"AUG.RECIPE is '{name}'; it must be {' or '.join(RECIPES)}")
+    return RECIPES[name]
 
 
 class GaussianBlur:
@@ -42,32 +77,25 @@ class GaussianBlur:
         return f"GaussianBlur(low={self.low}, high={self.high})"
 
 
-def jitter(name: str) -> T.ColorJitter:
-    """The colour jitter of a recipe.
-
-    Raises:
-        ConfigError: `name` is neither v1 nor v2.
-    """
-    if name not in JITTER:
-        raise ConfigError(f"AUG.RECIPE is '{name}'; it must be v1 or v2")
-    return T.ColorJitter(*JITTER[name])
-
-
 def recipe(name: str, crop_size: int = 224, scale: tuple[float, float] = (0.2, 1.0)) -> T.Compose:
     """One random view: RGB PIL image -> 3 x crop_size x crop_size, uint8.
 
     Args:
-        name: "v1" or "v2".
+        name: a key of `RECIPES`.
         crop_size: pixels.
         scale: smallest and largest area of the crop over the area of the image.
 
     Raises:
         ConfigError: another name.
     """
-    crop, colour, gray = T.RandomResizedCrop(crop_size, scale=tuple(scale)), jitter(name), T.RandomGrayscale(GRAY_P)
-    steps: list[Any] = [gray, colour]
-    if name == "v2":
-        steps = [T.RandomApply([colour], JITTER_P), gray, T.RandomApply([GaussianBlur(*SIGMA)], BLUR_P)]
+    found = by_name(name)
+    make: dict[str, Callable[[float], Any]] = {
+        "jitter": lambda p: found.colour() if p == 1 else T.RandomApply([found.colour()], p),
+        "gray": T.RandomGrayscale,
+        "blur": lambda p: T.RandomApply([GaussianBlur(*SIGMA)], p),
+    }
+    steps = [make[step](p) for step, p in found.steps]
+    crop = T.RandomResizedCrop(crop_size, scale=tuple(scale))
     return T.Compose([crop, *steps, T.RandomHorizontalFlip(), T.PILToTensor()])
 
 
@@ -104,7 +132,7 @@ class TwoCrops:
 
 
 class OneCrop:
-    """One view, for a mechanism whose keys are stored features."""
+    """One view, for a mechanism whose keys are stored features, or that has none."""
 
     def __init__(self, view: Callable[[Any], Tensor]):
         self.view = view

@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain import snapshot
-from pretrain.augment import OneCrop, TwoCrops, recipe
-from pretrain.config import NO_EFFECT, bn_groups
+from pretrain.augment import recipe
+from pretrain.config import bn_groups
 from pretrain.data import MAX_REPLACEMENTS, TrainingBatches, ViewDataset
 from pretrain.decode import decode, decode_array
 from pretrain.encoders import base_encoder
 from pretrain.fast_augment import FastRecipe
-from pretrain.images import Images, find_images
+from pretrain.images import Images
 from pretrain.knn import KnnProbe
-from pretrain.labelled import central_view, find_pair
+from pretrain.labelled import LabelledImages, central_view, find_pair
 from pretrain.loop import Plan
-from pretrain.mechanisms import EndToEnd, MemoryBank, nce
-from pretrain.moco import MoCo
+from pretrain.mechanisms import MECHANISMS, Mechanism
+from pretrain.mechanisms.base import Monitor, Size
+from pretrain.optimizers import OPTIMIZERS
 from pretrain.order import ShuffledShards
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
@@ -34,14 +34,17 @@ from pretrain.runtime.seed import seed_everything
 from pretrain.schedule import by_name, linear_scaling
 from pretrain.shards import Shards
 
-_AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+def mechanism(cfg: CfgNode) -> Mechanism:
+    return MECHANISMS[cfg.MODEL.MECHANISM]
 
 
-def build_model(cfg: CfgNode, num_images: int = 0) -> nn.Module:
+def build_model(cfg: CfgNode, num_images: int = 0, num_classes: int = 0) -> nn.Module:
     """The mechanism on the CPU, the same in every process: SEED decides all weights, then MODEL.WEIGHTS if given.
 
     Args:
-        num_images: rows of the memory bank; the other mechanisms do not need it.
+        num_images, num_classes: of the training set; a memory bank has a row per image, a classifier an output per
+            class, and the other mechanisms need neither.
 
     Raises:
         ConfigError: unknown MODEL.ARCH, or more negatives than rows.
@@ -49,23 +52,17 @@ def build_model(cfg: CfgNode, num_images: int = 0) -> nn.Module:
     """
     seed_everything(cfg.SEED)
     m = cfg.MODEL
-    encoder = base_encoder(m.ARCH, m.BN_GROUPS, m.SYNC_BN)
-    common: dict[str, Any] = {"dim": m.DIM, "T": m.T, "mlp": m.MLP, "amp": _AMP[cfg.SOLVER.AMP]}
-    model: nn.Module
-    if m.MECHANISM == "moco":
-        model = MoCo(encoder, K=m.K, m=m.M, shuffle_bn=m.SHUFFLE_BN, **common)
-    elif m.MECHANISM == "end_to_end":
-        model = EndToEnd(encoder, shuffle_bn=m.SHUFFLE_BN, **common)
-    else:
-        if m.K > num_images:
-            raise ConfigError(
-                f"MODEL.K {m.K} negatives cannot be drawn from a memory bank of {num_images} images; "
-                f"set MODEL.K to at most {num_images}"
-            )
-        model = MemoryBank(encoder, num_images, K=m.K, m=m.BANK_MOMENTUM, nce=m.BANK_LOSS == "nce", **common)
+    model = mechanism(cfg).build(cfg, base_encoder(m.ARCH, m.BN_GROUPS, m.SYNC_BN), Size(num_images, num_classes))
     if m.WEIGHTS:
         snapshot.load_weights(m.WEIGHTS, model)
     return model
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Over all parameters, in the reference's order: its state lists the key encoder too (no gradient, no step)."""
+    solver = cfg.SOLVER
+    make = OPTIMIZERS[solver.OPTIMIZER]
+    return make(model.parameters(), solver.BASE_LR, momentum=solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY)
 
 
 def place(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Module:
@@ -103,23 +100,18 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **no_sync)
 
 
-def build_images(cfg: CfgNode) -> Images:
-    """The training set. Every process must call: they share the work of indexing shards.
-
-    Raises:
-        ConfigError: see `images.find_images`.
-    """
-    data = cfg.DATA
-    return find_images(data.TRAIN, data.INDEX_DIR, data.ON_BAD_SHARD == "truncate", keep=2 * data.SHUFFLE_SHARDS)
-
-
 def build_dataset(cfg: CfgNode, files: Images) -> ViewDataset:
     make_view: Callable[..., Any]
     make_view, decoder = (FastRecipe, decode_array) if cfg.AUG.BACKEND == "opencv" else (recipe, decode)
     view = make_view(cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE)
-    views = OneCrop(view) if cfg.MODEL.MECHANISM == "memory_bank" else TwoCrops(view)
     replacements = MAX_REPLACEMENTS if cfg.DATA.ON_BAD_IMAGE == "skip" else 0
-    return ViewDataset(files, views, cfg.SEED, replacements, decoder)
+    labels = files.labels if isinstance(files, LabelledImages) else None
+    return ViewDataset(files, mechanism(cfg).views(view), cfg.SEED, replacements, decoder, labels)
+
+
+def num_classes(files: Images) -> int:
+    """Classes of a training set whose labels are read, else 0."""
+    return len(files.classes) if isinstance(files, LabelledImages) else 0
 
 
 def build_batches(cfg: CfgNode, files: Images, start: int) -> TrainingBatches:
@@ -146,8 +138,9 @@ def build_plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:
             gamma=solver.GAMMA,
             period=solver.PERIOD,
             per_epoch=batches.per_epoch,
+            warmup=solver.WARMUP_EPOCHS,
         ),
-        loss=nce if cfg.MODEL.MECHANISM == "memory_bank" and cfg.MODEL.BANK_LOSS == "nce" else F.cross_entropy,
+        score=mechanism(cfg).score(cfg),
         accumulate=solver.ACCUMULATE,
         log_period=cfg.LOG_PERIOD,
         checkpoint_period=cfg.CHECKPOINT.PERIOD,
@@ -167,23 +160,29 @@ def description(cfg: CfgNode, device: torch.device) -> list[str]:
     """What follows from config and processes, line by line, for the log and the result."""
     model, solver, world = cfg.MODEL, cfg.SOLVER, dist.world_size()
     groups = bn_groups(cfg, world)
-    negatives = solver.BATCH_SIZE - 1 if model.MECHANISM == "end_to_end" else model.K
     rate = linear_scaling(solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH)
     scaled = f" = {solver.BASE_LR:g} x {solver.BATCH_SIZE} / {solver.REFERENCE_BATCH}" if solver.REFERENCE_BATCH else ""
     per_process, per_part = solver.BATCH_SIZE // world, solver.BATCH_SIZE // world // solver.ACCUMULATE
+    how = f"{solver.SCHEDULE}, {solver.WARMUP_EPOCHS} epochs of warm-up" if solver.WARMUP_EPOCHS else solver.SCHEDULE
+    how += f", {solver.OPTIMIZER}" if solver.OPTIMIZER != "sgd" else ""
     layout = f"BN groups: {groups} of {solver.BATCH_SIZE // groups} images"
     if model.SYNC_BN:
         layout = f"BN synchronised: {solver.ACCUMULATE} x {per_part * world} images"
     lines = [
-        f"{model.MECHANISM}: acc1 (percent) is that of picking the positive among {negatives} negatives",
+        f"{model.MECHANISM}: acc1 (percent) is that of {mechanism(cfg).pretext(cfg)}",
         f"processes: {world} on {device.type}; {layout}",
         f"batch: {solver.BATCH_SIZE} = {world} processes x {solver.ACCUMULATE} micro-batches x {per_part} images",
-        f"learning rate: {rate:g}{scaled}, {solver.SCHEDULE}; arithmetic: {solver.AMP.replace('off', 'float32')}",
+        f"learning rate: {rate:g}{scaled}, {how}; arithmetic: {solver.AMP.replace('off', 'float32')}",
         f"loader processes: {num_workers(cfg)} for {per_process} images in each of {world} processes",
     ]
-    if unread := NO_EFFECT[model.MECHANISM]:
+    if unread := mechanism(cfg).no_effect:
         lines.append(f"without effect on {model.MECHANISM}: {', '.join(unread)}")
     return lines
+
+
+def build_monitor(cfg: CfgNode, model: nn.Module) -> Monitor | None:
+    make = mechanism(cfg).monitor
+    return make(model, cfg.SOLVER.BATCH_SIZE) if make else None
 
 
 def build_knn(cfg: CfgNode, device: torch.device) -> KnnProbe | None:
@@ -194,7 +193,7 @@ def build_knn(cfg: CfgNode, device: torch.device) -> KnnProbe | None:
     """
     if not cfg.KNN.PERIOD:
         return None
-    bank, queries = find_pair(cfg.KNN.TRAIN, cfg.KNN.VAL)
+    bank, queries = find_pair(cfg.KNN.TRAIN, cfg.KNN.VAL, ("KNN.TRAIN", "KNN.VAL"))
     bank, view = bank.subset(cfg.KNN.TRAIN_IMAGES), central_view(cfg.KNN.RESIZE, cfg.AUG.CROP_SIZE)
     if cfg.KNN.K > len(bank):
         raise ConfigError(f"KNN.K is {cfg.KNN.K}, but only {len(bank)} labelled images are there to be neighbours")

@@ -7,26 +7,31 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from pretrain.augment import RECIPES
+from pretrain.mechanisms import MECHANISMS
+from pretrain.optimizers import OPTIMIZERS
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, SHARE, above, at_least, between, check_values
 
 _C = CfgNode()
 
 _C.MODEL = CfgNode()
-_C.MODEL.MECHANISM = "moco"  # moco | end_to_end | memory_bank: where keys come from (arXiv:1911.05722, figure 2)
+# moco | end_to_end | memory_bank: where keys come from (arXiv:1911.05722, figure 2); simclr: one encoder, both ways
+# (arXiv:2002.05709); supervised: class labels instead
+_C.MODEL.MECHANISM = "moco"
 # resnet18 | resnet34 | resnet50 | resnet101 | resnet50_w2x | resnet50_w4x | resnext50_32x8d, and for machines without a
 # GPU resnet50_w0.5x | resnet50_w0.25x
 _C.MODEL.ARCH = "resnet50"
 _C.MODEL.DIM = 128  # length of the L2-normalised feature
-# moco: keys in the queue, a multiple of SOLVER.BATCH_SIZE; memory_bank: rows drawn from the bank; end_to_end: no
-# effect, because the dictionary is the batch. Negatives per query: K, K and SOLVER.BATCH_SIZE - 1.
+# moco: keys in the queue, a multiple of SOLVER.BATCH_SIZE; memory_bank: rows drawn from the bank. Without effect where
+# the dictionary is the batch B: end_to_end has B - 1 negatives, simclr 2 (B - 1).
 _C.MODEL.K = 65536
 _C.MODEL.M = 0.999  # moco: momentum of the key encoder, 0 <= m <= 1
-_C.MODEL.T = 0.07  # softmax temperature tau; MoCo v2 takes 0.2
-_C.MODEL.MLP = False  # MoCo v2: fc -> fc, ReLU, fc
+_C.MODEL.T = 0.07  # softmax temperature tau; MoCo v2 takes 0.2, SimCLR 0.1
+_C.MODEL.MLP = False  # MoCo v2 and SimCLR: fc -> fc, ReLU, fc
 # Shuffling BN (section 3.3): query and key get batch statistics from different subsets of the mini-batch. The subsets
 # are the processes times SOLVER.ACCUMULATE times BN_GROUPS; the papers have 8 (GPUs) of 32 images. One GPU: BN_GROUPS 8
-# is the same recipe. moco and end_to_end; the memory bank has nothing to shuffle.
+# is the same recipe. moco and end_to_end; the others have nothing to shuffle.
 _C.MODEL.SHUFFLE_BN = True
 _C.MODEL.BN_GROUPS = 1  # parts of each process's batch with their own BN statistics
 _C.MODEL.SYNC_BN = False  # BN statistics over all processes instead; GPUs only, and SHUFFLE_BN must be False
@@ -37,6 +42,7 @@ _C.MODEL.WEIGHTS = ""  # optional start: a checkpoint (ours of any mechanism, or
 _C.DATA = CfgNode()
 # Folder of images, with or without sub-folders; a .txt file with one path per line; or tar shards in WebDataset's
 # layout (labels are not read): one .tar, a pattern such as in-{000000..000146}.tar or in-*.tar, or a .txt list of them.
+# supervised: a folder that holds a folder of images per class.
 _C.DATA.TRAIN = ""
 # Loader processes per training process; 0 loads in the training process, -1 divides the machine's cores among the
 # training processes on it.
@@ -50,7 +56,8 @@ _C.DATA.ON_BAD_SHARD = "error"
 _C.DATA.INDEX_DIR = ""  # where indices of shards are kept (a small file each); "": beside the shards
 
 _C.AUG = CfgNode()
-_C.AUG.RECIPE = "v1"  # v1 | v2 ("aug+": v1 with blur and weaker hue)
+# v1 | v2 ("aug+": v1 with blur and weaker hue) | simclr (v2 with twice the jitter) | supervised (crop and flip)
+_C.AUG.RECIPE = "v1"
 _C.AUG.CROP_SIZE = 224  # pixels
 _C.AUG.SCALE = (0.2, 1.0)  # area of the crop over the area of the image
 # opencv | pil: the same draws, and images that differ by 0.4 of 255 levels on average. opencv is 3 times faster; pil is
@@ -59,17 +66,19 @@ _C.AUG.BACKEND = "opencv"
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
-# Micro-batches that each process cuts its share into, to need less memory (moco, memory_bank). The iteration is that of
-# ACCUMULATE times as many processes: one step of SGD, of the momentum and of the queue, with the same shuffle and the
-# same negatives for all. BN statistics are those of a micro-batch.
+# Micro-batches that each process cuts its share into, to need less memory (not end_to_end, simclr). The iteration is
+# that of ACCUMULATE times as many processes: one step of SGD, of the momentum and of the queue, with the same shuffle
+# and the same negatives for all. BN statistics are those of a micro-batch.
 _C.SOLVER.ACCUMULATE = 1
+_C.SOLVER.OPTIMIZER = "sgd"  # sgd | lars: rates by layer, for large batches (SimCLR)
 _C.SOLVER.BASE_LR = 0.03  # for BATCH_SIZE, unless
 _C.SOLVER.REFERENCE_BATCH = 0  # is not 0: then BASE_LR is for so many images, and scaled linearly to BATCH_SIZE
 _C.SOLVER.MOMENTUM = 0.9
-_C.SOLVER.WEIGHT_DECAY = 1e-4
+_C.SOLVER.WEIGHT_DECAY = 1e-4  # lars: not on vectors (biases, norms)
 _C.SOLVER.EPOCHS = 200
 _C.SOLVER.ITERATIONS = 0  # length in iterations; EPOCHS must then be 0
 _C.SOLVER.SCHEDULE = "step"  # step | cosine: constant within an epoch, as in the reference | exponential: by iteration
+_C.SOLVER.WARMUP_EPOCHS = 0  # the rate rises from 0 in a line, iteration by iteration; cosine falls over the rest
 _C.SOLVER.STEPS = (120, 160)  # step: epochs (from 0) at which the rate is multiplied by GAMMA
 _C.SOLVER.GAMMA = 0.1  # step, exponential
 _C.SOLVER.PERIOD = 62500  # exponential: iterations after which the rate is multiplied by GAMMA
@@ -129,18 +138,12 @@ RUNTIME_KEYS = (
     "OUTPUT_DIR",
 )
 
-# Keys that a mechanism does not read; the log says so at the start.
-NO_EFFECT = {
-    "moco": ("MODEL.BANK_MOMENTUM", "MODEL.BANK_LOSS"),
-    "end_to_end": ("MODEL.K", "MODEL.M", "MODEL.BANK_MOMENTUM", "MODEL.BANK_LOSS"),
-    "memory_bank": ("MODEL.M",),
-}
-
 _CHOICES = {
-    "MODEL.MECHANISM": ("moco", "end_to_end", "memory_bank"),
+    "MODEL.MECHANISM": tuple(MECHANISMS),
     "MODEL.BANK_LOSS": ("infonce", "nce"),
-    "AUG.RECIPE": ("v1", "v2"),
+    "AUG.RECIPE": tuple(RECIPES),
     "AUG.BACKEND": ("opencv", "pil"),
+    "SOLVER.OPTIMIZER": tuple(OPTIMIZERS),
     "SOLVER.SCHEDULE": ("step", "cosine", "exponential"),
     "SOLVER.AMP": ("off", "bf16", "fp16"),
     "DATA.ON_BAD_IMAGE": ("error", "skip"),
@@ -168,6 +171,7 @@ _LIMITS = {
     "SOLVER.REFERENCE_BATCH": at_least(0),
     "SOLVER.EPOCHS": at_least(0),
     "SOLVER.ITERATIONS": at_least(0),
+    "SOLVER.WARMUP_EPOCHS": at_least(0),
     "SOLVER.PERIOD": at_least(1),
     "SOLVER.STEPS": at_least(0),
     "SOLVER.GAMMA": DECAY,
@@ -204,8 +208,14 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
         raise ConfigError(f"AUG.SCALE is {cfg.AUG.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")
     if cfg.KNN.PERIOD and cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
         raise ConfigError(f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE must fit into it")
+    for key in ("TRAIN", "VAL"):
+        if cfg.KNN.PERIOD and not cfg.KNN[key]:
+            raise ConfigError(
+                f"KNN.{key} is empty; KNN.PERIOD {cfg.KNN.PERIOD} wants a folder with a folder of images per class"
+            )
     _check_length(cfg)
-    _check_mechanism(cfg)
+    MECHANISMS[cfg.MODEL.MECHANISM].check(cfg)
+    _check_sync_bn(cfg)
     _check_batch(cfg, world_size)
     if not cfg.DATA.TRAIN:
         raise ConfigError(
@@ -222,20 +232,19 @@ def _check_length(cfg: CfgNode) -> None:
         )
     if cfg.SOLVER.SCHEDULE == "cosine" and not epochs:
         raise ConfigError("SOLVER.SCHEDULE cosine goes by epochs; set SOLVER.EPOCHS and SOLVER.ITERATIONS 0")
+    warmup = cfg.SOLVER.WARMUP_EPOCHS
+    if warmup and not epochs:
+        raise ConfigError(
+            f"SOLVER.WARMUP_EPOCHS {warmup} goes by epochs; set SOLVER.EPOCHS and SOLVER.ITERATIONS 0, or no warm-up"
+        )
+    if epochs and warmup >= epochs:
+        raise ConfigError(
+            f"SOLVER.WARMUP_EPOCHS {warmup} leaves nothing of SOLVER.EPOCHS {epochs}; the warm-up must be shorter"
+        )
 
 
-def _check_mechanism(cfg: CfgNode) -> None:
+def _check_sync_bn(cfg: CfgNode) -> None:
     model = cfg.MODEL
-    if model.MECHANISM == "end_to_end" and cfg.SOLVER.ACCUMULATE > 1:
-        raise ConfigError(
-            f"SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} would take negatives away from the end_to_end mechanism, whose "
-            "dictionary is the mini-batch; set it to 1 and use more processes, SOLVER.AMP, or a smaller batch"
-        )
-    if model.MECHANISM == "memory_bank" and model.SHUFFLE_BN:
-        raise ConfigError(
-            "MODEL.SHUFFLE_BN has no effect on the memory_bank mechanism, whose keys are not encoded with the queries; "
-            "set it to False"
-        )
     if model.SYNC_BN and model.SHUFFLE_BN:
         raise ConfigError(
             "MODEL.SYNC_BN gives query and key the same BN statistics, so MODEL.SHUFFLE_BN would have no effect; "
@@ -260,11 +269,6 @@ def _check_batch(cfg: CfgNode, world_size: int) -> None:
         raise ConfigError(
             f"{groups} BN groups leave {batch // groups} image of SOLVER.BATCH_SIZE {batch} to each; "
             "statistics need at least 2 (the papers: 32), lower MODEL.BN_GROUPS or SOLVER.ACCUMULATE"
-        )
-    if cfg.MODEL.MECHANISM == "moco" and cfg.MODEL.K % batch:
-        raise ConfigError(
-            f"MODEL.K {cfg.MODEL.K} is not a multiple of SOLVER.BATCH_SIZE {batch}; "
-            f"take {max(1, cfg.MODEL.K // batch) * batch} (every batch replaces one block of the queue)"
         )
     if cfg.MODEL.SHUFFLE_BN and groups == 1:
         raise ConfigError(

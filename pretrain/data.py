@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -28,27 +29,35 @@ Views = Callable[[Any], tuple[Tensor, ...]]  # what a `Decode` gives -> views
 
 
 class Sample(NamedTuple):
-    """Views of one image (3 x H x W each) and its number in the set.
+    """Views of one image (3 x H x W each), its number in the set and, if labels are read, its label.
 
-    `views` is None if the image could not be read nor replaced; reasons in `bad`. A replacement has its own number.
+    `views` is None if the image could not be read nor replaced; reasons in `bad`. A replacement has its own number and
+    label.
     """
 
     views: tuple[Tensor, ...] | None
     bad: list[str]
     number: int = -1
+    label: int | None = None
 
 
 class Batch(NamedTuple):
-    """Views of N images (N x 3 x H x W each) and their numbers (N); None if one could not be read nor replaced."""
+    """Views of N images (N x 3 x H x W each), their numbers and labels (N); None if one could not be read nor replaced.
+
+    Without a set's labels there are none.
+    """
 
     views: tuple[Tensor, ...] | None
     bad: list[str]
     numbers: Tensor | None = None
+    labels: Tensor | None = None
 
     def query_and_key(self) -> tuple[Tensor, Tensor]:
-        """A mechanism's input: first views, and what leads to their keys: second views or, without, numbers."""
+        """A mechanism's input: first views, and their keys: second views, without them labels, without them numbers."""
         assert self.views is not None and self.numbers is not None
-        return self.views[0], self.views[1] if len(self.views) > 1 else self.numbers
+        if len(self.views) > 1:
+            return self.views[0], self.views[1]
+        return self.views[0], self.numbers if self.labels is None else self.labels
 
 
 class ViewDataset(Dataset[Sample]):
@@ -61,11 +70,20 @@ class ViewDataset(Dataset[Sample]):
         replacements: how many other images to try, at most, for one that cannot be read. Problems are returned rather
             than raised, because an exception that crosses from a loader process arrives as a page of tracebacks.
         decoder: what `views` takes: `decode`'s PIL image, or `decode_array`'s array.
+        labels: (n,) of the images, if they are to be read.
     """
 
-    def __init__(self, files: Images, views: Views, seed: int, replacements: int = 0, decoder: Decode = decode):
+    def __init__(
+        self,
+        files: Images,
+        views: Views,
+        seed: int,
+        replacements: int = 0,
+        decoder: Decode = decode,
+        labels: np.ndarray | None = None,
+    ):
         self.files, self.views, self.seed, self.replacements = files, views, seed, replacements
-        self.decoder = decoder
+        self.decoder, self.labels = decoder, labels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -81,7 +99,8 @@ class ViewDataset(Dataset[Sample]):
                 bad.append(str(error))
                 continue
             with _torch_seed(derive(self.seed, epoch, index)):
-                return Sample(self.views(image), bad, source)
+                label = None if self.labels is None else int(self.labels[source])
+                return Sample(self.views(image), bad, source, label)
         return Sample(None, bad)
 
 
@@ -106,7 +125,9 @@ def collate(samples: list[Sample]) -> Batch:
         views.append(sample.views)
     bad = [reason for sample in samples for reason in sample.bad]
     stacked = tuple(torch.stack(view) for view in zip(*views, strict=True))
-    return Batch(stacked, bad, torch.tensor([sample.number for sample in samples]))
+    labels = [sample.label for sample in samples if sample.label is not None]
+    numbers = torch.tensor([sample.number for sample in samples])
+    return Batch(stacked, bad, numbers, torch.tensor(labels) if labels else None)
 
 
 class TrainingBatches(Sampler[list[tuple[int, int]]]):

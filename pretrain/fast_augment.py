@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision import transforms as T
 
-from pretrain.augment import BLUR_P, GRAY_P, JITTER_P, SIGMA, jitter
+from pretrain.augment import SIGMA, by_name
 
 LUMA = np.array([0.299, 0.587, 0.114])  # of R, G, B
 TRUNCATE = -0.498  # OpenCV rounds; Pillow drops the fraction
@@ -43,7 +43,7 @@ class FastRecipe:
     """One random view, as `pretrain.augment.recipe` gives it: H x W x 3 RGB uint8 -> 3 x crop_size x crop_size, uint8.
 
     Args:
-        name: "v1" or "v2".
+        name: a key of `augment.RECIPES`.
         crop_size: pixels.
         scale: smallest and largest area of the crop over the area of the image.
 
@@ -52,8 +52,8 @@ class FastRecipe:
     """
 
     def __init__(self, name: str, crop_size: int = 224, scale: tuple[float, float] = (0.2, 1.0)):
-        self.name, self.crop_size, self.scale = name, crop_size, list(scale)
-        self.jitter = jitter(name)
+        self.recipe, self.crop_size, self.scale = by_name(name), crop_size, list(scale)
+        self.jitter = self.recipe.colour()
 
     def __call__(self, image: Any) -> Tensor:
         cv2.setNumThreads(0)  # a loader process has one core
@@ -66,24 +66,20 @@ class FastRecipe:
         size = torch.empty(()).expand(3, height, width)  # only its shape is read
         box = T.RandomResizedCrop.get_params(size, self.scale, [3 / 4, 4 / 3])
         steps: list[tuple[str, float]] = []
-        if self.name == "v1":
-            steps += self._draw_gray() + self._draw_jitter()
-        else:
-            if _happens(JITTER_P):
-                steps += self._draw_jitter()
-            steps += self._draw_gray()
-            if _happens(BLUR_P):
-                steps.append(("blur", torch.empty(()).uniform_(*SIGMA).item()))
+        for step, probability in self.recipe.steps:
+            if probability == 1 or _happens(probability):  # what always happens is not drawn
+                steps += self._draw(step)
         return Drawn(box, tuple(steps), flip=_happens(0.5))
 
-    def _draw_jitter(self) -> list[tuple[str, float]]:
+    def _draw(self, step: str) -> list[tuple[str, float]]:
+        if step == "gray":
+            return [("gray", 1.0)]
+        if step == "blur":
+            return [("blur", torch.empty(()).uniform_(*SIGMA).item())]
         j = self.jitter
         order, *values = T.ColorJitter.get_params(j.brightness, j.contrast, j.saturation, j.hue)
         names = ("brightness", "contrast", "saturation", "hue")
         return [(names[i], values[i]) for i in order.tolist()]
-
-    def _draw_gray(self) -> list[tuple[str, float]]:
-        return [("gray", 1.0)] if _happens(GRAY_P) else []
 
 
 def _happens(probability: float) -> bool:

@@ -1,10 +1,11 @@
-"""Images with class labels, for evaluation only: a folder per class, the two views of the protocol, top-k accuracy."""
+"""Images with class labels, for evaluation and supervised pre-training: class folders, views, top-k accuracy."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pretrain.runtime.folders import read_tree
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A labelled set, in torchvision's ImageFolder order: by class, then by path.
+    """A labelled set, in torchvision's ImageFolder order: by class, then by path. It is `images.Images` too.
 
     Attributes:
         files: n images.
@@ -36,6 +37,16 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.files.notes
+
+    def name(self, index: int) -> str:
+        return self.files.name(index)
+
+    def read(self, index: int) -> bytes:
+        return self.files.read(index)
 
     def digest(self) -> str:
         """Hex digest (16 digits) of names, which say the class, in order: equal wherever the folder lies."""
@@ -58,11 +69,13 @@ def find_labelled(folder: str | os.PathLike[str], key: str) -> LabelledImages:
         key: config key or option that gave the folder, for errors.
 
     Raises:
-        ConfigError: no such folder, no class folders, or one without images.
+        ConfigError: no such folder, no class folders, one without images, or one that holds `train` and `val`.
     """
     root = Path(os.path.expandvars(os.path.expanduser(os.fspath(folder))))
     if not root.is_dir():
         raise ConfigError(f"{key} '{root}' is no folder; give one that holds a folder of images per class")
+    if (root / "train").is_dir() and (root / "val").is_dir():
+        raise ConfigError(f"{key} '{root}' holds train and val, which are no classes; give one of them")
     try:
         tree = read_tree(root, IMG_EXTENSIONS)
     except OSError as error:
@@ -89,17 +102,22 @@ def _by_class(name: str) -> tuple[str, str, str]:
     return name.partition(os.sep)[0], folder, file
 
 
-def find_pair(train: str | os.PathLike[str], val: str | os.PathLike[str]) -> tuple[LabelledImages, LabelledImages]:
-    """Training and validation set, DATA.TRAIN and DATA.VAL.
+def find_pair(
+    train: str | os.PathLike[str], val: str | os.PathLike[str], keys: tuple[str, str] = ("DATA.TRAIN", "DATA.VAL")
+) -> tuple[LabelledImages, LabelledImages]:
+    """Training and validation set.
+
+    Args:
+        keys: config keys that gave the folders, for errors.
 
     Raises:
         ConfigError: see `find_labelled`; also if the class folders differ, because labels would then mean two things.
     """
-    sets = find_labelled(train, "DATA.TRAIN"), find_labelled(val, "DATA.VAL")
+    sets = find_labelled(train, keys[0]), find_labelled(val, keys[1])
     if different := sorted(set(sets[0].classes) ^ set(sets[1].classes)):
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise ConfigError(
-            f"DATA.TRAIN has {len(sets[0].classes)} classes and DATA.VAL {len(sets[1].classes)}; only one of them has "
+            f"{keys[0]} has {len(sets[0].classes)} classes and {keys[1]} {len(sets[1].classes)}; only one of them has "
             f"{', '.join(different[:3])}{more}. Labels are positions among the sorted class folders: make them equal"
         )
     return sets

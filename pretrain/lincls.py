@@ -256,11 +256,11 @@ def _finish(
     device: torch.device,
     lines: list[str],
 ) -> RunResult:
-    loss, acc1 = state.epoch.over_processes()
+    means = state.epoch.over_processes()
     skipped = sum(dist.gather_objects(state.skipped))
     scores = dataclasses.asdict(validation)
     result.metrics = {name: scores[name] for name in ("acc1", "acc5", "best_acc1")}
-    result.metrics |= {"val_loss": validation.loss, "train_loss": loss, "train_acc1": acc1}
+    result.metrics |= {"val_loss": validation.loss, "train_loss": means["loss"], "train_acc1": means["acc1"]}
     result.metrics |= {"images_per_second": rate(state, plan), "skipped": float(skipped)}
     result.iterations, result.seconds = state.iteration, state.seconds
     result.notes = [

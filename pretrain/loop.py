@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
@@ -22,10 +21,9 @@ from pretrain.runtime import dist
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.log import MetricsWriter, progress
 from pretrain.runtime.preempt import Preempted, StopRequest
+from pretrain.score import Score, Scored, classification
 
 LOG = logging.getLogger(__name__)
-
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> the mean over queries
 
 
 class DivergedError(ExpectedError, RuntimeError):
@@ -34,22 +32,28 @@ class DivergedError(ExpectedError, RuntimeError):
 
 @dataclass
 class Mean:
-    """Mean of loss and accuracy over iterations; the sums stay on the device until somebody asks."""
+    """Means over iterations of the loss and a step's scalars; the sums stay on the device until somebody asks.
 
-    sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))  # loss, acc1, iterations
+    Attributes:
+        sums: in the order of `names`, then the number of iterations.
+        names: of what is summed; those of the first step count.
+    """
 
-    def add(self, loss: Tensor, acc1: Tensor) -> None:
-        self.sums = self.sums.to(loss.device) + torch.stack(
-            [loss.double(), acc1.double(), torch.ones_like(loss).double()]
-        )
+    sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+    names: tuple[str, ...] = ("loss", "acc1")
+
+    def add(self, loss: Tensor, scalars: dict[str, Tensor]) -> None:
+        values = torch.stack([x.double() for x in (loss, *scalars.values(), torch.ones_like(loss))])
+        known = self.names == (names := ("loss", *scalars))
+        self.sums, self.names = self.sums.to(loss.device) + values if known else values, names
 
     def reset(self) -> None:
         self.sums = torch.zeros_like(self.sums)
 
-    def over_processes(self) -> tuple[float, float]:
-        """(loss, acc1 in percent), the mean over iterations and processes; every process must call. NaN if empty."""
-        loss, acc1, count = dist.all_gather(self.sums.unsqueeze(0)).sum(0).tolist()
-        return (loss / count, acc1 / count) if count else (math.nan, math.nan)
+    def over_processes(self) -> dict[str, float]:
+        """By name, the mean over iterations and processes; every process must call. NaN if empty."""
+        *sums, count = dist.all_gather(self.sums.unsqueeze(0)).sum(0).tolist()
+        return {name: value / count if count else math.nan for name, value in zip(self.names, sums, strict=True)}
 
 
 @dataclass
@@ -80,7 +84,7 @@ class Plan:
         per_epoch: iterations in an epoch.
         iterations: length of the run; the last epoch may be cut short.
         learning_rate: by iteration (from 0).
-        loss: of logits and labels; the cross-entropy is InfoNCE.
+        score: of what the model returns.
         accumulate: micro-batches in an iteration.
         log_period, checkpoint_period: iterations (the latter 0: never).
         checkpoint_seconds: 0: never.
@@ -90,7 +94,7 @@ class Plan:
     per_epoch: int
     iterations: int
     learning_rate: Callable[[int], float]
-    loss: Loss = F.cross_entropy
+    score: Score = classification
     accumulate: int = 1
     log_period: int = 20
     checkpoint_period: int = 0
@@ -108,39 +112,39 @@ def train_step(
     im_q: Tensor,
     key: Tensor,
     *,
-    loss_fn: Loss = F.cross_entropy,
+    score: Score = classification,
     parts: int = 1,
     scaler: GradScaler | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Scored:
     """One optimizer step.
 
     Args:
-        model: a mechanism: (im_q, key, part, parts) -> logits, labels.
+        model: a mechanism, see `mechanisms.base`.
         im_q: N x 3 x H x W: one view of each image.
-        key: N x ...: what leads to their keys (another view, or an index).
-        loss_fn: the mean over queries.
+        key: N x ...: what leads to their keys (another view, a number, or a label).
+        score: of what the model returns.
         parts: micro-batches, equal in size, that are encoded one after the other to need less memory; N is a multiple.
             Gradients add up to that of the mean over N, and are exchanged between processes once.
         scaler: of the loss, for half precision; a step whose gradients overflow is then left out.
 
     Returns:
-        The loss and the accuracy, in percent, of picking the positive among all candidates: scalars on the device, of
-        the weights before the step.
+        The loss and the scalars, means over micro-batches: on the device, of the weights before the step.
     """
     scaler = scaler or GradScaler(im_q.device.type, enabled=False)
     optimizer.zero_grad()
-    losses, hits = [], []
+    losses: list[Tensor] = []
+    scalars: dict[str, list[Tensor]] = {}
     for part, images in enumerate(im_q.chunk(parts)):
         last = part == parts - 1
         with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
-            logits, labels = model(images, key, part, parts)  # N/parts x (1+K), N/parts
-            loss = loss_fn(logits, labels)
+            loss, found = score(model(images, key, part, parts))
             scaler.scale(loss / parts).backward()
         losses.append(loss.detach())
-        hits.append((logits.detach().argmax(dim=1) == labels).float().mean())
+        for name, value in found.items():
+            scalars.setdefault(name, []).append(value)
     scaler.step(optimizer)
     scaler.update()
-    return torch.stack(losses).mean(), 100 * torch.stack(hits).mean()
+    return torch.stack(losses).mean(), {name: torch.stack(values).mean() for name, values in scalars.items()}
 
 
 def train(
@@ -153,6 +157,7 @@ def train(
     device: torch.device,
     writer: MetricsWriter | None,
     save: Callable[[TrainState], None],
+    epoch_ended: Callable[[int], None] | None = None,
     scaler: GradScaler | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
     monitor: Callable[[int], dict[str, float]] | None = None,
@@ -165,6 +170,7 @@ def train(
         batches: from `state.iteration` on.
         writer: None in all processes but the main one.
         save: writes a checkpoint; every process calls it, after every epoch and as often as `plan` says.
+        epoch_ended: every process calls it with the number of epochs done, after each whole one and before its `save`.
         scaler: see `train_step`.
         memory_format: of the views.
         monitor: iteration -> more scalars for a line of metrics.
@@ -191,11 +197,9 @@ def train(
             lr = plan.learning_rate(state.iteration)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss, acc1 = train_step(
-                model, optimizer, im_q, key, loss_fn=plan.loss, parts=plan.accumulate, scaler=scaler
-            )
-            state.window.add(loss, acc1)
-            state.epoch.add(loss, acc1)
+            scored = train_step(model, optimizer, im_q, key, score=plan.score, parts=plan.accumulate, scaler=scaler)
+            state.window.add(*scored)
+            state.epoch.add(*scored)
             state.iteration += 1
             images += plan.batch_size
             bar.update(plan.batch_size)
@@ -207,17 +211,21 @@ def train(
             if looks or due or asked:
                 _check_finite(state, lr)
             if looks:
+                means = state.window.over_processes()
+                state.window.reset()
                 scalars = _look(state, plan, lr, images / (time.perf_counter() - last_log))
                 last_log, images = time.perf_counter(), 0
-                bar.set_postfix(loss=f"{scalars['loss']:.3f}", acc1=f"{scalars['acc1']:.1f}%", refresh=False)
+                bar.set_postfix(_said(means, 3, 1), refresh=False)
                 if writer is not None:
                     health = monitor(state.iteration) if monitor is not None else {}
-                    writer.write(state.iteration - 1, **scalars, **health)
+                    writer.write(state.iteration - 1, **means, **scalars, **health)
                 late = plan.checkpoint_seconds > 0 and time.perf_counter() - last_save >= plan.checkpoint_seconds
                 due = dist.broadcast_object(due or late)  # the clocks of the processes differ
             state.seconds = clock.now()
             if epoch_ends:
                 _report_epoch(state, plan, epoch, lr)
+                if epoch_ended is not None and step + 1 == plan.per_epoch:
+                    epoch_ended(epoch + 1)
             if due or asked:
                 save(state)
                 last_save = time.perf_counter()
@@ -261,7 +269,7 @@ def _place(x: Tensor, device: torch.device, memory_format: torch.memory_format) 
 
 
 def _check_finite(state: TrainState, lr: float) -> None:
-    loss, _ = state.epoch.over_processes()
+    loss = state.epoch.over_processes()["loss"]
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss} after {state.iteration} iterations; lower SOLVER.BASE_LR (the rate is {lr:g} now)"
@@ -269,12 +277,8 @@ def _check_finite(state: TrainState, lr: float) -> None:
 
 
 def _look(state: TrainState, plan: Plan, lr: float, images_per_second: float) -> dict[str, float]:
-    """The scalars of a line of metrics; starts a new window."""
-    loss, acc1 = state.window.over_processes()
-    state.window.reset()
+    """Where training is: what a line of metrics says beside its means."""
     return {
-        "loss": loss,
-        "acc1": acc1,
         "lr": lr,
         "epoch": state.iteration / plan.per_epoch,
         "images_per_second": images_per_second,
@@ -283,11 +287,14 @@ def _look(state: TrainState, plan: Plan, lr: float, images_per_second: float) ->
 
 
 def _report_epoch(state: TrainState, plan: Plan, epoch: int, lr: float) -> None:
-    loss, acc1 = state.epoch.over_processes()
-    LOG.info(
-        "epoch %d/%d: loss %.4f, acc1 %.2f%%, lr %.2g, %.0f images/s",
-        *(epoch + 1, plan.epochs, loss, acc1, lr, rate(state, plan)),
-    )
+    means = ", ".join(f"{name} {value}" for name, value in _said(state.epoch.over_processes(), 4, 2).items())
+    LOG.info("epoch %d/%d: %s, lr %.2g, %.0f images/s", epoch + 1, plan.epochs, means, lr, rate(state, plan))
+
+
+def _said(means: dict[str, float], digits: int, of_percent: int) -> dict[str, str]:
+    """Numbers in words, with so many digits after the point; accuracies are percent."""
+    percent = {name: name.startswith("acc") for name in means}
+    return {name: f"{x:.{of_percent}f}%" if percent[name] else f"{x:.{digits}f}" for name, x in means.items()}
 
 
 def rate(state: TrainState, plan: Plan) -> float:

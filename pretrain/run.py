@@ -13,13 +13,16 @@ from pretrain import snapshot
 from pretrain.build import (
     build_batches,
     build_dataset,
-    build_images,
     build_knn,
     build_model,
+    build_monitor,
+    build_optimizer,
     build_plan,
     data_parallel,
     description,
+    mechanism,
     memory_format,
+    num_classes,
     num_workers,
     place,
 )
@@ -27,7 +30,6 @@ from pretrain.config import RUNTIME_KEYS, check
 from pretrain.data import build_loader
 from pretrain.images import Images
 from pretrain.loop import Plan, TrainState, rate, train
-from pretrain.monitor import Watch
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.config import ConfigError
@@ -64,7 +66,7 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
 
 def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     folder = Path(cfg.OUTPUT_DIR)
-    files = build_images(cfg)
+    files = mechanism(cfg).images(cfg)
     identity = snapshot.Identity(cfg, files.digest(), _weights_sha256(cfg.MODEL.WEIGHTS))
     resume_from = resume_point(folder / snapshot.LAST, resume)
     if resume != "no":
@@ -74,13 +76,8 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
             LOG.info("'%s' is finished already; nothing to do", folder / FILE_NAME)
             return done
 
-    model = place(build_model(cfg, len(files)), cfg, device)
-    # All parameters, in the reference's order: its optimizer state lists the key encoder too (no gradient, no step).
-    # Fused: one pass over the weights, and a loss scaler's decision stays on the device; on a CPU the same bits.
-    momentum, decay = cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY
-    optimizer = torch.optim.SGD(
-        model.parameters(), cfg.SOLVER.BASE_LR, momentum=momentum, weight_decay=decay, fused=True
-    )
+    model = place(build_model(cfg, len(files), num_classes(files)), cfg, device)
+    optimizer = build_optimizer(cfg, model)
     scaler = GradScaler(device.type, enabled=cfg.SOLVER.AMP == "fp16")
     state = TrainState()
     if resume_from is not None:
@@ -94,15 +91,17 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     for line in description(cfg, device):
         LOG.info(line)
 
-    watch, knn = Watch(model, cfg.SOLVER.BATCH_SIZE), build_knn(cfg, device)
+    monitor, knn = build_monitor(cfg, model), build_knn(cfg, device)
 
-    def save(state: TrainState) -> None:
-        epochs, rest = divmod(state.iteration, plan.per_epoch)
-        if knn is not None and rest == 0 and epochs % cfg.KNN.PERIOD == 0:
+    def epoch_ended(epochs: int) -> None:
+        if knn is not None and epochs % cfg.KNN.PERIOD == 0:
             scores = knn(model.get_submodule("encoder_q"))
             LOG.info("kNN after epoch %d: acc1 %.2f%%, acc5 %.2f%%", epochs, scores["knn/acc1"], scores["knn/acc5"])
             if writer is not None:
                 writer.write(state.iteration - 1, **scores)
+
+    def save(state: TrainState) -> None:
+        epochs, rest = divmod(state.iteration, plan.per_epoch)
         contents = snapshot.capture(model, optimizer, scaler, state, epochs, identity)
         keep = cfg.CHECKPOINT.KEEP_EVERY_EPOCHS
         if dist.is_main():
@@ -120,9 +119,10 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
             device=device,
             writer=writer,
             save=save,
+            epoch_ended=epoch_ended,
             scaler=scaler,
             memory_format=memory_format(cfg),
-            monitor=watch,
+            monitor=monitor,
         )
     finally:
         if writer is not None:
@@ -152,7 +152,7 @@ def _result(
     plan: Plan,
     device: torch.device,
 ) -> RunResult:
-    loss, acc1 = state.epoch.over_processes()
+    means = state.epoch.over_processes()
     skipped = sum(dist.gather_objects(state.skipped))
     result = RunResult(
         kind="pretrain",
@@ -160,11 +160,11 @@ def _result(
         seed=cfg.SEED,
         config_digest=_digest(cfg),
         weights_sha256=identity.weights_sha256,
-        metrics={"loss": loss, "acc1": acc1, "images_per_second": rate(state, plan), "skipped": float(skipped)},
+        metrics={**means, "images_per_second": rate(state, plan), "skipped": float(skipped)},
         iterations=state.iteration,
         seconds=state.seconds,
         notes=[
-            f"loss and acc1 are means over the last epoch of {plan.per_epoch} iterations",
+            f"{' and '.join(means)} are means over the last epoch of {plan.per_epoch} iterations",
             *description(cfg, device),
             f"unreadable images replaced: {skipped} (DATA.ON_BAD_IMAGE {cfg.DATA.ON_BAD_IMAGE})",
             *files.notes,
@@ -175,6 +175,7 @@ def _result(
             "arch": cfg.MODEL.ARCH,
             "mechanism": cfg.MODEL.MECHANISM,
             "images": len(files),
+            "classes": num_classes(files),
             "data_digest": identity.data,
         },
     )

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the epoch or the iteration. There is no warm-up.
+"""Learning rates as pure functions of the epoch or the iteration.
 
 The reference sets the rate of "step" and "cosine" once per epoch, and so do we; "exponential" is for sets of a billion
 images, of which training sees little more than one epoch.
@@ -41,22 +41,27 @@ def by_name(
     gamma: float = 0.1,
     period: int = 62500,
     per_epoch: int = 1,
+    warmup: int = 0,
 ) -> Callable[[int], float]:
     """iteration -> learning rate, for "step", "cosine" or "exponential".
 
     Args:
-        epochs: length of training (cosine).
+        epochs: length of training, warm-up included (cosine).
         steps: epochs (step).
         period: iterations (exponential).
         per_epoch: iterations in an epoch; 1 makes "step" and "cosine" functions of the epoch.
+        warmup: epochs in which the rate rises from 0 to `base_lr`, in a line over iterations. "cosine" is then half a
+            period over the rest; "step" and "exponential" count from the start as they do without.
 
     Raises:
         ConfigError: another name.
     """
-    if name == "step":
-        return lambda iteration: step(iteration // per_epoch, base_lr=base_lr, steps=steps, gamma=gamma)
-    if name == "cosine":
-        return lambda iteration: cosine(iteration // per_epoch, base_lr=base_lr, epochs=epochs)
-    if name == "exponential":
-        return lambda iteration: exponential(iteration, base_lr=base_lr, gamma=gamma, period=period)
-    raise ConfigError(f"SOLVER.SCHEDULE is '{name}'; it must be step, cosine or exponential")
+    schedules: dict[str, Callable[[int], float]] = {
+        "step": lambda iteration: step(iteration // per_epoch, base_lr=base_lr, steps=steps, gamma=gamma),
+        "cosine": lambda iteration: cosine(iteration // per_epoch - warmup, base_lr=base_lr, epochs=epochs - warmup),
+        "exponential": lambda iteration: exponential(iteration, base_lr=base_lr, gamma=gamma, period=period),
+    }
+    if name not in schedules:
+        raise ConfigError(f"SOLVER.SCHEDULE is '{name}'; it must be step, cosine or exponential")
+    after, rise = schedules[name], warmup * per_epoch  # iterations
+    return lambda iteration: base_lr * iteration / rise if iteration < rise else after(iteration)

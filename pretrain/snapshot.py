@@ -70,6 +70,7 @@ def capture(
         "skipped": state.skipped,
         "window": state.window.sums.cpu(),
         "epoch": state.epoch.sums.cpu(),
+        "scalars": state.epoch.names,
     }
     return {
         "epoch": epoch,
@@ -117,7 +118,8 @@ def restore(
     process = saved["processes"][dist.rank()]
     restore_rng(process["rng"])
     device = next(model.parameters()).device
-    window, epoch = (Mean(process[name].to(device)) for name in ("window", "epoch"))
+    names = tuple(process.get("scalars", ("loss", "acc1")))  # absent from the oldest files
+    window, epoch = (Mean(process[name].to(device), names) for name in ("window", "epoch"))
     return TrainState(saved["iteration"], saved["seconds"], process["skipped"], window, epoch)
 
 

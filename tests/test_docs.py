@@ -95,6 +95,9 @@ SMALL = {
     "tools/run_trials.py": Small(("--trials", "2", *TRAINING.flags), TRAINING.instead, DETECTOR),
     "tools/status.py": Small(),
     "tools/train_moco.py": Small(instead={"KNN.PERIOD": "1"}, opts=PRETRAINING),
+    "tools/train_moco.py --config-file configs/pretrain/simclr": Small(
+        opts=(*PRETRAINING, "MODEL.BN_GROUPS", "1", "SOLVER.WARMUP_EPOCHS", "0")
+    ),
     "tools/train_net.py": TRAINING,
     "tools/visualize.py data": Small(opts=(*DETECTOR, "--engine", "torchvision")),
     "tools/visualize.py truth": Small(),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms as T
 
-from pretrain.augment import MEAN, STD, GaussianBlur, TwoCrops, normalise, recipe
+from pretrain.augment import MEAN, RECIPES, STD, GaussianBlur, TwoCrops, normalise, recipe
 from pretrain.runtime.config import ConfigError
 
 
@@ -47,8 +47,22 @@ def test_v2_order() -> None:
     assert (blur.low, blur.high) == (0.1, 2.0)
 
 
+def test_simclr_is_v2_with_the_colours_of_strength_1() -> None:
+    ours, v2 = flat("simclr"), flat("v2")
+    assert (
+        [type(t) for t in ours] == [type(t) for t in v2] and ours[1].p == 0.8 and ours[3].p == 0.2 and ours[4].p == 0.5
+    )
+    jitter = ours[2]
+    assert jitter.brightness == jitter.contrast == jitter.saturation == pytest.approx((0.2, 1.8))
+    assert jitter.hue == (-0.2, 0.2)
+
+
+def test_supervised_is_torchvisions_crop_and_flip() -> None:
+    assert [type(t) for t in flat("supervised")] == [T.RandomResizedCrop, T.RandomHorizontalFlip, T.PILToTensor]
+
+
 def test_unknown_recipe() -> None:
-    with pytest.raises(ConfigError, match="'v3'; it must be v1 or v2"):
+    with pytest.raises(ConfigError, match="'v3'; it must be v1 or v2 or simclr or supervised"):
         recipe("v3")
 
 
@@ -60,7 +74,7 @@ def test_blur_is_pillows_with_sigma_as_radius(image: Image.Image) -> None:
     assert np.array_equal(blurred, image.filter(ImageFilter.GaussianBlur(radius=sigma)))
 
 
-@pytest.mark.parametrize("name", ["v1", "v2"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_two_crops_differ_and_follow_torchs_seed_alone(name: str, image: Image.Image) -> None:
     views = TwoCrops(recipe(name, crop_size=32))
     torch.manual_seed(0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import nn
 
@@ -15,20 +15,25 @@ from pretrain.config import RUNTIME_KEYS, get_cfg
 from pretrain.data import TrainingBatches
 from pretrain.encoders import base_encoder
 from pretrain.images import find_images
-from pretrain.mechanisms import EndToEnd, MemoryBank, nce
+from pretrain.mechanisms.end_to_end import EndToEnd
+from pretrain.mechanisms.memory_bank import MemoryBank, nce
+from pretrain.mechanisms.simclr import SimCLR
 from pretrain.moco import MoCo
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
+from pretrain.score import classification
 from pretrain.shuffle import GroupBatchNorm2d
 from tests.pretrain.conftest import MakeCfg
 
 CPU = torch.device("cpu")
 BANK = ("MODEL.MECHANISM", "memory_bank", "MODEL.SHUFFLE_BN", False)
 PAIR = ("MODEL.MECHANISM", "end_to_end")
+ONE = ("MODEL.MECHANISM", "simclr", "MODEL.SHUFFLE_BN", False)
+CLASSES = ("MODEL.MECHANISM", "supervised", "MODEL.SHUFFLE_BN", False)
 
 
-@pytest.mark.parametrize("opts, kind", [((), MoCo), (PAIR, EndToEnd), (BANK, MemoryBank)])
+@pytest.mark.parametrize("opts, kind", [((), MoCo), (PAIR, EndToEnd), (BANK, MemoryBank), (ONE, SimCLR)])
 def test_mechanisms_start_from_the_same_query_encoder(
     opts: tuple[object, ...], kind: type, images: Path, make_cfg: MakeCfg
 ) -> None:
@@ -77,10 +82,11 @@ def test_plan_follows_the_keys(images: Path, make_cfg: MakeCfg) -> None:
     cfg = make_cfg(images, Path("unused"), *opts)
     plan = build_plan(cfg, TrainingBatches(80, 8, 2, 0))
     assert plan.learning_rate(0) == pytest.approx(0.05) and plan.learning_rate(10) == pytest.approx(0.025)
-    assert (plan.per_epoch, plan.iterations, plan.epochs, plan.accumulate, plan.loss) == (10, 20, 2, 2, nce)
+    assert (plan.per_epoch, plan.iterations, plan.epochs, plan.accumulate) == (10, 20, 2, 2)
+    assert isinstance(plan.score, partial) and plan.score.keywords == {"loss": nce}
     cfg = make_cfg(images, Path("unused"), "SOLVER.EPOCHS", 0, "SOLVER.ITERATIONS", 13, "MODEL.BANK_LOSS", "nce")
     plan = build_plan(cfg, TrainingBatches(80, 8, 0, 0, iterations=13))
-    assert (plan.iterations, plan.epochs, plan.loss) == (13, 2, F.cross_entropy)
+    assert (plan.iterations, plan.epochs, plan.score) == (13, 2, classification)
 
 
 def test_what_is_derived_is_said(images: Path, make_cfg: MakeCfg, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +162,15 @@ def test_weights_cross_between_mechanisms(images: Path, make_cfg: MakeCfg, tmp_p
                 else:
                     want = given.get("module." + name, fresh[name])
                 assert torch.equal(value, want), (source, target, name)
+
+
+def test_mocos_query_encoder_starts_simclr_but_no_classifier(images: Path, make_cfg: MakeCfg, tmp_path: Path) -> None:
+    path = saved(build_model(make_cfg(images, tmp_path, "SEED", 1)), tmp_path / "moco.pth")
+    given = checkpoint.load(path)["state_dict"]
+    model = build_model(make_cfg(images, tmp_path, *ONE, "MODEL.WEIGHTS", path))
+    assert all(torch.equal(value, given["module." + name]) for name, value in model.state_dict().items())
+    with pytest.raises(CheckpointError, match="does not fit MODEL.ARCH.*encoder_q.fc.weight is missing"):
+        build_model(make_cfg(images, tmp_path, *CLASSES, "MODEL.WEIGHTS", path), num_classes=3)
 
 
 def test_a_bank_of_other_images_is_refused(images: Path, make_cfg: MakeCfg, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from pretrain import lincls_config
-from pretrain.config import _LIMITS, NO_EFFECT, RUNTIME_KEYS, check, get_cfg
+from pretrain.config import _LIMITS, RUNTIME_KEYS, check, get_cfg
 from pretrain.encoders import base_encoder
 from pretrain.lincls_config import get_lincls_cfg
+from pretrain.mechanisms import MECHANISMS
 from pretrain.runtime.config import ConfigError, dotted_keys, merge_file, merge_opts, value_at
 from pretrain.runtime.limits import Limit
 from tests.pretrain.conftest import ROOT, TINY
@@ -72,6 +73,27 @@ def test_the_other_recipes_of_the_papers() -> None:
         assert cfg.SOLVER.BASE_LR / cfg.SOLVER.REFERENCE_BATCH == 0.03 / 256
 
 
+def test_the_supervised_recipe_is_that_of_the_papers_baseline() -> None:
+    cfg = load(FOLDER / "supervised_R_50_100ep.yaml")
+    assert (cfg.MODEL.MECHANISM, cfg.AUG.RECIPE, tuple(cfg.AUG.SCALE)) == ("supervised", "supervised", (0.08, 1.0))
+    solver = cfg.SOLVER
+    assert (solver.BATCH_SIZE, solver.BASE_LR, solver.EPOCHS, solver.WEIGHT_DECAY) == (256, 0.1, 100, 1e-4)
+    assert (solver.SCHEDULE, tuple(solver.STEPS), solver.GAMMA) == ("step", (30, 60, 90), 0.1)
+
+
+@pytest.mark.parametrize(
+    "name, epochs, batch, T",
+    [("200ep_b256", 200, 256, 0.5), ("200ep_b8192", 200, 8192, 0.1), ("1000ep_b4096", 1000, 4096, 0.1)],
+)
+def test_simclr_is_that_of_its_authors(name: str, epochs: int, batch: int, T: float) -> None:
+    cfg = load(FOLDER / f"simclr_R_50_{name}.yaml")
+    model, solver = cfg.MODEL, cfg.SOLVER
+    assert (model.MECHANISM, model.DIM, model.MLP, model.T, model.SYNC_BN) == ("simclr", 128, True, T, True)
+    assert (cfg.AUG.RECIPE, tuple(cfg.AUG.SCALE), cfg.AUG.CROP_SIZE) == ("simclr", (0.08, 1.0), 224)
+    assert (solver.OPTIMIZER, solver.BATCH_SIZE, solver.EPOCHS, solver.WARMUP_EPOCHS) == ("lars", batch, epochs, 10)
+    assert (solver.BASE_LR, solver.REFERENCE_BATCH, solver.WEIGHT_DECAY, solver.SCHEDULE) == (0.3, 256, 1e-6, "cosine")
+
+
 def test_defaults_are_moco_v1() -> None:
     cfg = load(FOLDER / "moco_v1_R_50_200ep.yaml")
     default = get_cfg()
@@ -81,7 +103,7 @@ def test_defaults_are_moco_v1() -> None:
 
 def test_named_keys_exist() -> None:
     keys = set(dotted_keys(get_cfg()))
-    assert set(RUNTIME_KEYS) <= keys and all(set(names) <= keys for names in NO_EFFECT.values())
+    assert set(RUNTIME_KEYS) <= keys and all(set(m.no_effect) <= keys for m in MECHANISMS.values())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +132,25 @@ def test_named_keys_exist() -> None:
             "not divisible by 6 BN groups (1 processes x SOLVER.ACCUMULATE 3 x MODEL.BN_GROUPS",
         ),
         (("SOLVER.AMP", "fp8"), "SOLVER.AMP is 'fp8'; it must be off or bf16 or fp16"),
-        (("MODEL.MECHANISM", "simclr"), "MODEL.MECHANISM is 'simclr'; it must be moco or end_to_end or memory_bank"),
+        (
+            ("MODEL.MECHANISM", "byol"),
+            "MODEL.MECHANISM is 'byol'; it must be moco or end_to_end or memory_bank or simclr",
+        ),
+        (("MODEL.MECHANISM", "simclr"), "MODEL.SHUFFLE_BN has no effect on the simclr mechanism, whose views are"),
+        (
+            ("MODEL.MECHANISM", "simclr", "MODEL.SHUFFLE_BN", "False", "SOLVER.ACCUMULATE", "2"),
+            "SOLVER.ACCUMULATE 2 would take negatives away from the simclr mechanism",
+        ),
+        (("SOLVER.OPTIMIZER", "adam"), "SOLVER.OPTIMIZER is 'adam'; it must be sgd or lars"),
+        (
+            ("SOLVER.WARMUP_EPOCHS", "2"),
+            "SOLVER.WARMUP_EPOCHS 2 leaves nothing of SOLVER.EPOCHS 2; the warm-up must be",
+        ),
+        (("SOLVER.WARMUP_EPOCHS", "-1"), "SOLVER.WARMUP_EPOCHS is -1; it must be at least 0"),
+        (
+            *[("SOLVER.EPOCHS", "0", "SOLVER.ITERATIONS", "5", "SOLVER.SCHEDULE", "step", "SOLVER.WARMUP_EPOCHS", "1")],
+            "SOLVER.WARMUP_EPOCHS 1 goes by epochs; set SOLVER.EPOCHS",
+        ),
         (("MODEL.MECHANISM", "end_to_end", "SOLVER.ACCUMULATE", "2"), "would take negatives away from the end_to_end"),
         (("MODEL.MECHANISM", "memory_bank"), "MODEL.SHUFFLE_BN has no effect on the memory_bank mechanism"),
         (("MODEL.SYNC_BN", "True"), "MODEL.SYNC_BN gives query and key the same BN statistics"),
@@ -121,6 +161,10 @@ def test_named_keys_exist() -> None:
         (("SOLVER.GAMMA", "0.0"), "SOLVER.GAMMA is 0.0; it must be above 0 and at most 1"),
         (("SOLVER.MOMENTUM", "1"), "SOLVER.MOMENTUM is 1.0; it must be at least 0 and below 1"),
         (("SOLVER.WEIGHT_DECAY", "-1"), "SOLVER.WEIGHT_DECAY is -1.0"),
+        (
+            ("KNN.PERIOD", "1", "KNN.TRAIN", "x"),
+            "KNN.VAL is empty; KNN.PERIOD 1 wants a folder with a folder of images",
+        ),
         (("KNN.T", "0"), "KNN.T is 0.0; it must be above 0"),
         (("AUG.CROP_SIZE", "100000"), "AUG.CROP_SIZE is 100000; it must be at least 8 and at most 4096"),
         (("SEED", "4294967296"), "SEED is 4294967296; it must be at least 0 and at most 4294967295"),

@@ -41,7 +41,7 @@ def test_folders_that_are_no_labelled_set(generated: Path, tmp_path: Path) -> No
     for folder, message in [
         (tmp_path / "gone", "DATA.VAL '.*gone' is no folder"),
         (tmp_path, "must hold a folder of images per class, but it holds no folder"),
-        (generated / "iconic", "must hold a folder of images per class|classes and DATA.VAL"),
+        (generated / "iconic", "iconic. holds train and val, which are no classes; give one of them"),
     ]:
         with pytest.raises(ConfigError, match=message):
             find_pair(generated / "iconic" / "train", folder)

@@ -36,6 +36,13 @@ def batches(count: int, value: float = 1.0, bad: tuple[str, ...] = ()) -> Iterat
         yield Batch((torch.full((4, 3, 2, 2), value), torch.zeros(4, 3, 2, 2)), list(bad), torch.arange(4))
 
 
+class Distance(Toy):
+    """A loss of its own, and no logits."""
+
+    def forward(self, im_q: Tensor, im_k: Tensor, part: int = 0, parts: int = 1) -> Tensor:  # type: ignore[override]
+        return (im_q.mean() - self.weight).square().sum()
+
+
 def run(tmp_path: Path, source: Iterator[Batch], state: TrainState | None = None, **plan: float) -> list[int]:
     """Iterations at which checkpoints were written, for 2 epochs of 5 iterations."""
     model, saved = Toy(), []
@@ -57,8 +64,8 @@ def test_step_returns_loss_and_accuracy_before_the_step() -> None:
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     views = torch.ones(4, 3, 2, 2), torch.zeros(4, 3, 2, 2)
-    loss, acc1 = train_step(model, optimizer, *views)
-    assert loss.item() == pytest.approx(math.log(3)) and acc1.item() == 100
+    loss, scalars = train_step(model, optimizer, *views)
+    assert loss.item() == pytest.approx(math.log(3)) and scalars == {"acc1": 100}
     torch.testing.assert_close(model.weight.data, torch.tensor([2 / 3, -1 / 3, -1 / 3]))
 
 
@@ -90,8 +97,8 @@ def test_micro_batches_add_up_to_the_step_of_the_whole() -> None:
     results = []
     for parts in (1, 3):
         model = Toy()
-        loss, acc1 = train_step(model, torch.optim.SGD(model.parameters(), lr=1.0), *views, parts=parts)
-        results.append((loss, acc1, model.weight.data))
+        loss, scalars = train_step(model, torch.optim.SGD(model.parameters(), lr=1.0), *views, parts=parts)
+        results.append((loss, scalars["acc1"], model.weight.data))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -120,6 +127,38 @@ def test_scaler_leaves_out_a_step_that_overflows(fused: bool) -> None:
     assert torch.equal(model.weight.data, torch.zeros(3)) and scaler.get_scale() == 2.0
     train_step(model, optimizer, torch.ones(4, 3, 2, 2), torch.zeros(4, 3, 2, 2), scaler=scaler)
     torch.testing.assert_close(model.weight.data, torch.tensor([2 / 3, -1 / 3, -1 / 3]))
+
+
+def test_a_mechanism_without_logits_names_its_own_scalars(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, state = Distance(), TrainState()
+    caplog.set_level("INFO")
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        train(
+            *(model, torch.optim.SGD(model.parameters(), lr=1.0), batches(2), state),
+            Plan(4, 2, 2, lambda i: 0.1, score=lambda loss: (loss, {"half": loss.detach() / 2}), log_period=1),
+            device=torch.device("cpu"),
+            writer=writer,
+            save=lambda s: None,
+        )
+    losses = [3.0, 3 * 0.8**2]  # one step of 0.1 takes a fifth of the way from 0 to 1
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["loss"] for line in lines] == pytest.approx(losses) and "acc1" not in lines[0]
+    assert [line["half"] for line in lines] == pytest.approx([x / 2 for x in losses])
+    assert state.epoch.over_processes() == pytest.approx({"loss": sum(losses) / 2, "half": sum(losses) / 4})
+    assert "epoch 1/1: loss 2.4600, half 1.2300, lr 0.1" in caplog.text
+
+
+def test_epochs_end_once_and_before_their_checkpoint() -> None:
+    model, seen = Toy(), []
+    train(
+        *(model, torch.optim.SGD(model.parameters(), lr=1.0), batches(12), TrainState()),
+        Plan(batch_size=4, per_epoch=5, iterations=12, learning_rate=lambda i: 0.1, checkpoint_period=5),
+        device=torch.device("cpu"),
+        writer=None,
+        save=lambda s: seen.append(f"saved {s.iteration}"),
+        epoch_ended=lambda epochs: seen.append(f"epoch {epochs}"),
+    )
+    assert seen == ["epoch 1", "saved 5", "epoch 2", "saved 10", "saved 12"]  # the third was cut short
 
 
 def test_lines_and_checkpoints_come_when_they_should(tmp_path: Path) -> None:

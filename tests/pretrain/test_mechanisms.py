@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from pretrain.build import data_parallel
 from pretrain.loop import train_step
-from pretrain.mechanisms import EndToEnd, MemoryBank, nce
+from pretrain.mechanisms.end_to_end import EndToEnd
+from pretrain.mechanisms.memory_bank import MemoryBank, nce
 from pretrain.moco import MoCo
 from pretrain.runtime import dist
 from pretrain.runtime.dist import all_gather_with_gradient
+from pretrain.score import classification
 from pretrain.shuffle import GroupBatchNorm2d
 from tests.processes import run_in_processes
 
@@ -92,8 +94,8 @@ def ours(kind: str, groups: int = 1, parts: int = 1) -> dict[str, Any]:
     for step in range(STEPS):
         im_q, key = views(step)[0], views(step)[1] if kind == "end_to_end" else numbers(step)
         mine = slice(rank * B // world, (rank + 1) * B // world)
-        loss_fn = nce if kind == "nce" else F.cross_entropy
-        loss, _ = train_step(parallel, optimizer, im_q[mine], key[mine], loss_fn=loss_fn, parts=parts)
+        score = partial(classification, loss=nce) if kind == "nce" else classification
+        loss, _ = train_step(parallel, optimizer, im_q[mine], key[mine], score=score, parts=parts)
         losses.append(loss)
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     return {"losses": torch.stack(losses), "gradients": gradients, "state": model.state_dict()}

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.encoders import base_encoder
-from pretrain.mechanisms import EndToEnd, MemoryBank
+from pretrain.mechanisms.end_to_end import EndToEnd
+from pretrain.mechanisms.memory_bank import MemoryBank
+from pretrain.mechanisms.simclr import SimCLR
 from pretrain.moco import MoCo
 from pretrain.monitor import (
     NEVER,
@@ -114,6 +116,11 @@ def test_watch_tells_the_latest_step_of_every_mechanism() -> None:
     both = EndToEnd(encoder, dim=8, T=0.2)
     watch = Watch(both, B=4)
     expected = health(*both(images, images), 0.2)
+    assert watch(1) == expected and expected.keys() == {"embedding/positive", "embedding/negative"}
+
+    one = SimCLR(encoder, dim=8, T=0.2)
+    watch = Watch(one, B=4)
+    expected = health(*one(images, images), 0.2)
     assert watch(1) == expected and expected.keys() == {"embedding/positive", "embedding/negative"}
 
     for nce in (False, True):

@@ -37,6 +37,17 @@ def test_exponential_follows_the_paper() -> None:
         lr *= 0.9
 
 
+@pytest.mark.parametrize("name", ["step", "cosine", "exponential"])
+def test_warm_up_rises_in_a_line_and_hands_over(name: str) -> None:
+    how = {"base_lr": 0.3, "steps": (6,), "period": 50, "per_epoch": 10}
+    rate = by_name(name, epochs=12, warmup=2, **how)
+    assert [rate(i) for i in range(20)] == pytest.approx([0.3 * i / 20 for i in range(20)])
+    without = by_name(name, epochs=10 if name == "cosine" else 12, **how)
+    later = 20 if name == "cosine" else 0  # the half period is that of a run of the other ten epochs
+    assert [rate(i) for i in range(20, 120)] == [without(i - later) for i in range(20, 120)]
+    assert rate(20) == 0.3
+
+
 def test_by_iteration_the_rate_is_constant_within_an_epoch() -> None:
     rate = by_name("cosine", base_lr=1.0, epochs=4, per_epoch=10)
     assert [rate(i) for i in range(40)] == [cosine(i // 10, base_lr=1.0, epochs=4) for i in range(40)]

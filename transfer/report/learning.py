@@ -14,8 +14,12 @@ def learning(report: ExperimentReport) -> Markup | None:
     figures = [_fine_tuning(column, f"loss{n}") for n, column in enumerate(report.columns)]
     for n, (name, title, what) in enumerate(
         (
-            ("loss", "Pre-training: loss", "Contrastive loss"),
-            ("acc1", "Pre-training: (K + 1)-way accuracy", "How often the positive key scores highest, percent"),
+            ("loss", "Pre-training: loss", "Contrastive loss; supervised: cross-entropy of the classes"),
+            (
+                "acc1",
+                "Pre-training: accuracy",
+                "How often the positive key, or the right class, scores highest, percent",
+            ),
         )
     ):
         figures.append(_pretraining(report, name, title, what, f"pre{n}"))

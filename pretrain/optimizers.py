@@ -1,0 +1,68 @@
+"""Optimizers by the name that SOLVER.OPTIMIZER gives them; LARS is here, because torch has none.
+
+LARS is SGD whose rate is scaled layer by layer (arXiv:1708.03888), in the form that SimCLR trains with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TRUST = 0.001  # of the layer's norm that a step of rate 1 may move
+
+
+class LARS(torch.optim.Optimizer):
+    """Per parameter w with gradient g, rate r, weight decay b and momentum m:
+
+        g <- g + b w;  v <- m v + r (TRUST |w| / |g|) g;  w <- w - v
+
+    The factor in brackets is 1 where |w| or |g| is 0. Vectors (biases, and weights of normalisation) are excluded from
+    decay and factor, as in arXiv:2002.05709. The rate stands inside the velocity, so that a change of rate acts at once
+    on new gradients only.
+
+    Args:
+        parameters: in the order that the state dict numbers them; those without a gradient stay as they are.
+        lr: r.
+        momentum: m.
+        weight_decay: b.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.9, weight_decay: float = 0.0):
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step from the gradients that are there. Nothing is fetched from the device."""
+        assert closure is None
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            for p, update in zip(parameters, _updates(parameters, group["weight_decay"]), strict=True):
+                velocity = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                velocity.mul_(group["momentum"]).add_(update, alpha=group["lr"])
+                p.sub_(velocity)
+
+
+def _updates(parameters: list[nn.Parameter], decay: float) -> list[Tensor]:
+    """What takes the gradient's place: decayed and scaled, but as it is for vectors."""
+    updates: list[Tensor] = []
+    for p in parameters:
+        g = p.grad
+        assert g is not None
+        if p.ndim > 1:
+            g = g.add(p, alpha=decay)
+            weight, gradient = p.norm(), g.norm()
+            factor = torch.where((weight > 0) & (gradient > 0), TRUST * weight / gradient, 1.0)
+            g = g * factor
+        updates.append(g)
+    return updates
+
+
+# Fused: one pass over the weights, and a loss scaler's decision stays on the device; on a CPU the same bits.
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, fused=True),
+    "lars": LARS,
+}
