@@ -266,7 +266,7 @@ def add_transfer_config(cfg: CfgNode) -> None:
     # to which the project's own add_densepose_config has added them keeps what it has.
     if "ROI_DENSEPOSE_HEAD" not in cfg.MODEL:
         cfg.MODEL.DENSEPOSE_ON = False
-        cfg.MODEL.ROI_DENSEPOSE_HEAD = CfgNode(_ROI_DENSEPOSE_HEAD).clone()
+        cfg.MODEL.ROI_DENSEPOSE_HEAD = type(cfg)(_ROI_DENSEPOSE_HEAD)  # nodes of one tree must be of one class
     # Semantic segmentation trains on images scaled by a number between these two, then cropped to INPUT.CROP.SIZE.
     cfg.INPUT.RANDOM_SCALE = (1.0, 1.0)
 

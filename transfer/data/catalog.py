@@ -48,13 +48,18 @@ _REMEDY = {
 }
 
 
+def data_root() -> Path:
+    """The folder that holds the built-in data sets."""
+    return Path(os.path.expanduser(os.environ.get(ROOT_VARIABLE, "datasets")))
+
+
 def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, DatasetSpec]:
     """VOC, COCO 2017, LVIS v0.5, COCO DensePose and Cityscapes by Detectron2's names, in its tree; VOC's maps by ours.
 
     Args:
         root: where the tree stands; None takes `$DETECTRON2_DATASETS`, by default `./datasets`.
     """
-    root = Path(os.path.expanduser(root or os.environ.get(ROOT_VARIABLE, "datasets")))
+    root = Path(os.path.expanduser(root)) if root else data_root()
     specs = []
     for year, splits in ((2007, ("train", "val", "trainval", "test")), (2012, ("train", "val", "trainval"))):
         specs += [_voc_spec(f"voc_{year}", root / f"VOC{year}", split, year) for split in splits]

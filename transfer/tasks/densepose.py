@@ -10,6 +10,8 @@ from transfer.config.lint import Finding, error
 from transfer.config.support import DENSEPOSE_HEADS
 from transfer.data.dataset import Dataset
 from transfer.data.densepose import has_points
+from transfer.data.densepose_files import missing_files
+from transfer.data.missing import Missing
 from transfer.data.spec import DatasetError
 from transfer.evaluation.evaluator import Evaluator
 from transfer.tasks.instances import Instances
@@ -21,10 +23,14 @@ class DensePose(Instances):
     name = "densepose"
     protocols = ("densepose",)
     rates = (0.002,)
+    installed_by = "make detectron2 densepose"
 
     def applies(self, cfg: Mapping[str, Any]) -> bool:
         model = cfg["MODEL"]
         return bool(model["META_ARCHITECTURE"] == "GeneralizedRCNN" and model["DENSEPOSE_ON"])
+
+    def missing(self) -> list[Missing]:
+        return missing_files()
 
     def check_training(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
         self._check(cfg, dataset)
