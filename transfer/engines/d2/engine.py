@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.data import build_detection_test_loader, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, default_setup, launch
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
@@ -33,12 +33,15 @@ from pretrain.runtime.seed import derive
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
+from transfer.data.missing import Missing
+from transfer.data.spec import DatasetError
 from transfer.engines import base, machines, resume, testing
 from transfer.engines.d2 import names, register
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.data import check_run_data, open_run_data, with_objects
 from transfer.engines.inputs import TrainingInput
 from transfer.engines.sampling import REPEAT_FACTOR, configured_factors, index_stream
+from transfer.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +62,17 @@ class Detectron2Engine(base.Engine):
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         return _launch(_evaluate, cfg, num_gpus)
 
+    def missing(self, cfg: CfgNode) -> list[Missing]:
+        task = task_of(cfg)
+        return [] if task is None else [*adapter_of(task.name).missing(), *task.missing()]
+
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
+        _check_present(cfg)
         run = open_run_data(cfg, training=True)
         adapter = adapter_of(run.task.name)
         register.register_datasets(run.train, adapter)
-        records = _training_records(cfg)
+        cfg = adapter.prepare(cfg)
+        records = adapter.training_records(cfg)
         mapper = adapter.mapper(cfg, is_train=True)
         seed = max(cfg.SEED, 0)
         order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -82,6 +91,7 @@ class Detectron2Engine(base.Engine):
 def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | None = None) -> RunResult:
     """Runs a training, or an evaluation (`mode` None): here, in `num_gpus` processes, or as one of a group."""
     args = () if mode is None else (mode,)
+    _check_machine(cfg)
     warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())
     check_run_data(cfg, training=mode is not None)
     if dist.world_size() > 1:
@@ -106,6 +116,26 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
         return base.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
+def _check_present(cfg: CfgNode) -> None:
+    """Raises EngineError if something is missing that a config's task needs beside Detectron2 and its data sets."""
+    if (task := task_of(cfg)) is not None and (lacking := [*adapter_of(task.name).missing(), *task.missing()]):
+        each = ", and ".join(f"{thing.what} ({thing.remedy})" for thing in lacking)
+        raise base.EngineError(f"the task '{task.name}' cannot run here, missing: {each}")
+
+
+def _check_machine(cfg: CfgNode) -> None:
+    """Does that, and reads what is there: in a process group the first process reads, and all raise what it finds."""
+    _check_present(cfg)
+    problem: str | None = None
+    if (task := task_of(cfg)) is not None and dist.is_main():
+        try:
+            adapter_of(task.name).check()
+        except DatasetError as error:
+            problem = str(error)
+    if (problem := dist.broadcast_object(problem)) is not None:
+        raise DatasetError(problem)
+
+
 class _Session:
     """What training and evaluation both need; `self.cfg` has device and norm resolved for this machine."""
 
@@ -123,7 +153,7 @@ class _Session:
             with_objects(self.data.train, keep_empty=not needed)
         register.register_datasets((*self.data.train, *self.data.test), self.adapter)
         default_setup(cfg, argparse.Namespace(eval_only=eval_only))
-        self.cfg = base.resolve_norms(cfg, dist.world_size(), self.notes)
+        self.cfg = base.resolve_norms(self.adapter.prepare(cfg), dist.world_size(), self.notes)
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
         if eval_only:  # Detectron2's mapper of test images asks the training sets, too, for their keypoints' names
@@ -204,16 +234,6 @@ class _Stop(HookBase):
             raise _Stopped(f"{asked}: stopped after {done} of {trainer.max_iter} iterations")
 
 
-def _training_records(cfg: CfgNode) -> list[dict[str, Any]]:
-    """The images that are trained on, as Detectron2 chooses them."""
-    records: list[dict[str, Any]] = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-    )
-    return records
-
-
 class RepeatedImages(Sampler[int]):
     """Indices of this process, endless; see `sampling.index_stream`."""
 
@@ -243,10 +263,9 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
         mapper = cls.session.adapter.mapper(cfg, is_train=True)
-        if cfg.DATALOADER.SAMPLER_TRAIN != REPEAT_FACTOR:
-            return build_detection_train_loader(cfg, mapper=mapper)
-        records = _training_records(cfg)
-        sampler = RepeatedImages(configured_factors(cfg, records) or [], max(cfg.SEED, 0))
+        records, sampler = cls.session.adapter.training_records(cfg), None
+        if cfg.DATALOADER.SAMPLER_TRAIN == REPEAT_FACTOR:
+            sampler = RepeatedImages(configured_factors(cfg, records) or [], max(cfg.SEED, 0))
         return build_detection_train_loader(cfg, mapper=mapper, dataset=records, sampler=sampler)
 
     def build_hooks(self) -> list[HookBase]:
