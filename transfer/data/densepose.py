@@ -8,6 +8,7 @@ under these names, which is how DensePose's own mapper reads them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,8 @@ from transfer.data.spec import DatasetSpec, Record
 
 PARTS, COARSE_PARTS = 24, 14  # of the surface, of the body
 SIDE = 256  # pixels of a coarse part's mask
-RANGES = {"dp_x": (0, SIDE - 1), "dp_y": (0, SIDE - 1), "dp_I": (1, PARTS), "dp_U": (0, 1), "dp_V": (0, 1)}
+_LAST = math.nextafter(SIDE, 0)  # within pixel 255, which reaches to the far side of the box
+RANGES = {"dp_x": (0, _LAST), "dp_y": (0, _LAST), "dp_I": (1, PARTS), "dp_U": (0, 1), "dp_V": (0, 1)}
 """The lists of an object's points, with what their values may be."""
 MASKS = "dp_masks"
 _IGNORED = "ignore_regions_x"  # PoseTrack's
@@ -90,7 +92,7 @@ def _fault(values: Any, low: float, high: float) -> tuple[str, str]:
     if not all_numbers(values):
         return "that holds what is no finite number", short(next((v for v in values if not is_number(v)), values))
     if odd := [v for v in (min(values), max(values)) if not low <= v <= high]:
-        return f"outside of {low} to {high}", short(odd[0])
+        return f"outside of {int(low)} to {int(high)}", short(odd[0])
     return "", ""
 
 

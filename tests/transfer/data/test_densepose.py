@@ -30,6 +30,12 @@ def test_records_keep_the_points_as_they_stand(tmp_path: Path) -> None:
     assert not dataset.problems
 
 
+def test_a_point_may_lie_anywhere_in_the_last_pixel(tmp_path: Path) -> None:
+    data = contents()
+    data["annotations"][0]["dp_x"] = [255.9] * 12
+    assert not opened(tmp_path, data).problems
+
+
 def test_the_official_sets_lie_in_detectron2s_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", "/data")
     specs = catalog.builtin_specs()
@@ -50,6 +56,7 @@ FAULTS = [
     ({"dp_V": [1.01] * 12}, "dp_V outside of 0 to 1.* 1.01"),
     ({"dp_U": [-0.1] * 12}, "dp_U outside of 0 to 1.* -0.1"),
     ({"dp_x": [300.0] * 12}, "dp_x outside of 0 to 255.* 300"),
+    ({"dp_x": [256] * 12}, "dp_x outside of 0 to 255.* 256"),
     ({"dp_y": [-1.0] * 12}, "dp_y outside of 0 to 255.* -1"),
     ({"dp_x": []}, "dp_x that is no list of numbers, one per point"),
     ({"dp_masks": [[]] * 13}, "dp_masks that is no list of 14 masks.* 13 entries"),
