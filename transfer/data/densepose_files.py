@@ -73,7 +73,7 @@ def check_symmetries() -> None:
 
 
 def read_surface() -> Surface:
-    """Reads vertices and distances, which are 1.5 GB.
+    """Reads vertices and distances, which are 380 million numbers.
 
     Raises:
         DatasetError: a file cannot be read, or holds something else.

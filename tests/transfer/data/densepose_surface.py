@@ -35,5 +35,5 @@ def write_mats(folder: Path) -> None:
 
 
 def distances() -> np.ndarray:
-    """Half a metre between any two vertices, without the 1.5 GB that it takes on a disk."""
+    """Half a metre between any two vertices, without the 380 million numbers that a file holds."""
     return np.broadcast_to(np.float32(0.5), (files.PAIRS, 1))
