@@ -7,8 +7,11 @@ TEST_JOBS ?= 2
 # what setup.py says; keep DETECTRON2_COMMIT in one place
 DETECTRON2_COMMIT := $(shell sed -n 's/^DETECTRON2_COMMIT = "\([0-9a-f]*\)".*/\1/p' setup.py)
 DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_COMMIT)
+# DensePose is a folder of the same repository, here a clone or in the same commit
+HASH := \#
+DENSEPOSE ?= $(if $(wildcard $(DETECTRON2)/projects/DensePose),$(DETECTRON2)/projects/DensePose,$(DETECTRON2)$(HASH)subdirectory=projects/DensePose)
 
-.PHONY: demo test test-all lint format detectron2 clean
+.PHONY: demo test test-all lint format detectron2 densepose clean
 
 demo: $(STAMP)
 	@echo "demo: pre-train, convert, fine-tune 5 trials per row, report (configs/experiments/demo.yaml)"
@@ -39,6 +42,18 @@ detectron2: $(STAMP)
 		echo "detectron2: could not fetch or build $(DETECTRON2); nothing else changed, and --engine torchvision works without it" >&2; \
 		exit 1; }
 	@$(PY) -c "import detectron2.engine; print('detectron2: installed')"
+
+# Its setup.py asks for Detectron2 again, from another commit, hence --no-deps; scipy and av are what else it imports.
+densepose: $(STAMP)
+	@echo "densepose: installing $(DENSEPOSE)"
+	@$(PY) -c "import detectron2.engine" 2>/dev/null || { \
+		echo "densepose: it is a project of Detectron2, which does not import in $(VENV): run \`make detectron2\` first" >&2; \
+		exit 1; }
+	@$(PY) -m pip install --quiet "setuptools<81" wheel scipy av
+	@$(PY) -m pip install --no-deps --no-build-isolation "$(DENSEPOSE)" || { \
+		echo "densepose: could not fetch or install $(DENSEPOSE); nothing else changed, and every other task works without it" >&2; \
+		exit 1; }
+	@$(PY) -W ignore -c "import densepose; print('densepose: installed')"
 
 $(STAMP): setup.py
 	@echo "setup: installing into $(VENV) (PyTorch is large: minutes on the first call)"

@@ -42,7 +42,7 @@ def within(name: str, *packages: str) -> bool:
 def test_direction(path: Path):
     here = module(path)
     for name in imports(path):
-        if within(name, "detectron2"):
+        if within(name, "detectron2", "densepose"):
             assert within(here, "transfer.engines.d2"), f"{here} imports {name}"
         if within(name, "torchvision.models.detection"):
             assert within(here, "transfer.engines.tv"), f"{here} imports {name}"

@@ -240,6 +240,21 @@ _DEFAULTS: dict[str, Any] = {
     "GLOBAL": {"HACK": 1.0},
 }
 
+_ROI_DENSEPOSE_HEAD: dict[str, Any] = {
+    "NAME": "",
+    "NUM_STACKED_CONVS": 8,
+    "CONV_HEAD_DIM": 512,
+    "POOLER_TYPE": "ROIAlignV2",
+    "POOLER_RESOLUTION": 28,
+    "POOLER_SAMPLING_RATIO": 2,
+    "HEATMAP_SIZE": 112,  # side of the predicted maps: four times that of the pooled region
+    "NUM_COARSE_SEGM_CHANNELS": 2,  # 2: body or not; 15: background and 14 parts
+    "DECODER_ON": True,
+    "INDEX_WEIGHTS": 5.0,  # of the losses: coarse parts,
+    "PART_WEIGHTS": 1.0,  # fine parts (I),
+    "POINT_REGRESSION_WEIGHTS": 0.01,  # U and V
+}
+
 
 def add_transfer_config(cfg: CfgNode) -> None:
     """Adds this project's own keys to a Detectron2-shaped tree (ours or a stock `detectron2.config.get_cfg()`)."""
@@ -247,6 +262,11 @@ def add_transfer_config(cfg: CfgNode) -> None:
     cfg.DATASETS.SPECS = ()
     # Channels after the 3x3 convolution behind the dilated conv5 (MODEL.BACKBONE.NAME build_dilated_c5_backbone).
     cfg.MODEL.RESNETS.RES5_REDUCED_CHANNELS = 512
+    # DensePose, on Detectron2 alone: what our YAMLs set of its project's keys, with the project's values. A tree
+    # to which the project's own add_densepose_config has added them keeps what it has.
+    if "ROI_DENSEPOSE_HEAD" not in cfg.MODEL:
+        cfg.MODEL.DENSEPOSE_ON = False
+        cfg.MODEL.ROI_DENSEPOSE_HEAD = type(cfg)(_ROI_DENSEPOSE_HEAD)  # nodes of one tree must be of one class
     # Semantic segmentation trains on images scaled by a number between these two, then cropped to INPUT.CROP.SIZE.
     cfg.INPUT.RANDOM_SCALE = (1.0, 1.0)
 

@@ -14,6 +14,7 @@ from typing import Any
 from pretrain.runtime.config import ConfigError, value_at
 from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, SHARE, above, at_least, between, check_values
 from pretrain.runtime.wording import short
+from transfer.config.support import DENSEPOSE_HEADS
 
 # Examples for keys whose default does not show the type: empty lists, and whole numbers that may be fractions.
 KINDS: Mapping[str, Any] = {
@@ -38,6 +39,8 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "INPUT.CROP.TYPE": ("relative_range", "relative", "absolute", "absolute_range"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler"),
+    "MODEL.ROI_DENSEPOSE_HEAD.POOLER_TYPE": ("ROIAlign", "ROIAlignV2", "ROIPool"),
+    "MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS": (2, 15),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm", "full_model"),
@@ -84,6 +87,12 @@ LIMITS = {
     "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": between(1, 2**16),
     "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": _NOT_NEGATIVE,
     "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT": _NOT_NEGATIVE,
+    "MODEL.ROI_DENSEPOSE_HEAD.NUM_STACKED_CONVS": between(1, 100),
+    "MODEL.ROI_DENSEPOSE_HEAD.CONV_HEAD_DIM": _CHANNELS,
+    "MODEL.ROI_DENSEPOSE_HEAD.HEATMAP_SIZE": between(1, 2048),
+    "MODEL.ROI_DENSEPOSE_HEAD.POOLER_RESOLUTION": _POOLED,
+    "MODEL.ROI_DENSEPOSE_HEAD.POOLER_SAMPLING_RATIO": between(0, 100),
+    **{f"MODEL.ROI_DENSEPOSE_HEAD.{part}_WEIGHTS": _NOT_NEGATIVE for part in ("INDEX", "PART", "POINT_REGRESSION")},
     "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": between(-1, 2**31),
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": between(1, 2**16),
     "MODEL.SEM_SEG_HEAD.CONVS_DIM": _CHANNELS,
@@ -190,6 +199,14 @@ def check(cfg: Mapping[str, Any]) -> None:
         raise ConfigError(f"INPUT.MIN_SIZE_TRAIN is {sizes}; INPUT.MIN_SIZE_TRAIN_SAMPLING range needs two of them")
     if given["RANDOM_SCALE"][0] > given["RANDOM_SCALE"][1]:
         raise ConfigError(f"INPUT.RANDOM_SCALE is {short(given['RANDOM_SCALE'])}; give the smaller scale first")
+    heads, dense = model["ROI_HEADS"]["NAME"], model["ROI_DENSEPOSE_HEAD"]
+    if heads == DENSEPOSE_HEADS and not model["DENSEPOSE_ON"]:
+        raise ConfigError(f"MODEL.ROI_HEADS.NAME is {heads}, but MODEL.DENSEPOSE_ON is False; set it to True")
+    if dense["HEATMAP_SIZE"] != 4 * dense["POOLER_RESOLUTION"]:
+        raise ConfigError(
+            f"MODEL.ROI_DENSEPOSE_HEAD.HEATMAP_SIZE is {dense['HEATMAP_SIZE']}; the head makes four times "
+            f"POOLER_RESOLUTION ({dense['POOLER_RESOLUTION']}) of it: set it to {4 * dense['POOLER_RESOLUTION']}"
+        )
     if cfg["SOLVER"]["NESTEROV"] and not cfg["SOLVER"]["MOMENTUM"]:
         raise ConfigError("SOLVER.NESTEROV is True with SOLVER.MOMENTUM 0; it needs a momentum")
     for key in ("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.SPECS"):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pretrain.runtime.config import value_at
-from transfer.config.support import DILATED_C5, FCN_16S, FPN
+from transfer.config.support import DENSEPOSE_HEADS, DILATED_C5, FCN_16S, FPN
 from transfer.data.spec import nearest
 
 ERROR, WARNING = "error", "warning"
@@ -34,10 +34,12 @@ NAMES: Mapping[str, Collection[str]] = {
     "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator", "RotatedAnchorGenerator"),
     "MODEL.ROI_HEADS.NAME": (
         "Res5ROIHeads", "StandardROIHeads", "CascadeROIHeads", "RROIHeads", "Res5ROIHeadsExtraNorm",
+        DENSEPOSE_HEADS,
     ),
     "MODEL.ROI_BOX_HEAD.NAME": ("", "FastRCNNConvFCHead"),
     "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ("KRCNNConvDeconvUpsampleHead",),
+    "MODEL.ROI_DENSEPOSE_HEAD.NAME": ("", "DensePoseV1ConvXHead", "DensePoseDeepLabHead"),
     "MODEL.SEM_SEG_HEAD.NAME": ("SemSegFPNHead", FCN_16S),
 }  # fmt: skip
 

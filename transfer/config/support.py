@@ -35,6 +35,7 @@ class Support:
 HONOURED = Support("honoured")
 FPN, DILATED_C5 = "build_resnet_fpn_backbone", "build_dilated_c5_backbone"
 FCN_16S = "FCN16sHead"
+DENSEPOSE_HEADS = "DensePoseROIHeads"
 
 
 def _only(*values: Any, why: str) -> Support:
@@ -188,6 +189,8 @@ TABLE: Mapping[str, Support] = {
     "MODEL.ROI_KEYPOINT_HEAD.*": _keypoint(),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": _keypoint(_only("KRCNNConvDeconvUpsampleHead", why="the papers' keypoint head")),
     "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": _keypoint(_only("ROIAlignV2", why="aligned RoIAlign, as for boxes")),
+    "MODEL.DENSEPOSE_ON": _only(False, why="DensePose is trained on Detectron2 alone; use --engine detectron2"),
+    "MODEL.ROI_DENSEPOSE_HEAD.*": _no_effect("belongs to MODEL.DENSEPOSE_ON, which is Detectron2's alone"),
     "MODEL.SEM_SEG_HEAD.*": _no_effect("belongs to MODEL.META_ARCHITECTURE SemanticSegmentor"),
     "MODEL.PANOPTIC_FPN.*": _OTHER_TASK,
     "MODEL.RETINANET.*": _OTHER_TASK,

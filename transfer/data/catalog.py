@@ -41,18 +41,25 @@ _REMEDY = {
     "datasets/prepare_voc.py merges them",
     "VOC2012": "extract VOCtrainval_11-May-2012.tar with datasets/prepare_voc.py",
     "coco": "unpack train2017, val2017 and annotations of COCO 2017 there, see datasets/README.md",
+    "densepose": "unpack train2014 and val2014 of COCO 2014 there, and densepose_train2014.json, "
+    "densepose_valminusminival2014.json and densepose_minival2014.json into annotations, see datasets/README.md",
     "lvis": "unpack lvis_v0.5_train.json and lvis_v0.5_val.json there, beside COCO 2017, see datasets/README.md",
     "cityscapes": "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there, see datasets/README.md",
 }
 
 
+def data_root() -> Path:
+    """The folder that holds the built-in data sets."""
+    return Path(os.path.expanduser(os.environ.get(ROOT_VARIABLE, "datasets")))
+
+
 def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, DatasetSpec]:
-    """VOC 2007 and 2012, COCO 2017, LVIS v0.5 and Cityscapes by Detectron2's names, in its tree; VOC's maps by ours.
+    """VOC, COCO 2017, LVIS v0.5, COCO DensePose and Cityscapes by Detectron2's names, in its tree; VOC's maps by ours.
 
     Args:
         root: where the tree stands; None takes `$DETECTRON2_DATASETS`, by default `./datasets`.
     """
-    root = Path(os.path.expanduser(root or os.environ.get(ROOT_VARIABLE, "datasets")))
+    root = Path(os.path.expanduser(root)) if root else data_root()
     specs = []
     for year, splits in ((2007, ("train", "val", "trainval", "test")), (2012, ("train", "val", "trainval"))):
         specs += [_voc_spec(f"voc_{year}", root / f"VOC{year}", split, year) for split in splits]
@@ -76,6 +83,14 @@ def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, Datas
         )  # fmt: skip
         name, things = f"cityscapes_fine_instance_seg_{split}", tuple(cityscapes.THINGS)
         specs.append(DatasetSpec(name, "cityscapes", root / "cityscapes", split, things))
+    for split in ("train", "valminusminival", "minival"):
+        specs.append(
+            DatasetSpec(
+                f"densepose_coco_2014_{split}", "densepose", root / "coco", split, ("person",),
+                image_root=root / "coco" / ("train2014" if split == "train" else "val2014"),
+                json_file=root / "coco" / "annotations" / f"densepose_{split}2014.json", remedy=_REMEDY["densepose"],
+            )
+        )  # fmt: skip
     specs += semantic_sets.official(root)
     place = f", or name the folder that holds the data sets in ${ROOT_VARIABLE}"
     return {spec.name: replace(spec, remedy=(spec.remedy or _REMEDY[spec.root.name]) + place) for spec in specs}

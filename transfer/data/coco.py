@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pretrain.runtime.collector import without_collection
 from pretrain.runtime.wording import short
 from transfer.data import strict_json
-from transfer.data.coco_annotations import Truth, is_hashable, is_integer, read_annotations
+from transfer.data.coco_annotations import Reader, Truth, is_hashable, is_integer, read_annotations
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.keypoints import read_keypoints
@@ -127,8 +127,10 @@ class COCO(Format):
     def read(self, spec: DatasetSpec, faults: Faults) -> Contents:
         return self.contents(spec, self.json(spec), faults)
 
-    def contents(self, spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> Contents:
-        """Validates what the json says; see `read`."""
+    def contents(
+        self, spec: DatasetSpec, data: Mapping[str, Any], faults: Faults, more: Reader | None = None
+    ) -> Contents:
+        """Validates what the json says; see `read`. `more`: reads further keys of an annotation."""
         names = categories(spec, data, faults)
         contiguous = {number: i for i, number in enumerate(names)}
         images = _images(spec, data, faults)
@@ -147,7 +149,7 @@ class COCO(Format):
             )
         faulty = {image["id"] for image in data["images"] if is_hashable(image["id"])} - set(images)
         keypoints = read_keypoints(data["categories"], spec.flip_pairs, faults)
-        truth = read_annotations(data["annotations"], records, order, contiguous, faulty, keypoints, faults)
+        truth = read_annotations(data["annotations"], records, order, contiguous, faulty, keypoints, faults, more)
         lost = set(_missing_images(spec, images.values()))
         missing = frozenset(order[number] for number, image in images.items() if image["file_name"] in lost)
         for name in sorted(lost):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ _NO_AREA = (
     "from the box"
 )
 _NO_SHAPE = "object whose polygons all have fewer than three points, which training leaves out"
+
+Reader = Callable[[Mapping[str, Any]], tuple[Record, str, str]]
+"""Takes an annotation as it stands; returns what the record's is to have beside COCO's keys, and what is wrong with
+which value (both empty if nothing is)."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ def read_annotations(
     faulty: set[Any],
     keypoints: Keypoints | None,
     faults: Faults,
+    more: Reader | None = None,
 ) -> Truth:
     """Puts the annotations into their images' records; returns what evaluation needs of them.
 
     Args:
         order: image id -> position in `records`; `faulty`: ids of images that were left out for a fault of their own.
         keypoints: what the categories name; None: they name none, and the annotations' are not read.
+        more: reads the keys that a format has beside COCO's.
     """
     _check_ids(raw, faults)
     spelt = {_spelt(number) for number in order}
@@ -85,6 +91,11 @@ def read_annotations(
                 points = _points(entry, record, len(keypoints), _label(entry, position), faults)
                 annotation["keypoints"] = continuous(points)
                 rows["keypoints"].append(points)
+            if more is not None:
+                values, what, value = more(entry)
+                if what:
+                    raise _Fault(what, value)
+                annotation |= values
         except _Fault as fault:
             where, detail = f"{_label(entry, position)} of {os.path.basename(record['file_name'])}", fault.detail
             faults.error(fault.what, where + (detail and f": {detail}"))

@@ -7,13 +7,16 @@ from typing import Any
 
 from transfer.data.cityscapes import Cityscapes
 from transfer.data.coco import COCO
+from transfer.data.densepose import DensePoseCOCO
 from transfer.data.format import Format
 from transfer.data.lvis import LVIS
 from transfer.data.semantic import SemanticMaps
 from transfer.data.spec import DatasetError, DatasetSpec
 from transfer.data.voc import VOC
 
-FORMATS: Mapping[str, Format] = {f.name: f for f in (VOC(), COCO(), LVIS(), Cityscapes(), SemanticMaps())}
+FORMATS: Mapping[str, Format] = {
+    f.name: f for f in (VOC(), COCO(), LVIS(), DensePoseCOCO(), Cityscapes(), SemanticMaps())
+}
 """Every format by the name that spec files give it."""
 
 

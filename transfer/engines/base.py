@@ -23,6 +23,7 @@ from pretrain.runtime.result import RunResult
 from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, NAMES
 from transfer.config.load import digest
+from transfer.data.missing import Missing
 from transfer.engines.inputs import TrainingInput
 from transfer.tasks.inspect import inspect
 
@@ -76,6 +77,10 @@ class Engine(ABC):
         Raises:
             ConfigError, DatasetError: what keeps the training from starting.
         """
+
+    def missing(self, cfg: CfgNode) -> list[Missing]:
+        """What a config needs on this engine beside its weights and data sets, and this machine lacks."""
+        return []
 
     def part_names(self) -> Mapping[str, Collection[str]]:
         """Key -> what this engine's registries hold, for the linter."""

@@ -51,8 +51,8 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
     if task is None:
         raise ConfigError(
             "no task of this project is what the config asks for "
-            f"(MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}, KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON}): its "
-            "detectors predict boxes, masks and keypoints"
+            f"(MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}, KEYPOINT_ON {cfg.MODEL.KEYPOINT_ON}, "
+            f"DENSEPOSE_ON {cfg.MODEL.DENSEPOSE_ON}): its detectors predict boxes, masks, keypoints and DensePose"
         )
     sets: dict[str, tuple[Dataset, ...]] = {}
     for key in ("TRAIN", "TEST") if training else ("TEST",):

@@ -71,6 +71,17 @@ def _coco_keypoints(boxes_and_masks: Protocol) -> Protocol:
     return Protocol("coco_keypoints", "COCO keypoint AP", (*metrics, *boxes_and_masks.metrics), evaluator)
 
 
+def _densepose(boxes: Protocol) -> Protocol:
+    """Scored by DensePose's own evaluator, which comes with Detectron2's project: the one protocol of one engine."""
+    metrics = [Metric(f"densepose/{m}", f"DensePose {m}") for m in ("AP", "AP50", "AP75", "APm", "APl")]
+    return Protocol(
+        "densepose",
+        "DensePose AP by geodesic point similarity",
+        (*metrics, *(m for m in boxes.metrics if m.key.startswith("bbox/"))),
+        "transfer.engines.d2.densepose:DensePoseEvaluator",
+    )
+
+
 def _miou() -> Protocol:
     others = [("fwIoU", "IoU by frequency"), ("mACC", "mean class accuracy"), ("pACC", "pixel accuracy")]
     metrics = (Metric("sem_seg/mIoU", "mIoU", per_class=True), *(Metric(f"sem_seg/{m}", words) for m, words in others))
@@ -103,6 +114,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         _voc("voc12", "VOC AP by area", ""),
         _coco(),
         _coco_keypoints(_coco()),
+        _densepose(_coco()),
         _miou(),
         _lvis(),
         _cityscapes(),

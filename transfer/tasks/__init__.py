@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transfer.tasks.densepose import DENSEPOSE
 from transfer.tasks.instances import INSTANCES
 from transfer.tasks.keypoints import KEYPOINTS
 from transfer.tasks.semantic import SEMANTIC
 from transfer.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (INSTANCES, KEYPOINTS, SEMANTIC)}
+TASKS: dict[str, Task] = {task.name: task for task in (INSTANCES, KEYPOINTS, DENSEPOSE, SEMANTIC)}
 
 
 def task_of(cfg: Mapping[str, Any]) -> Task | None:

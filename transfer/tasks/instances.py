@@ -23,7 +23,8 @@ class Instances(Task):
 
     def applies(self, cfg: Mapping[str, Any]) -> bool:
         model = cfg["MODEL"]
-        return model["META_ARCHITECTURE"] == "GeneralizedRCNN" and not model["KEYPOINT_ON"]
+        others = model["KEYPOINT_ON"] or model["DENSEPOSE_ON"]
+        return model["META_ARCHITECTURE"] == "GeneralizedRCNN" and not others
 
     def classes(self, cfg: Mapping[str, Any]) -> tuple[str, int]:
         return "MODEL.ROI_HEADS.NUM_CLASSES", cfg["MODEL"]["ROI_HEADS"]["NUM_CLASSES"]

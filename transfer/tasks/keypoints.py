@@ -25,7 +25,8 @@ class KeypointTask(Instances):
 
     def applies(self, cfg: Mapping[str, Any]) -> bool:
         model = cfg["MODEL"]
-        return bool(model["META_ARCHITECTURE"] == "GeneralizedRCNN" and model["KEYPOINT_ON"])
+        on = model["KEYPOINT_ON"] and not model["DENSEPOSE_ON"]
+        return bool(model["META_ARCHITECTURE"] == "GeneralizedRCNN" and on)
 
     def check_training(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
         super().check_training(cfg, dataset)

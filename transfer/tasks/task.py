@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from transfer.config.lint import RATE, Finding
 from transfer.data.dataset import Dataset
+from transfer.data.missing import Missing
 from transfer.data.spec import DatasetError
 from transfer.evaluation.evaluator import Evaluator
 from transfer.evaluation.protocols import PROTOCOLS, Protocol
@@ -24,6 +25,9 @@ class Task(ABC):
     needs_objects: ClassVar[bool] = True
     """Whether an image without an annotated object teaches nothing (DATALOADER.FILTER_EMPTY_ANNOTATIONS)."""
 
+    installed_by: ClassVar[str] = "make detectron2"
+    """What installs Detectron2 with all that this task needs there."""
+
     @abstractmethod
     def applies(self, cfg: Mapping[str, Any]) -> bool:
         """Whether a config is of this task."""
@@ -39,6 +43,10 @@ class Task(ABC):
     @abstractmethod
     def check_test(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
         """Raises DatasetError if the annotations are not what the protocol needs."""
+
+    def missing(self) -> list[Missing]:
+        """The files that this task needs beside its data sets on any engine, and that are not here."""
+        return []
 
     def check_together(self, datasets: Sequence[Dataset]) -> None:
         """Raises DatasetError if data sets of one run, whose classes agree, do not fit together in something else."""

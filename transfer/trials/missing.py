@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from fvcore.common.config import CfgNode
 
 from transfer.config.load import load_config
 from transfer.convert.sharded import sha256
 from transfer.data import catalog
 from transfer.data.formats import format_of
+from transfer.data.missing import Missing
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data
 from transfer.trials.reproduce import Plan
 from transfer.trials.rows import Job, Probe, Row
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Something that the experiment needs and this machine lacks."""
-
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"  - {self.what}" + (f": {self.remedy}" if self.remedy else "")
-
-
 def missing(plan: Plan) -> list[Missing]:
-    """Weights, data sets and image folders that the chosen rows need and that are not here, each once.
+    """Everything that the chosen rows need and that is not here, each once: weights, data, parts of the engine.
 
     A file of weights that is here and has another SHA-256 than the experiment says counts as missing.
     """
@@ -36,8 +27,10 @@ def missing(plan: Plan) -> list[Missing]:
         if (lacking := _weights(row)) is not None:
             found.setdefault(str(row.file), lacking)
         run = row.entry(column).run
-        if e.generated is None and "trials" in runs and isinstance(run, Job):
-            found |= {key: value for key, value in _data(plan, run) if key not in found}
+        if "trials" in runs and isinstance(run, Job):
+            cfg = load_config(run.config, run.opts, plan.engine.defaults())
+            for lacking in (*(_data(cfg) if e.generated is None else ()), *plan.engine.missing(cfg)):
+                found.setdefault(lacking.what, lacking)
     if e.generated is not None:
         return list(found.values())
     for name in plan.pretrainings if "pretrain" in runs else ():
@@ -54,13 +47,12 @@ def missing(plan: Plan) -> list[Missing]:
     return list(found.values())
 
 
-def _data(plan: Plan, job: Job) -> Iterator[tuple[str, Missing]]:
-    """The data sets of a fine-tuning that are not here, by name."""
-    cfg = load_config(job.config, job.opts, plan.engine.defaults())
+def _data(cfg: CfgNode) -> Iterator[Missing]:
+    """The data sets of a fine-tuning that are not here."""
     for spec in catalog.resolve((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.DATASETS.SPECS):
         if not is_present(spec):
             remedy = spec.remedy or "check the paths of its spec file, see datasets/README.md"
-            yield spec.name, Missing(f"data set '{spec.name}' ({format_of(spec).place(spec)})", remedy)
+            yield Missing(f"data set '{spec.name}' ({format_of(spec).place(spec)})", remedy)
 
 
 def _weights(row: Row) -> Missing | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.runtime.config import dotted_keys, load_yaml, to_dict, value_at
+from pretrain.runtime.config import ConfigError, dotted_keys, load_yaml, to_dict, value_at
 from tests.conftest import ROOT
 from transfer.config.defaults import get_cfg
 from transfer.config.load import load_config
@@ -24,6 +24,8 @@ PAIRS = [
 ]
 DETECTORS = [path for path in FILES if "rcnn" in path.stem]
 SEGMENTORS = [path for path in FILES if path.stem.startswith("fcn")]
+DENSEPOSE = [path for path in FILES if path.parent.name == "densepose"]
+BOTH_ENGINES = [path for path in FILES if path not in DENSEPOSE]
 INPUT = {"MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1", "INPUT.FORMAT"}
 
 
@@ -35,7 +37,7 @@ def test_the_papers_detectors_are_all_there():
     stems = {path.stem for path in FILES}
     voc = {f"faster_rcnn_R_50_{detector}" for detector in ("C4_24k", "C4_9k", "DC5_24k", "FPN_24k")}
     coco = {f"mask_rcnn_R_50_{detector}" for detector in ("C4_1x", "C4_2x", "FPN_1x", "FPN_2x", "FPN_6x")}
-    coco.add("keypoint_rcnn_R_50_FPN_2x")
+    coco |= {"keypoint_rcnn_R_50_FPN_2x", "densepose_rcnn_R_50_FPN_s1x"}
     maps = {"fcn_R_50_30k", "fcn_R_50_90k"}
     assert {f"{stem}{weights}" for stem in voc | coco | maps for weights in ("", "_moco")} <= stems
     for folder, stem in (("lvis", "mask_rcnn_R_50_FPN_1x"), ("lvis", "mask_rcnn_R_50_FPN_2x"),
@@ -126,7 +128,31 @@ def built(cfg):
     return adapter_of(task_of(cfg).name).build(cfg, "cpu")
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@pytest.mark.parametrize("path", DENSEPOSE, ids=name)
+def test_densepose_is_the_legacy_s1x_with_bn_tuned(path: Path):
+    """What DensePose's own legacy s1x says, and norms and stages tuned as in every detector of the papers."""
+    cfg = load_config(path)
+    solver, head, box = cfg.SOLVER, cfg.MODEL.ROI_DENSEPOSE_HEAD, cfg.MODEL.ROI_BOX_HEAD
+    assert (solver.MAX_ITER, solver.STEPS, solver.BASE_LR) == (130000, (100000, 120000), 0.002)
+    assert (solver.WARMUP_FACTOR, solver.WARMUP_ITERS, solver.IMS_PER_BATCH) == (0.1, 1000, 16)
+    assert (head.NAME, head.NUM_COARSE_SEGM_CHANNELS, head.DECODER_ON) == ("DensePoseV1ConvXHead", 15, False)
+    assert (head.POOLER_RESOLUTION, head.HEATMAP_SIZE, head.POOLER_SAMPLING_RATIO) == (14, 56, 2)
+    assert (head.INDEX_WEIGHTS, head.PART_WEIGHTS, head.POINT_REGRESSION_WEIGHTS) == (2.0, 0.3, 0.1)
+    assert head.POOLER_TYPE == box.POOLER_TYPE == "ROIAlign" and box.POOLER_SAMPLING_RATIO == 2
+    assert cfg.MODEL.RESNETS.NORM == cfg.MODEL.FPN.NORM == "naiveSyncBN" and cfg.MODEL.BACKBONE.FREEZE_AT == 0
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1 and cfg.TEST.PRECISE_BN.ENABLED
+    assert cfg.DATASETS.TRAIN == ("densepose_coco_2014_train", "densepose_coco_2014_valminusminival")
+    assert cfg.DATASETS.TEST == ("densepose_coco_2014_minival",)
+
+
+@pytest.mark.parametrize("path", DENSEPOSE, ids=name)
+def test_the_torchvision_engine_refuses_densepose_in_a_sentence(path: Path):
+    with pytest.raises(ConfigError, match="does not do the task 'densepose'; use --engine detectron2") as raised:
+        check_support(load_config(path))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("path", BOTH_ENGINES, ids=name)
 def test_the_torchvision_engine_builds_it(path: Path):
     assert check_support(load_config(path)) == []
     with torch.device("meta"):
@@ -141,7 +167,7 @@ def test_the_torchvision_engine_builds_it(path: Path):
 
 
 @pytest.mark.d2
-@pytest.mark.parametrize("path", FILES, ids=name)
+@pytest.mark.parametrize("path", BOTH_ENGINES, ids=name)
 def test_both_engines_build_the_same_tensors(path: Path):
     from detectron2.modeling import build_model
 

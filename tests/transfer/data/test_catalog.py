@@ -25,7 +25,7 @@ def write(path: Path, text: str) -> Path:
 def test_builtin_tree_follows_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", "/data")
     specs = catalog.builtin_specs()
-    assert len(specs) == 19
+    assert len(specs) == 22
     assert specs["voc_2007_test"].root == Path("/data/VOC2007") and specs["voc_2007_test"].year == 2007
     assert specs["voc_2012_trainval"].split == "trainval" and specs["voc_2012_trainval"].year == 2012
     assert specs["coco_2017_val"].json_file == Path("/data/coco/annotations/instances_val2017.json")

@@ -15,3 +15,14 @@ def problem() -> str | None:
     except ImportError as error:
         return f"Detectron2 is installed but does not import ({error})"
     return None
+
+
+def densepose_problem() -> str | None:
+    """Why Detectron2's DensePose project, a package of its own, cannot be used here; None if it can."""
+    if importlib.util.find_spec("densepose") is None:
+        return "Detectron2's DensePose project, which is not installed"
+    try:
+        importlib.import_module("densepose")
+    except ImportError as error:
+        return f"Detectron2's DensePose project, which is installed but does not import ({error})"
+    return None

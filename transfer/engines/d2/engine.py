@@ -33,12 +33,15 @@ from pretrain.runtime.seed import derive
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
+from transfer.data.missing import Missing
+from transfer.data.spec import DatasetError
 from transfer.engines import base, machines, resume, testing
 from transfer.engines.d2 import names, register
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.data import check_run_data, open_run_data, with_objects
 from transfer.engines.inputs import TrainingInput
 from transfer.engines.sampling import configured_factors, index_stream
+from transfer.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +62,16 @@ class Detectron2Engine(base.Engine):
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         return _launch(_evaluate, cfg, num_gpus)
 
+    def missing(self, cfg: CfgNode) -> list[Missing]:
+        task = task_of(cfg)
+        return [] if task is None else [*adapter_of(task.name).missing(), *task.missing()]
+
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
+        _check_present(cfg)
         run = open_run_data(cfg, training=True)
         adapter = adapter_of(run.task.name)
         register.register_datasets(run.train, adapter)
+        cfg = adapter.prepare(cfg)
         records = adapter.training_records(cfg)
         mapper = adapter.mapper(cfg, is_train=True)
         seed = max(cfg.SEED, 0)
@@ -82,6 +91,7 @@ class Detectron2Engine(base.Engine):
 def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | None = None) -> RunResult:
     """Runs a training, or an evaluation (`mode` None): here, in `num_gpus` processes, or as one of a group."""
     args = () if mode is None else (mode,)
+    _check_machine(cfg)
     warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())
     check_run_data(cfg, training=mode is not None)
     if dist.world_size() > 1:
@@ -106,6 +116,26 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
         return base.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
+def _check_present(cfg: CfgNode) -> None:
+    """Raises EngineError if something is missing that a config's task needs beside Detectron2 and its data sets."""
+    if (task := task_of(cfg)) is not None and (lacking := [*adapter_of(task.name).missing(), *task.missing()]):
+        each = ", and ".join(f"{thing.what} ({thing.remedy})" for thing in lacking)
+        raise base.EngineError(f"the task '{task.name}' cannot run here, missing: {each}")
+
+
+def _check_machine(cfg: CfgNode) -> None:
+    """Does that, and reads what is there: in a process group the first process reads, and all raise what it finds."""
+    _check_present(cfg)
+    problem: str | None = None
+    if (task := task_of(cfg)) is not None and dist.is_main():
+        try:
+            adapter_of(task.name).check()
+        except DatasetError as error:
+            problem = str(error)
+    if (problem := dist.broadcast_object(problem)) is not None:
+        raise DatasetError(problem)
+
+
 class _Session:
     """What training and evaluation both need; `self.cfg` has device and norm resolved for this machine."""
 
@@ -123,7 +153,7 @@ class _Session:
             with_objects(self.data.train, keep_empty=not needed)
         register.register_datasets((*self.data.train, *self.data.test), self.adapter)
         default_setup(cfg, argparse.Namespace(eval_only=eval_only))
-        self.cfg = base.resolve_norms(cfg, dist.world_size(), self.notes)
+        self.cfg = base.resolve_norms(self.adapter.prepare(cfg), dist.world_size(), self.notes)
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
         if eval_only:  # Detectron2's mapper of test images asks the training sets, too, for their keypoints' names

@@ -17,6 +17,8 @@ from detectron2.modeling.meta_arch.semantic_seg import SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 
+from transfer.config.lint import NAMES
+from transfer.config.support import DENSEPOSE_HEADS
 from transfer.engines.d2.register import register_parts
 
 _REGISTRIES = {
@@ -31,10 +33,16 @@ _REGISTRIES = {
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
     "MODEL.SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
 }
-_UNREGISTERED = {"MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",), "MODEL.ROI_BOX_HEAD.NAME": ("",)}
+_UNREGISTERED = {
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",),
+    "MODEL.ROI_BOX_HEAD.NAME": ("",),
+    "MODEL.ROI_HEADS.NAME": (DENSEPOSE_HEADS,),  # by DensePose's project, once something needs it
+}
+_DENSEPOSE = "MODEL.ROI_DENSEPOSE_HEAD.NAME"
 
 
 def part_names() -> Mapping[str, Collection[str]]:
     """Key -> the names that may stand there, with this project's heads and whatever the user has registered."""
     register_parts()
-    return {key: (*(n for n, _ in r), *_UNREGISTERED.get(key, ())) for key, r in _REGISTRIES.items()}
+    own = {_DENSEPOSE: NAMES[_DENSEPOSE]}
+    return own | {key: (*(n for n, _ in r), *_UNREGISTERED.get(key, ())) for key, r in _REGISTRIES.items()}

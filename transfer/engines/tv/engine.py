@@ -26,15 +26,17 @@ from pretrain.runtime.workers import start_worker
 from transfer.config import defaults
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
+from transfer.data.missing import Missing
 from transfer.engines import base, resume, testing
 from transfer.engines.data import open_run_data
 from transfer.engines.inputs import TrainingInput
 from transfer.engines.sampling import configured_factors, index_stream
 from transfer.engines.tv import data, loop, solver
-from transfer.engines.tv.adapters import adapter_of, check_support, part_names
+from transfer.engines.tv.adapters import ADAPTERS, adapter_of, check_support, part_names
 from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.launch import launch
 from transfer.engines.tv.weights import detectron2_state, load_weights
+from transfer.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,14 @@ class TorchvisionEngine(base.Engine):
         factors = configured_factors(cfg, samples.records)
         for position, index in islice(index_stream(len(samples.records), derive(seed, 0), factors=factors), count):
             yield adapter.training_input(cfg, samples.records[index], samples[position, index])
+
+    def missing(self, cfg: CfgNode) -> list[Missing]:
+        task = task_of(cfg)
+        if task is None:
+            return []
+        what = f"an engine for the task '{task.name}', which the torchvision engine does not do"
+        remedy = f"`{task.installed_by}`, then --engine detectron2"
+        return [*([] if task.name in ADAPTERS else [Missing(what, remedy)]), *task.missing()]
 
     def part_names(self) -> Mapping[str, Collection[str]]:
         return part_names()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pretrain.runtime.config import ConfigError
 from transfer.engines.d2.adapters.adapter import Adapter
+from transfer.engines.d2.adapters.densepose import DensePoseAdapter
 from transfer.engines.d2.adapters.instances import InstancesAdapter
 from transfer.engines.d2.adapters.keypoints import KeypointsAdapter
 from transfer.engines.d2.adapters.semantic import SemanticAdapter
@@ -11,6 +12,7 @@ from transfer.engines.d2.adapters.semantic import SemanticAdapter
 ADAPTERS: dict[str, Adapter] = {
     "instances": InstancesAdapter(),
     "keypoints": KeypointsAdapter(),
+    "densepose": DensePoseAdapter(),
     "semantic": SemanticAdapter(),
 }
 

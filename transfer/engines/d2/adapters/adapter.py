@@ -11,11 +11,28 @@ from detectron2.structures import BoxMode
 from fvcore.common.config import CfgNode
 
 from transfer.data.dataset import Dataset
+from transfer.data.missing import Missing
 from transfer.engines.inputs import TrainingInput
 
 
 class Adapter(ABC):
     """Between Detectron2's structures and the task's own."""
+
+    def missing(self) -> list[Missing]:
+        """The packages that this task needs beside Detectron2, and that are not here."""
+        return []
+
+    def check(self) -> None:
+        """Reads once, before a run starts, the files that the task needs beside its data sets.
+
+        Raises:
+            DatasetError: one is not what it should be.
+        """
+        return
+
+    def prepare(self, cfg: CfgNode) -> CfgNode:
+        """Returns the config with the keys that this task's parts need beside Detectron2's, for this run alone."""
+        return cfg
 
     def mapper(self, cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """Makes what turns a record into a sample; Detectron2's own mapper, unless a task needs another."""
