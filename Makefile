@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-TEST_JOBS ?= 2
+TEST_JOBS ?= 3
 # what setup.py says; keep DETECTRON2_COMMIT in one place
 DETECTRON2_COMMIT := $(shell sed -n 's/^DETECTRON2_COMMIT = "\([0-9a-f]*\)".*/\1/p' setup.py)
 DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_COMMIT)

@@ -104,6 +104,7 @@ def test_two_processes_equal_one_with_two_bn_groups(
             torch.testing.assert_close(value, state[name], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_torchrun(images: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(ROOT / "tools" / "train_moco.py"), "--config-file", str(TINY), "--output-dir", str(tmp_path)]

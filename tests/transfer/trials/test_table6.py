@@ -16,6 +16,9 @@ TABLES = {  # file -> column -> row -> numbers in the order of the column's metr
         "COCO keypoints": {
             RANDOM: (65.9, 86.5, 71.7), SUPER: (65.8, 86.9, 71.9), MOCO: (66.8, 87.4, 72.5), IG: (66.9, 87.8, 73.0),
         },
+        "COCO DensePose": {
+            RANDOM: (39.4, 78.5, 35.1), SUPER: (48.3, 85.6, 50.6), MOCO: (50.1, 86.8, 53.9), IG: (50.6, 87.0, 54.3),
+        },
         "LVIS v0.5": {
             RANDOM: (22.5, 34.8, 23.8), SUPER: (24.4, 37.8, 25.8), MOCO: (24.1, 37.4, 25.5), IG: (24.9, 38.2, 26.4),
         },
@@ -36,9 +39,9 @@ TABLES = {  # file -> column -> row -> numbers in the order of the column's metr
         "6x": {RANDOM: (41.4, None), SUPER: (41.9, None), IG: (42.8, None)},
     },
 }  # fmt: skip
-TASKS = {"COCO keypoints": "keypoints", "Cityscapes semantic": "semantic",
+TASKS = {"COCO keypoints": "keypoints", "COCO DensePose": "densepose", "Cityscapes semantic": "semantic",
          "VOC semantic": "semantic"}  # fmt: skip
-ONE_RUN = ("COCO keypoints", "Cityscapes instances", "6x")
+ONE_RUN = ("COCO keypoints", "COCO DensePose", "Cityscapes instances", "6x")
 
 
 @pytest.mark.parametrize("name", TABLES)
