@@ -198,7 +198,11 @@ def at(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     yield tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(c.text not in CHECKED for c in commands(page))])
+RUNNING = [page for page in PAGES if any(c.text not in CHECKED for c in commands(page))]
+SLOW = {"docs/tables.md": pytest.mark.slow}  # experiments, each of several trials; README has one too
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=SLOW.get(page, ())) for page in RUNNING])
 def test_commands_run_as_written(page: str, at: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in GIVEN.get(page, ()):
         (at / name).parent.mkdir(parents=True, exist_ok=True)

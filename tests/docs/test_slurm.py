@@ -84,6 +84,7 @@ def test_a_signalled_job_is_requeued_and_then_finishes(submit, tmp_path: Path) -
     assert RunResult.load(run).iterations == 50 and (tmp_path / "requeued").read_text().count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_failure_is_not_requeued(submit, tmp_path: Path) -> None:
     job = submit("--config-file", TINY, "DATA.TRAIN", tmp_path / "absent", "OUTPUT_DIR", tmp_path / "run", tasks=1)
     _, said = job.communicate(timeout=120)

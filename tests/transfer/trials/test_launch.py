@@ -49,6 +49,7 @@ def side_by_side(tmp_path: Path, stages: list[Stage], slots=((), ())) -> dict[st
     return {o.stage: o.state for o in outcomes}
 
 
+@pytest.mark.slow
 def test_two_at_a_time_each_with_its_gpus(tmp_path):
     """Every command waits until it has seen a second one; none ever sees a third."""
     code = """

@@ -87,9 +87,8 @@ def test_no_training_without_the_linter(small_config, small_opts, tmp_path):
         TorchvisionEngine().evaluate(load_config(small_config, [*opts, *late]))
 
 
-@pytest.mark.parametrize(
-    ("processes", "iterations"), [(1, 12), pytest.param(2, 24, marks=pytest.mark.slow)]
-)  # two agree at the twentieth
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "iterations"), [(1, 12), (2, 24)])  # two agree at the twentieth
 def test_asked_to_stop_it_saves_and_continues_bit_for_bit(
     processes, iterations, small_config, small_opts, tmp_path, monkeypatch
 ):
