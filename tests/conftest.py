@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,17 @@ def _threads_stay() -> Iterator[None]:
     after = torch.get_num_threads()
     torch.set_num_threads(before)
     assert after == before, f"the test leaves torch with {after} threads instead of {before}"
+
+
+@pytest.fixture(autouse=True)
+def _log_files_end() -> Iterator[None]:
+    """A run in this process leaves its log's handler behind, which would write on once the test's folder is gone."""
+    yield
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).name.startswith("log.txt"):
+            root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(scope="session")
