@@ -31,6 +31,7 @@ from pretrain.labelled import augmented_view, central_view, find_pair, top_k_hit
 from pretrain.lincls_config import RUNTIME_KEYS, check
 from pretrain.lincls_snapshot import Identity, Validation
 from pretrain.loop import Plan, TrainState, rate, train
+from pretrain.mechanisms.base import AMP
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.provenance import config_digest, environment
@@ -44,7 +45,6 @@ from pretrain.trunk import FrozenTrunk, load_trunk
 LOG = logging.getLogger(__name__)
 
 FEATURES = "features"  # folder, inside that of the run
-_AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class LinearProbe(nn.Module):
@@ -147,7 +147,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
         return done
 
     seed_everything(cfg.SEED)
-    trunk = FrozenTrunk(network, _AMP[cfg.SOLVER.AMP])
+    trunk = FrozenTrunk(network, AMP[cfg.SOLVER.AMP])
     labels = torch.from_numpy(train_set.labels)
     probe = LinearProbe(trunk, len(train_set.classes), labels, cfg.SEED).to(device)
     probe = probe.to(memory_format=memory_format(cfg))

@@ -8,6 +8,7 @@ evaluation ignores. Masks are compressed run lengths; boxes are the smallest tha
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ import pycocotools.mask as mask_util
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from pretrain.runtime.folders import is_hidden
+from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
@@ -74,8 +75,9 @@ class Cityscapes(Format):
         yield _images(spec)
         for folder in (self.place(spec), _images(spec)):
             if folder.is_dir():
-                yield from (Path(e.path) for e in os.scandir(folder) if e.is_dir())
-        yield from _files(self.place(spec), _OBJECTS).values()
+                yield from (folder / below for below in read_tree(folder, ("\0",)).folders)
+        if self.place(spec).is_dir():
+            yield from _files(self.place(spec), _OBJECTS).values()
 
     def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:
         return ("cityscapes",)
@@ -87,6 +89,10 @@ class Cityscapes(Format):
 
     def read(self, spec: DatasetSpec, faults: Faults) -> Contents:
         images, objects = _both(spec)
+        for folder, suffix in ((_images(spec), _IMAGE), (self.place(spec), _OBJECTS)):
+            for name, times in Counter(map(os.path.basename, _named(folder, suffix))).items():
+                if times > 1:
+                    faults.error("file in several cities, which would be one image", name)
         for name in sorted(set(images) - set(objects)):
             faults.error(f"image without its file of instance ids (<id>{_OBJECTS} in '{self.place(spec)}')", name)
         for name in sorted(set(objects) - set(images)):
@@ -120,6 +126,8 @@ def read_ids(path: Path) -> np.ndarray:
         DatasetError: it cannot be read, is no 16-bit grey PNG, or holds a label that Cityscapes does not have.
     """
     try:
+        if not path.is_file():
+            raise DatasetError(f"'{path}' is no regular file")
         with Image.open(path, formats=["PNG"]) as image:
             if not image.mode.startswith("I"):
                 raise DatasetError(f"'{path}' is a PNG of mode {image.mode}, not of 16-bit grey levels (instance ids)")
@@ -182,9 +190,10 @@ def _both(spec: DatasetSpec) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:
     """Id -> file, of all cities below a folder, by id."""
-    found: dict[str, Path] = {}
-    for city in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if city.is_dir() and not is_hidden(city.name):
-            names = [name for name in os.listdir(city) if name.endswith(suffix) and not is_hidden(name)]
-            found |= {name.removesuffix(suffix): city / name for name in names}
+    found = {os.path.basename(name).removesuffix(suffix): folder / name for name in _named(folder, suffix)}
     return dict(sorted(found.items()))
+
+
+def _named(folder: Path, suffix: str) -> list[str]:
+    """Paths below a folder that end so, relative to it; nothing hidden."""
+    return [name for name in read_tree(folder, (suffix.lower(),)).files if name.endswith(suffix)]

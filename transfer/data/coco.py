@@ -105,13 +105,7 @@ class COCO(Format):
 
     def json(self, spec: DatasetSpec) -> dict[str, Any]:
         """Reads the json, in the form of COCO's; see `read_json`."""
-        data = read_json(spec)
-        if data["images"] and all("neg_category_ids" in image for image in data["images"]):
-            raise DatasetError(
-                f"'{spec.json_file}' is a json of LVIS, which COCO's AP would score wrongly (its images are not "
-                "annotated exhaustively); give format: lvis"
-            )
-        return data
+        return read_json(spec)
 
     def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
         names = [str(image.get("file_name")) for image in self.json(spec)["images"]]
@@ -189,6 +183,11 @@ def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> di
         for entry in data[key]:
             if not isinstance(entry, dict):
                 raise DatasetError(f"'{path}': one of {key} is {short(entry)}, not an object with keys")
+            if key == "images" and "neg_category_ids" in entry.keys() - keys:
+                raise DatasetError(
+                    f"'{path}' is a json of LVIS, which COCO's AP would score wrongly (its images are not annotated "
+                    "exhaustively); give format: lvis"
+                )
             if absent := keys - entry.keys():
                 raise DatasetError(f"'{path}': one of {key} lacks {', '.join(sorted(absent))}: {short(entry)}")
     return data

@@ -201,6 +201,8 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         DatasetError: the file is missing, or no map of 8 bits.
     """
     try:
+        if not os.path.isfile(path):
+            raise DatasetError(f"label map '{path}' is no regular file")
         with Image.open(path) as image:
             if (fault := _fault(image)) is not None:
                 raise DatasetError(f"'{path}' is {fault}")
@@ -298,6 +300,9 @@ def _record(stem: str, image: Path, label: Path, size: tuple[int, int]) -> Recor
 
 def _header(image: Path, label: Path) -> tuple[tuple[int, int] | None, tuple[str, str] | None]:
     """(width, height) of an image as a loader that obeys the EXIF orientation sees it, and what is wrong and where."""
+    for file, what in ((image, "image"), (label, "label map")):
+        if not file.is_file():  # a pipe would be waited for
+            return None, (f"{what} cannot be read", f"{file} (no regular file)")
     try:
         with Image.open(image) as picture:
             size = ImageOps.exif_transpose(picture).size if picture.getexif().get(0x0112, 1) != 1 else picture.size

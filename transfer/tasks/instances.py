@@ -86,6 +86,13 @@ class Instances(Task):
                     "stock DC5 lacks the 3x3 convolution that the papers' detector has behind conv5: set "
                     f"MODEL.BACKBONE.NAME to {DILATED_C5}",
                 )  # fmt: skip
+        loader = cfg["DATALOADER"]
+        if loader["SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler" and not loader["REPEAT_THRESHOLD"]:
+            yield error(
+                "repeat-threshold", "DATALOADER.REPEAT_THRESHOLD",
+                "0 repeats no image, which RepeatFactorTrainingSampler is for: set the share of images below which a "
+                "class is repeated (LVIS: 0.001), or SAMPLER_TRAIN TrainingSampler",
+            )  # fmt: skip
         if heads == "Res5ROIHeads":
             yield warning(
                 "extra-norm", "MODEL.ROI_HEADS.NAME", "the papers' C4 box head ends in a norm: Res5ROIHeadsExtraNorm"

@@ -124,6 +124,15 @@ def test_every_field_of_the_facts_may_be_unknown():
     assert [f.code for f in lint(load_config(C4), {"depth": 18})] == ["architecture", "weights-facts"]
 
 
+def test_a_sampler_that_repeats_nothing():
+    lvis = ROOT / "configs" / "transfer" / "lvis" / "mask_rcnn_R_50_FPN_1x_moco.yaml"
+    assert "repeat-threshold" not in {f.code for f in inspect(load_config(lvis), None)}
+    found = inspect(load_config(lvis, ["DATALOADER.REPEAT_THRESHOLD", "0.0"]), None)
+    assert [(f.level, f.key) for f in found if f.code == "repeat-threshold"] == [
+        ("error", "DATALOADER.REPEAT_THRESHOLD")
+    ]
+
+
 def test_class_counts():
     found = inspect(load_config(C4, ["DATASETS.TEST", "('coco_2017_val', 'gone_val')"]), None)
     assert [(f.level, f.code) for f in found] == [("error", "data"), ("error", "classes"), ("error", "class-names")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,24 @@ def test_what_is_wrong_is_said(spec: catalog.DatasetSpec, tmp_path: Path, damage
 def test_ids_of_another_size_are_found_by_the_image(spec: catalog.DatasetSpec, tmp_path: Path) -> None:
     _other_size(tmp_path / "gtFine/val/aachen/aachen_000002_000019_gtFine_instanceIds.png")
     assert "image size differs from its annotation" in str(doctor.check(spec))
+
+
+def test_one_id_in_two_cities_is_two_images(spec: catalog.DatasetSpec, tmp_path: Path) -> None:
+    sets.write(tmp_path, "aachen_000002_000019", np.full((64, 96), 26001), city="bochum")
+    with pytest.raises(DatasetError, match="file in several cities, which would be one image.*aachen_000002_000019"):
+        catalog.open_dataset(spec)
+
+
+def test_cities_may_be_nested_and_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = sets.make(tmp_path, images=1)
+    sets.write(tmp_path, "deep_000000_000019", np.full((64, 96), 26001), city="more/deep")
+    spec = catalog.read_spec_file(path)[0]
+    assert len(catalog.open_dataset(spec).records) == 2
+    pipe = tmp_path / "gtFine/val/more/deep/deep_000000_000019_gtFine_instanceIds.png"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    with pytest.raises(DatasetError, match="is no regular file"):
+        catalog.open_dataset(spec)
 
 
 def test_folders_that_are_not_there(tmp_path: Path) -> None:

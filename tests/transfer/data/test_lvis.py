@@ -62,8 +62,12 @@ def test_what_is_wrong_is_said(tmp_path: Path, change, message: str) -> None:
         opened(tmp_path, data)
 
 
-def test_a_json_of_lvis_is_none_of_coco(tmp_path: Path) -> None:
-    path = sets.write(tmp_path, sets.contents())
+@pytest.mark.parametrize("version", ["v0.5", "v1"])
+def test_a_json_of_lvis_is_none_of_coco(tmp_path: Path, version: str) -> None:
+    data = sets.contents()
+    for image in data["images"] if version == "v1" else ():
+        del image["file_name"]
+    path = sets.write(tmp_path, data)
     path.write_text(path.read_text().replace("format: lvis", "format: coco"))
     with pytest.raises(DatasetError, match="is a json of LVIS, .* give format: lvis"):
         catalog.open_dataset(catalog.read_spec_file(path)[0])

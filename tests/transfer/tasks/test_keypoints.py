@@ -67,8 +67,10 @@ def test_what_cannot_be_trained_or_scored_is_refused(
 
 
 def test_without_a_flip_no_pairs_are_needed(tmp_path: Path) -> None:
-    open_run_data(config(keypoint_set(tmp_path, **unpaired()), "INPUT.RANDOM_FLIP", "none"), training=True)
-    open_run_data(config(keypoint_set(tmp_path, spec={"flip_pairs": []}, **unpaired())), training=True)
+    run = open_run_data(config(keypoint_set(tmp_path, **unpaired()), "INPUT.RANDOM_FLIP", "none"), training=True)
+    assert run.train[0].keypoints.pairs is None
+    run = open_run_data(config(keypoint_set(tmp_path, spec={"flip_pairs": []}, **unpaired())), training=True)
+    assert run.train[0].keypoints.pairs == ()
 
 
 def test_a_test_set_needs_a_labelled_point(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,20 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase, default_setup, launch
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import default_setup, launch
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, get_event_storage
 from fvcore.common.config import CfgNode
 from torch import nn
-from torch.utils.data import Sampler
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.log import MetricsWriter, progress, setup_logging
+from pretrain.runtime.log import progress, setup_logging
 from pretrain.runtime.preempt import Preempted, StopRequest
 from pretrain.runtime.result import RunResult
-from pretrain.runtime.seed import derive
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
@@ -38,9 +35,9 @@ from transfer.data.spec import DatasetError
 from transfer.engines import base, machines, resume, testing
 from transfer.engines.d2 import names, register
 from transfer.engines.d2.adapters import adapter_of
+from transfer.engines.d2.trainer import Stopped, Trainer
 from transfer.engines.data import check_run_data, open_run_data, with_objects
 from transfer.engines.inputs import TrainingInput
-from transfer.engines.sampling import configured_factors, index_stream
 from transfer.tasks import task_of
 
 logger = logging.getLogger(__name__)
@@ -63,8 +60,7 @@ class Detectron2Engine(base.Engine):
         return _launch(_evaluate, cfg, num_gpus)
 
     def missing(self, cfg: CfgNode) -> list[Missing]:
-        task = task_of(cfg)
-        return [] if task is None else [*adapter_of(task.name).missing(), *task.missing()]
+        return _missing(cfg)
 
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
         _check_present(cfg)
@@ -116,10 +112,18 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
         return base.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
+def _missing(cfg: CfgNode) -> list[Missing]:
+    """What a config's task needs beside Detectron2 and its data sets, and is not here."""
+    task = task_of(cfg)
+    return [] if task is None else [*adapter_of(task.name).missing(), *task.missing()]
+
+
 def _check_present(cfg: CfgNode) -> None:
-    """Raises EngineError if something is missing that a config's task needs beside Detectron2 and its data sets."""
-    if (task := task_of(cfg)) is not None and (lacking := [*adapter_of(task.name).missing(), *task.missing()]):
+    """Raises EngineError if something is missing."""
+    if lacking := _missing(cfg):
         each = ", and ".join(f"{thing.what} ({thing.remedy})" for thing in lacking)
+        task = task_of(cfg)
+        assert task is not None  # else nothing is missing
         raise base.EngineError(f"the task '{task.name}' cannot run here, missing: {each}")
 
 
@@ -191,101 +195,6 @@ class _Session:
                     bar.update()
 
 
-class _MetricsFile(EventWriter):
-    """Detectron2's scalars in our `metrics.jsonl`, where reports look for them on either engine."""
-
-    def __init__(self, trainer: Trainer):
-        self._trainer = trainer
-        self._out: MetricsWriter | None = None
-        self._last = -1
-
-    def write(self) -> None:
-        storage = get_event_storage()
-        if self._out is None:  # only now is the iteration known that training resumed at
-            self._out = MetricsWriter(self._trainer.session.output_dir, self._trainer.start_iter, tensorboard=False)
-            self._last = self._trainer.start_iter - 1
-        fresh = {k: v for k, (v, i) in storage.latest_with_smoothing_hint(20).items() if i > self._last}
-        if fresh:
-            self._last = storage.iter
-            self._out.write(min(storage.iter, self._trainer.max_iter - 1), **fresh)  # after the end it counts one more
-
-    def close(self) -> None:
-        if self._out is not None:
-            self._out.close()
-
-
-class _Stopped(BaseException):
-    """Leaves Detectron2's training loop, which logs every Exception as a crash."""
-
-
-class _Stop(HookBase):
-    """A checkpoint, and the end, once a signal has asked for it; several processes agree every 20 iterations."""
-
-    def __init__(self, stop: StopRequest):
-        self._stop = stop
-
-    def after_step(self) -> None:
-        trainer = self.trainer
-        done = trainer.iter + 1
-        asked = self._stop.anywhere() if done % 20 == 0 or dist.world_size() == 1 else ""
-        if asked and done < trainer.max_iter:
-            trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
-            dist.barrier()
-            raise _Stopped(f"{asked}: stopped after {done} of {trainer.max_iter} iterations")
-
-
-class RepeatedImages(Sampler[int]):
-    """Indices of this process, endless; see `sampling.index_stream`."""
-
-    def __init__(self, factors: Sequence[float], seed: int):
-        self._factors, self._seed = factors, seed
-
-    def __iter__(self) -> Iterator[int]:
-        rank, world_size = dist.rank(), dist.world_size()
-        stream = index_stream(len(self._factors), derive(self._seed, 0), rank, world_size, self._factors)
-        return (index for _, index in stream)
-
-
-class Trainer(DefaultTrainer):
-    """Detectron2's trainer, told where to evaluate and where to write."""
-
-    session: _Session
-
-    @classmethod
-    def start(cls, session: _Session, resume: bool) -> Trainer:
-        """Builds the trainer and loads the checkpoint to resume from, or the initial weights."""
-        cls.session = session
-        trainer = cls(session.cfg)
-        trainer.resume_or_load(resume=resume)
-        return trainer
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
-        adapter = cls.session.adapter
-        mapper, records = adapter.mapper(cfg, is_train=True), adapter.training_records(cfg)
-        factors = configured_factors(cfg, records)
-        sampler = None if factors is None else RepeatedImages(factors, max(cfg.SEED, 0))
-        return build_detection_train_loader(cfg, mapper=mapper, dataset=records, sampler=sampler)
-
-    def build_hooks(self) -> list[HookBase]:
-        return [*super().build_hooks(), _Stop(self.session.stop)]
-
-    def build_writers(self) -> list[EventWriter]:
-        return [*super().build_writers(), _MetricsFile(self)]
-
-    @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, dict[str, float]]:
-        """Called by Detectron2's evaluation hook, the last time after the last iteration."""
-        metrics, details = cls.session.test(model)
-        cls.session.latest = (metrics, details)
-        grouped: dict[str, dict[str, float]] = {}
-        for name, value in metrics.items():
-            task, _, metric = name.rpartition("/")
-            grouped.setdefault(task, {})[metric] = value
-        return grouped
-
-
 def _train(cfg: CfgNode, mode: str) -> None:
     output_dir = Path(cfg.OUTPUT_DIR)
     resuming = resume.check_resume(output_dir, mode)
@@ -310,7 +219,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
         try:
             with session.stop:
                 trainer.train()
-        except _Stopped as stopped:
+        except Stopped as stopped:
             raise Preempted(str(stopped)) from None
         metrics, details = session.latest
     continued = resume.changes(output_dir)

@@ -86,7 +86,13 @@ def checked_image(record: Record, channel_order: str) -> np.ndarray:
 
 
 class Augmented(Dataset):
-    """(position, index) -> a training sample, augmented by the randomness of that position alone."""
+    """(position, index) -> a training sample, augmented by the randomness of that position alone.
+
+    Attributes:
+        factors: how often each image comes per pass, see `sampling.index_stream`; None: once.
+    """
+
+    factors: Sequence[float] | None = None
 
     def __init__(self, records: PackedRecords, channel_order: str, seed: int):
         self.records, self.channel_order, self.seed = records, channel_order, seed
@@ -213,7 +219,6 @@ def train_loader(
     samples: Augmented,
     batch_size: int,
     *,
-    factors: Sequence[float] | None = None,
     grouping: bool,
     workers: int,
     start: int,
@@ -224,10 +229,9 @@ def train_loader(
 
     Args:
         batch_size: images per process.
-        factors: how often each image comes per pass, see `sampling.index_stream`.
         start: batches that an earlier process has already consumed; they are skipped without reading an image.
     """
-    stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size, factors)
+    stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size, samples.factors)
     chosen = itertools.islice(batches(stream, samples.wide, batch_size, grouping), start, None)
     loader = DataLoader(
         samples,

@@ -59,8 +59,9 @@ class TorchvisionEngine(base.Engine):
         run, seed = open_run_data(cfg, training=True), max(cfg.SEED, 0)
         adapter = adapter_of(run.task.name)
         samples = adapter.train_samples(cfg, run.train, seed)
-        factors = configured_factors(cfg, samples.records)
-        for position, index in islice(index_stream(len(samples.records), derive(seed, 0), factors=factors), count):
+        samples.factors = configured_factors(cfg, samples.records)
+        stream = index_stream(len(samples.records), derive(seed, 0), factors=samples.factors)
+        for position, index in islice(stream, count):
             yield adapter.training_input(cfg, samples.records[index], samples[position, index])
 
     def missing(self, cfg: CfgNode) -> list[Missing]:
@@ -105,7 +106,9 @@ class _Session:
         return model.to(self.device)
 
     def samples(self) -> data.Augmented:
-        return self.adapter.train_samples(self.cfg, self.data.train, self.seed)
+        samples = self.adapter.train_samples(self.cfg, self.data.train, self.seed)
+        samples.factors = configured_factors(self.cfg, samples.records)
+        return samples
 
     def save_config(self) -> None:
         if dist.is_main():
@@ -269,7 +272,6 @@ def _loader(cfg: CfgNode, samples: data.Augmented, start: int) -> Iterator[loop.
     return data.train_loader(
         samples,
         cfg.SOLVER.IMS_PER_BATCH // dist.world_size(),
-        factors=configured_factors(cfg, samples.records),
         grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         workers=cfg.DATALOADER.NUM_WORKERS,
         start=start,

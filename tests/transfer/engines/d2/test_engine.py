@@ -78,7 +78,7 @@ def test_a_run_leaves_what_it_promises_and_resumes(run, tmp_path):
 
 
 def test_asked_to_stop_it_saves_and_continues(run, tmp_path, monkeypatch):
-    from transfer.engines.d2.engine import Trainer
+    from transfer.engines.d2.trainer import Trainer
 
     step = Trainer.run_step
 

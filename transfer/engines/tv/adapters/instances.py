@@ -19,7 +19,8 @@ from transfer.engines.data import with_objects
 from transfer.engines.inputs import TrainingInput
 from transfer.engines.tv import data, keypoints
 from transfer.engines.tv.adapters.adapter import Adapter
-from transfer.engines.tv.backbone import Backbone, DilatedC5, Pyramid, Stages, build_trunk
+from transfer.engines.tv.adapters.trunk import configured_trunk
+from transfer.engines.tv.backbone import Backbone, DilatedC5, Pyramid, Stages
 from transfer.engines.tv.detector import Detector
 from transfer.engines.tv.heads import HiddenBoxHead, KeypointHead, MaskHead, Res5BoxHead, box_predictor
 from transfer.engines.tv.masks import Bitmaps, bitmap
@@ -98,11 +99,7 @@ def build_detector(cfg: CfgNode, device: str = "cpu") -> Detector:
     norm = norm_layer(m.RESNETS.NORM, device)
     fpn_norm = norm_layer(m.FPN.NORM, device) if m.FPN.NORM else None
     r = m.RESNETS
-    trunk = build_trunk(
-        norm, depth=r.DEPTH, groups=r.NUM_GROUPS, width_per_group=r.WIDTH_PER_GROUP,
-        stem_out_channels=r.STEM_OUT_CHANNELS, res2_out_channels=r.RES2_OUT_CHANNELS, stride_in_1x1=r.STRIDE_IN_1X1,
-        dilation=r.RES5_DILATION,
-    )  # fmt: skip
+    trunk = configured_trunk(cfg, device)
     stages = Stages(trunk, r.OUT_FEATURES, m.BACKBONE.FREEZE_AT)
     backbone: Backbone = stages
     if m.BACKBONE.NAME == FPN:

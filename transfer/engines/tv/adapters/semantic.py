@@ -18,7 +18,8 @@ from transfer.engines.crops import Draw, ScaledCrops
 from transfer.engines.inputs import TrainingInput
 from transfer.engines.tv import data
 from transfer.engines.tv.adapters.adapter import Adapter
-from transfer.engines.tv.backbone import Stages, build_trunk
+from transfer.engines.tv.adapters.trunk import configured_trunk
+from transfer.engines.tv.backbone import Stages
 from transfer.engines.tv.norm import norm_layer
 from transfer.engines.tv.segmentor import FCNHead, Segmentor
 from transfer.evaluation.miou import Map
@@ -63,13 +64,8 @@ class SemanticAdapter(Adapter):
     )
 
     def build(self, cfg: CfgNode, device: str) -> Segmentor:
-        m, r, head = cfg.MODEL, cfg.MODEL.RESNETS, cfg.MODEL.SEM_SEG_HEAD
-        trunk = build_trunk(
-            norm_layer(r.NORM, device), depth=r.DEPTH, groups=r.NUM_GROUPS, width_per_group=r.WIDTH_PER_GROUP,
-            stem_out_channels=r.STEM_OUT_CHANNELS, res2_out_channels=r.RES2_OUT_CHANNELS,
-            stride_in_1x1=r.STRIDE_IN_1X1, dilation=r.RES5_DILATION,
-        )  # fmt: skip
-        stages = Stages(trunk, r.OUT_FEATURES, m.BACKBONE.FREEZE_AT)
+        m, head = cfg.MODEL, cfg.MODEL.SEM_SEG_HEAD
+        stages = Stages(configured_trunk(cfg, device), m.RESNETS.OUT_FEATURES, m.BACKBONE.FREEZE_AT)
         (feature,) = head.IN_FEATURES
         fcn = FCNHead(
             stages.channels[feature], stages.strides[feature],

@@ -1,0 +1,133 @@
+"""Detectron2's trainer, told where to evaluate, where to write and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from detectron2.data import build_detection_train_loader
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.utils.events import EventWriter, get_event_storage
+from fvcore.common.config import CfgNode
+from torch import nn
+from torch.utils.data import Sampler
+
+from pretrain.runtime import dist
+from pretrain.runtime.log import MetricsWriter
+from pretrain.runtime.preempt import StopRequest
+from pretrain.runtime.seed import derive
+from transfer.engines.d2.adapters.adapter import Adapter
+from transfer.engines.sampling import configured_factors, index_stream
+
+
+class Session(Protocol):
+    """What the trainer asks of a run.
+
+    Attributes:
+        latest: metrics and details of the last evaluation.
+    """
+
+    cfg: CfgNode
+    adapter: Adapter
+    output_dir: Path
+    stop: StopRequest
+    latest: tuple[dict[str, float], dict[str, Any]]
+
+    def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics and details over all test sets."""
+
+
+class _MetricsFile(EventWriter):
+    """Detectron2's scalars in our `metrics.jsonl`, where reports look for them on either engine."""
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self._out: MetricsWriter | None = None
+        self._last = -1
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        if self._out is None:  # only now is the iteration known that training resumed at
+            self._out = MetricsWriter(self._trainer.session.output_dir, self._trainer.start_iter, tensorboard=False)
+            self._last = self._trainer.start_iter - 1
+        fresh = {k: v for k, (v, i) in storage.latest_with_smoothing_hint(20).items() if i > self._last}
+        if fresh:
+            self._last = storage.iter
+            self._out.write(min(storage.iter, self._trainer.max_iter - 1), **fresh)  # after the end it counts one more
+
+    def close(self) -> None:
+        if self._out is not None:
+            self._out.close()
+
+
+class Stopped(BaseException):
+    """Leaves Detectron2's training loop, which logs every Exception as a crash."""
+
+
+class _Stop(HookBase):
+    """A checkpoint, and the end, once a signal has asked for it; several processes agree every 20 iterations."""
+
+    def __init__(self, stop: StopRequest):
+        self._stop = stop
+
+    def after_step(self) -> None:
+        trainer = self.trainer
+        done = trainer.iter + 1
+        asked = self._stop.anywhere() if done % 20 == 0 or dist.world_size() == 1 else ""
+        if asked and done < trainer.max_iter:
+            trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+            dist.barrier()
+            raise Stopped(f"{asked}: stopped after {done} of {trainer.max_iter} iterations")
+
+
+class RepeatedImages(Sampler[int]):
+    """Indices of this process, endless; see `sampling.index_stream`."""
+
+    def __init__(self, factors: Sequence[float], seed: int):
+        self._factors, self._seed = factors, seed
+
+    def __iter__(self) -> Iterator[int]:
+        rank, world_size = dist.rank(), dist.world_size()
+        stream = index_stream(len(self._factors), derive(self._seed, 0), rank, world_size, self._factors)
+        return (index for _, index in stream)
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's trainer, told where to evaluate and where to write."""
+
+    session: Session
+
+    @classmethod
+    def start(cls, session: Session, resume: bool) -> Trainer:
+        """Builds the trainer and loads the checkpoint to resume from, or the initial weights."""
+        cls.session = session
+        trainer = cls(session.cfg)
+        trainer.resume_or_load(resume=resume)
+        return trainer
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
+        adapter = cls.session.adapter
+        mapper, records = adapter.mapper(cfg, is_train=True), adapter.training_records(cfg)
+        factors = configured_factors(cfg, records)
+        sampler = None if factors is None else RepeatedImages(factors, max(cfg.SEED, 0))
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=records, sampler=sampler)
+
+    def build_hooks(self) -> list[HookBase]:
+        return [*super().build_hooks(), _Stop(self.session.stop)]
+
+    def build_writers(self) -> list[EventWriter]:
+        return [*super().build_writers(), _MetricsFile(self)]
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, dict[str, float]]:
+        """Called by Detectron2's evaluation hook, the last time after the last iteration."""
+        metrics, details = cls.session.test(model)
+        cls.session.latest = (metrics, details)
+        grouped: dict[str, dict[str, float]] = {}
+        for name, value in metrics.items():
+            task, _, metric = name.rpartition("/")
+            grouped.setdefault(task, {})[metric] = value
+        return grouped
