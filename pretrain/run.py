@@ -96,9 +96,10 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     def epoch_ended(epochs: int) -> None:
         if knn is not None and epochs % cfg.KNN.PERIOD == 0:
             scores = knn(model.get_submodule("encoder_q"))
-            LOG.info("kNN after epoch %d: acc1 %.2f%%, acc5 %.2f%%", epochs, scores["knn/acc1"], scores["knn/acc5"])
+            when = f"after epoch {epochs}" if epochs else "before training"
+            LOG.info("kNN %s: acc1 %.2f%%, acc5 %.2f%%", when, scores["knn/acc1"], scores["knn/acc5"])
             if writer is not None:
-                writer.write(state.iteration - 1, **scores)
+                writer.write(max(0, state.iteration - 1), **scores)
 
     def save(state: TrainState) -> None:
         epochs, rest = divmod(state.iteration, plan.per_epoch)
@@ -110,6 +111,8 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
                 checkpoint.save(contents, folder / snapshot.epoch_name(epochs - 1))
 
     try:
+        if state.iteration == 0:
+            epoch_ended(0)  # what the training is to be measured against: the same trunk, untrained
         train(
             data_parallel(model, device),
             optimizer,

@@ -19,6 +19,7 @@ from pretrain.mechanisms.supervised import Supervised
 from pretrain.run import main
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import read_metrics
 from pretrain.trunk import load_trunk
 from tests.pretrain.conftest import MakeCfg, write_images
 from tests.pretrain.test_mechanisms import SGD, B, Encoder, assert_equal, contiguous, views
@@ -109,6 +110,9 @@ def finished(images: Path, make_cfg: MakeCfg, tmp_path_factory: pytest.TempPathF
     result = main(make_cfg(images, folder, *SUPERVISED, "AUG.RECIPE", "supervised", "SOLVER.EPOCHS", 1, *knn))
     assert result.extra["classes"] == 3 and result.extra["mechanism"] == "supervised"
     assert any(note.startswith("supervised: acc1 (percent) is that of telling the class") for note in result.notes)
+    scores = [line for line in read_metrics(folder / "metrics.jsonl") if "knn/acc1" in line]
+    assert [line["iteration"] for line in scores] == [0, 9]  # of the untrained trunk, and after the only epoch
+    assert scores[0]["knn/acc1"] != scores[1]["knn/acc1"]
     return folder
 
 

@@ -20,6 +20,11 @@ def learning(report: ExperimentReport) -> Markup | None:
                 "Pre-training: accuracy",
                 "How often the positive key, or the right class, scores highest, percent",
             ),
+            (
+                "knn/acc1",
+                "Pre-training: kNN accuracy",
+                "Frozen features, percent; the first point is the untrained trunk",
+            ),
         )
     ):
         figures.append(_pretraining(report, name, title, what, f"pre{n}"))
