@@ -39,6 +39,7 @@ def collect(plan: Plan) -> ExperimentReport:
         title=e.title,
         columns=tuple(collect_column(plan, column) for column in e.columns),
         pretrainings=tuple(_pretraining(whole, name) for name in e.pretrain),
+        findings=e.findings,
         conversions={name: json.loads(path.read_text()) for name, path in sidecars.items() if name in wanted},
         command=_command(plan),
     )

@@ -12,7 +12,7 @@ from pretrain.runtime.result import RunResult
 from transfer.evaluation.metric import Metric
 from transfer.evaluation.protocols import PROTOCOLS, Protocol
 from transfer.trials.aggregate import Aggregate, Statistic
-from transfer.trials.rows import PROBES, Job, Published
+from transfer.trials.rows import PROBES, Finding, Job, Published
 
 Curve = Sequence[Mapping[str, Any]]
 """Lines of a `metrics.jsonl`: {"iteration": i, name: value or None, ...}."""
@@ -169,6 +169,7 @@ class ExperimentReport:
     title: str
     columns: tuple[ColumnReport, ...]
     pretrainings: tuple[Pretraining, ...] = ()
+    findings: tuple[Finding, ...] = ()
     conversions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     command: str = ""
 

@@ -15,6 +15,7 @@ from transfer.report import (
     detections,
     engines,
     evaluated,
+    findings,
     latex,
     learning,
     maps,
@@ -36,6 +37,7 @@ REPORT = "report.html"
 
 _TITLES = {
     "results": "Results",
+    "findings": "The papers' findings",
     "versus": "Against the baseline",
     "trials": "Every trial",
     "learning": "Learning curves",
@@ -92,6 +94,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
     columns = [(column, _column(plan, column)) for column in report.columns]
     shared: Sections = {
         "results": summary.table(report),
+        "findings": findings.findings(report),
         "learning": learning.learning(report),
         "neighbours": _neighbours(plan, report),
         "conversion": conversion.conversions(plan, report),
@@ -104,7 +107,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
         contents = {name: _TITLES[name] for name, section in sections.items() if section is not None}
     else:
         named = {f"column-{column.slug}": _named(column, own) for column, own in columns}
-        sections = {"results": shared.pop("results"), **named, **shared}
+        sections = {name: shared.pop(name) for name in ("results", "findings")} | named | shared
         titles = _TITLES | {f"column-{column.slug}": column.name for column in report.columns}
         contents = {name: titles[name] for name, section in sections.items() if section is not None}
     main = join([summary.problems(report), *sections.values()], between="\n")

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from transfer.evaluation.metric import Metric
+from transfer.report import findings
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.tables import Cell, caption, cell, mine, remarks, row_cells, theirs
 
@@ -26,6 +27,7 @@ def markdown(report: ExperimentReport) -> str:
                 beneath = (w for _, found in rows for w in ("", *map(words, found)))
                 lines.append(_line(f"*{name}*", (f"*{w}*" if w and words is theirs else w for w in beneath)))
     said = [_escaped(line) for c in report.columns for line in (*caption(c), *_remarks(c)) if line]
+    said += [_escaped(line) for line in findings.lines(report)]
     return "\n".join([*lines, "", *(f"* {line}" for line in said)]) + "\n"
 
 
@@ -44,10 +46,11 @@ def _verdict(c: Cell) -> str:
 def to_json(report: ExperimentReport) -> dict[str, Any]:
     """The table with every trial's number, as JSON values; the columns of a table with several are a list."""
     columns = [_column(column) for column in report.columns]
+    found = {"findings": findings.to_json(report)} if report.findings else {}
     if len(columns) == 1 and not report.columns[0].name:
-        return {"title": report.title, **columns[0]}
-    named = [{"name": c.name, **found} for c, found in zip(report.columns, columns, strict=True)]
-    return {"title": report.title, "columns": named}
+        return {"title": report.title, **columns[0], **found}
+    named = [{"name": c.name, **values} for c, values in zip(report.columns, columns, strict=True)]
+    return {"title": report.title, "columns": named, **found}
 
 
 def _column(column: ColumnReport) -> dict[str, Any]:

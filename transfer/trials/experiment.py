@@ -31,6 +31,11 @@ A table with several columns names them; a pre-training is then made once, and a
         published: {ImageNet: {linear/acc1: 60.6}, VOC: {AP50: 81.5}}
         columns: {VOC: {config: ..., opts: [...]}, ImageNet: null}        # its own there; null: not run there
 
+What the rows are to show may be said beforehand, and is judged once every trial is there (see `report.findings`):
+
+    findings:
+      - {claim: MoCo is ahead of random init., source: "MoCo, Table 2", row: MoCo, than: random init, metric: AP}
+
 Paths of configs are relative to the file; `{data}` in an option stands for `<output>/data`. What a paper says a
 pre-training, a fine-tuning or the making of a file's weights costs stands beside it, for one trial:
 
@@ -40,7 +45,7 @@ pre-training, a fine-tuning or the making of a file's weights costs stands besid
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +55,7 @@ from transfer.evaluation.metric import Metric
 from transfer.evaluation.protocols import PROTOCOLS, Protocol
 from transfer.trials import experiment_file as said
 from transfer.trials.metrics import find, of_fine_tuning
-from transfer.trials.rows import Column, Cost, Entry, Experiment, Job, Probe, Published, Row
+from transfer.trials.rows import Column, Cost, Entry, Experiment, Finding, Job, Probe, Published, Row
 from transfer.trials.slug import check_unique, folder
 
 RESERVED = {
@@ -99,7 +104,8 @@ def load_experiment(
         default = read.run("", file)
         rows = tuple(read.row(row, {"": read.plain_entry(row, column, default)}) for row in file.rows)
     generated = file.data.generated or {} if "data" in data else None
-    experiment = Experiment(path, file.title, out, shown, rows, read.pretrain, generated)
+    findings = tuple(read.finding(n, given, shown, rows) for n, given in enumerate(file.findings))
+    experiment = Experiment(path, file.title, out, shown, rows, read.pretrain, generated, findings)
     _check_folders(experiment)
     return experiment
 
@@ -199,11 +205,35 @@ class _Reader:
         return Entry(run, self.published(row.published, column, where))
 
     def published(self, given: Mapping[str, Published], column: Column, where: str) -> dict[str, Published]:
-        protocols = of_fine_tuning() if column.probe is None else (PROTOCOLS[column.probe],)
+        protocols = self.protocols(column)
         keys = [self.metric(name, protocols, f"{where}: published").key for name in given]
         if len(set(keys)) < len(keys):
             raise self.error(where, f"published: a metric stands twice in {', '.join(given)}; keep one of them")
         return dict(zip(keys, given.values(), strict=True))
+
+    def finding(self, n: int, given: said.FindingModel, columns: Sequence[Column], rows: Sequence[Row]) -> Finding:
+        """A claim about two rows that are both run in its column."""
+        where = f"findings[{n}]"
+        by_name = {column.name: column for column in columns}
+        if given.column not in by_name:
+            known = ", ".join(name for name in by_name if name) or "of one table; leave `column` out"
+            raise self.error(where, f"no column is called {short(given.column)} (columns are {known})")
+        column = by_name[given.column]
+        run = [row.name for row in rows if row.entry(column).run is not None]
+        for name in (given.row, given.than):
+            if name not in run:
+                known = ", ".join(run)
+                raise self.error(
+                    where, f"no row that is run is called {short(name)}{did_you_mean(name, run)} ({known})"
+                )
+        metric = self.metric(given.metric, self.protocols(column), where)
+        if metric not in column.metrics:
+            shown = ", ".join(m.key for m in column.metrics)
+            raise self.error(where, f"metric {given.metric} is none of the column's ({shown}); add it to `metrics`")
+        return Finding(given.claim, given.source, column, given.row, given.than, metric, given.unless)
+
+    def protocols(self, column: Column) -> tuple[Protocol, ...]:
+        return of_fine_tuning() if column.probe is None else (PROTOCOLS[column.probe],)
 
     def row(self, given: said.PlainRow | said.ColumnsRow, entries: Mapping[str, Entry]) -> Row:
         w = given.weights

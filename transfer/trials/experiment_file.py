@@ -216,11 +216,30 @@ class DataModel(Strict):
     generated: Annotated[dict[str, int | str | list[int]] | None, BeforeValidator(_parameters)]
 
 
+class FindingModel(Strict):
+    """What the rows are to show: that `row` is above `than` in `metric`, with the paper that says so."""
+
+    claim: Text
+    source: Text
+    row: Text
+    than: Text
+    metric: Text
+    column: Text = ""
+    unless: Text = ""
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.row == self.than:
+            raise ValueError(f"row and than are both {short(self.row)}; a finding compares two rows")
+        return self
+
+
 class _Shared(Strict):
     title: Text
     output: Text = ""
     data: DataModel = DataModel(generated=None)
     pretrain: dict[Text, JobModel] = {}
+    findings: list[FindingModel] = []
 
 
 class OneColumn(_Shared, _Evaluated):

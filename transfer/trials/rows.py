@@ -129,6 +129,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A paper's qualitative result, as a comparison of two rows of one column.
+
+    Attributes:
+        claim: the result, in words.
+        source: who says so.
+        row, than: names of the row that is to be above, and of the one beneath it.
+        metric: in which `row` is above `than`.
+        unless: the most likely reason if it does not show, and what would decide it; empty if none is known.
+    """
+
+    claim: str
+    source: str
+    column: Column
+    row: str
+    than: str
+    metric: Metric
+    unless: str = ""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What an experiment file says; see `experiment`."""
 
@@ -139,6 +160,7 @@ class Experiment:
     rows: tuple[Row, ...]
     pretrain: Mapping[str, Job]
     generated: Mapping[str, Any] | None
+    findings: tuple[Finding, ...] = ()
 
     def runs(self) -> Iterator[tuple[Column, Row]]:
         """Every cell that is run, by column, then row."""

@@ -1,0 +1,110 @@
+"""Whether the papers' qualitative findings show: two rows of a table each, judged by their 95% intervals.
+
+A finding *shows* where the intervals of both means are apart in the direction that the paper says, which is stricter
+than Welch's t-test at 5%; *reversed* where they are apart in the other; *does not show* where they overlap. It is open
+until every trial of both rows is there, and of fewer than two trials.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from transfer.report.collected import ExperimentReport
+from transfer.report.markup import Markup, scroll, section, tag
+from transfer.trials.aggregate import Statistic
+from transfer.trials.rows import Finding
+from transfer.trials.significance import Comparison, interval, welch
+
+Verdict = Literal["shows", "does not show", "reversed", "open"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finding with its numbers, in points; None where they are not there yet.
+
+    Attributes:
+        row, than: means and spreads of the row that is to be above, and of the one beneath it.
+        versus: the test of their difference.
+    """
+
+    finding: Finding
+    row: Statistic | None
+    than: Statistic | None
+    versus: Comparison | None
+    verdict: Verdict
+
+    @property
+    def numbers(self) -> str:
+        """`45.0 ± 1.2 against 24.4 ± 0.8 (kNN top-1): +20.6 [+18.9, +22.3], p < 0.001, g = 18.0`; empty while open."""
+        if self.versus is None:
+            return ""
+        words = self.versus.words.rpartition(": ")[0] or self.versus.words
+        return f"{self.row} against {self.than} ({self.finding.metric.label}): {words}"
+
+
+def judge(finding: Finding, row: Statistic | None, than: Statistic | None) -> Judged:
+    """The verdict of a finding, of what its two rows have."""
+    versus = welch(row, than) if row is not None and than is not None else None
+    if row is None or than is None or versus is None:
+        return Judged(finding, row, than, None, "open")
+    above, beneath = interval(row), interval(than)
+    assert above is not None and beneath is not None
+    verdict: Verdict = "shows" if above[0] > beneath[1] else "reversed" if above[1] < beneath[0] else "does not show"
+    return Judged(finding, row, than, versus, verdict)
+
+
+def judged(report: ExperimentReport) -> list[Judged]:
+    """Every finding of the experiment, in the file's order."""
+    found = []
+    for finding in report.findings:
+        column = next(c for c in report.columns if c.name == finding.column.name)
+        rows = {row.name: row.statistic(finding.metric.key) for row in column.rows}
+        found.append(judge(finding, rows[finding.row], rows[finding.than]))
+    return found
+
+
+def lines(report: ExperimentReport) -> list[str]:
+    """The findings for the terminal."""
+    return [
+        f"{j.finding.claim} ({j.finding.source}): {j.verdict}{j.numbers and f'; {j.numbers}'}" for j in judged(report)
+    ]
+
+
+def to_json(report: ExperimentReport) -> list[dict[str, Any]]:
+    """The findings as JSON values."""
+    return [
+        {
+            "claim": j.finding.claim,
+            "source": j.finding.source,
+            "column": j.finding.column.name,
+            "metric": j.finding.metric.key,
+            "row": j.finding.row,
+            "than": j.finding.than,
+            "verdict": j.verdict,
+            "versus": None if j.versus is None else asdict(j.versus),
+        }
+        for j in judged(report)
+    ]
+
+
+def findings(report: ExperimentReport) -> Markup | None:
+    """A row per finding: what the paper says, whether it shows, and by which numbers."""
+    found = judged(report)
+    if not found:
+        return None
+    head = tag("tr", *(tag("th", text, scope="col") for text in ("Finding", "Here", "Numbers")))
+    body = []
+    for j in found:
+        why = (
+            [tag("small", j.finding.unless)] if j.verdict in ("does not show", "reversed") and j.finding.unless else []
+        )
+        claim = tag("th", j.finding.claim, tag("small", j.finding.source), scope="row")
+        body.append(tag("tr", claim, tag("td", j.verdict), tag("td", j.numbers or "not all trials are there", *why)))
+    lead = (
+        "A finding shows where the 95% intervals of both means are apart in the direction that the paper says; "
+        "reversed where they are apart in the other."
+    )
+    element = tag("table", tag("thead", head), tag("tbody", *body))
+    card = tag("div", scroll(element, "The papers' findings"), class_="card")
+    return section("findings", "The papers' findings", tag("p", lead, class_="lead"), card)
