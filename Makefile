@@ -11,11 +11,15 @@ DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_CO
 HASH := \#
 DENSEPOSE ?= $(if $(wildcard $(DETECTRON2)/projects/DensePose),$(DETECTRON2)/projects/DensePose,$(DETECTRON2)$(HASH)subdirectory=projects/DensePose)
 
-.PHONY: demo test test-all lint format detectron2 densepose clean
+.PHONY: demo evidence test test-all lint format detectron2 densepose clean
 
 demo: $(STAMP)
 	@echo "demo: pre-train, convert, fine-tune 5 trials per row, report (configs/experiments/demo.yaml)"
 	$(PY) tools/reproduce.py configs/experiments/demo.yaml
+
+evidence: $(STAMP)
+	@echo "evidence: the small twins of the papers' experiments, one after the other; hours, and goes on where it was stopped"
+	$(PY) tools/evidence.py
 
 # Two test processes of one thread each: more threads than cores wait for each other most of the time.
 test: $(STAMP)

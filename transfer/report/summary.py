@@ -164,7 +164,7 @@ def trials(column: ColumnReport) -> Markup | None:
     """Every trial as a dot, per metric."""
     figures, says = [], ["Dot: one trial."]
     for n, m in enumerate(column.metrics):
-        rows = [_dots(column, i, row, m) for i, row in enumerate(column.rows) if row.is_run or m.key in row.published]
+        rows = row_dots(column, m)
         if any(r.values for r in rows):
             alt = f"{m.label} per trial. " + " ".join(map(_described, rows))
             figures.append(tag("figure", tag("h3", m.label), dots(rows, alt, f"dots{n}"), class_="card"))
@@ -176,6 +176,12 @@ def trials(column: ColumnReport) -> Markup | None:
     says += ["Hollow diamond: published."] * column.has_published
     lead = tag("p", " ".join(dict.fromkeys([*says, "Scales differ between metrics."])), class_="lead")
     return section("trials", "Every trial", lead, tag("div", *figures, class_="charts"))
+
+
+def row_dots(column: ColumnReport, metric: Metric) -> list[Dots]:
+    """The rows that have, or will have, something to show in a metric."""
+    rows = enumerate(column.rows)
+    return [_dots(column, i, row, metric) for i, row in rows if row.is_run or metric.key in row.published]
 
 
 def _dots(column: ColumnReport, i: int, row: RowReport, metric: Metric) -> Dots:

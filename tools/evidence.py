@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Runs the small twins of the papers' experiments one after the other, and writes which of the findings show.
+
+    python tools/evidence.py                                            # all of configs/experiments/small_*.yaml: hours
+    python tools/evidence.py configs/experiments/small_momentum.yaml    # one
+    python tools/evidence.py --page-only                                # the page of what is on disk
+
+What is finished is skipped, what was interrupted goes on. The page is written anew as each experiment ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import reproduce
+
+from pretrain.runtime.commands import REQUEUE_STATUS, run
+from pretrain.runtime.log import setup_logging
+from transfer.engines.select import CHOICES, select
+from transfer.report import evidence
+from transfer.trials.experiment import load_experiment
+from transfer.trials.reproduce import Plan
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument(
+        "experiments", nargs="*", metavar="EXPERIMENT.yaml", help="default: configs/experiments/small_*.yaml"
+    )
+    p.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md", metavar="FILE.md", help="%(default)s")
+    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--page-only", action="store_true", help="run nothing")
+    return p.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    setup_logging(None)
+    every = sorted((ROOT / "configs" / "experiments").glob("small_*.yaml"))
+    chosen, engine = [Path(name) for name in args.experiments] or every, select(args.engine)
+    plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*every, *chosen)}
+    failed = 0
+    for number, path in enumerate(chosen, 1):
+        if not args.page_only:
+            logging.info("experiment %d of %d: %s", number, len(chosen), path)
+            status = reproduce.main([str(path), "--engine", engine.name])
+            if status == REQUEUE_STATUS:
+                return REQUEUE_STATUS
+            failed = failed or status
+        found = evidence.write(list(plans.values()), args.page)
+    print(f"{sum(j.verdict == 'shows' for j in found)} of {len(found)} findings show: {args.page}")
+    return failed
+
+
+if __name__ == "__main__":
+    run(main)
