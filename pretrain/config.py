@@ -47,6 +47,9 @@ _C.DATA.TRAIN = ""
 # Loader processes per training process; 0 loads in the training process, -1 divides the machine's cores among the
 # training processes on it.
 _C.DATA.NUM_WORKERS = 4
+# Gigabytes (10^9 bytes) of memory in each training process in which a small set is kept decoded, the same views to the
+# last bit; a larger set is refused. 0: images are decoded when they are used.
+_C.DATA.CACHE = 0.0
 _C.DATA.ON_BAD_IMAGE = "error"  # error | skip: skip counts the image and takes another one
 # Shards only. An epoch takes the shards in a random order, and permutes the images of so many shards together. Loader
 # processes keep twice as many open, 256 at most: above 128, images are found more slowly.
@@ -117,6 +120,7 @@ RUNTIME_KEYS = (
     "MODEL.WEIGHTS",
     "DATA.TRAIN",
     "DATA.NUM_WORKERS",
+    "DATA.CACHE",
     "DATA.ON_BAD_SHARD",
     "DATA.INDEX_DIR",
     "SPEED.CHANNELS_LAST",
@@ -160,6 +164,7 @@ _LIMITS = {
     "MODEL.BN_GROUPS": between(1, 2**16),
     "MODEL.BANK_MOMENTUM": SHARE,
     "DATA.NUM_WORKERS": between(-1, 1024),
+    "DATA.CACHE": at_least(0),
     "DATA.SHUFFLE_SHARDS": at_least(1),
     "AUG.CROP_SIZE": between(8, 4096),
     "AUG.SCALE": between(0, 1, open_low=True, sizes=(2, 2)),
