@@ -36,6 +36,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.seed import seed_everything
 from pretrain.schedule import by_name, linear_scaling
 from pretrain.shards import Shards
+from pretrain.view_size import resize_for
 
 
 def mechanism(cfg: CfgNode) -> Mechanism:
@@ -211,7 +212,8 @@ def build_knn(cfg: CfgNode, device: torch.device) -> KnnProbe | None:
     if not cfg.KNN.PERIOD:
         return None
     bank, queries = find_pair(cfg.KNN.TRAIN, cfg.KNN.VAL, ("KNN.TRAIN", "KNN.VAL"))
-    bank, view = bank.subset(cfg.KNN.TRAIN_IMAGES), central_view(cfg.KNN.RESIZE, cfg.AUG.CROP_SIZE)
+    bank, crop = bank.subset(cfg.KNN.TRAIN_IMAGES), cfg.AUG.CROP_SIZE
+    view = central_view(cfg.KNN.RESIZE or resize_for(crop), crop)
     if cfg.KNN.K > len(bank):
         raise ConfigError(f"KNN.K is {cfg.KNN.K}, but only {len(bank)} labelled images are there to be neighbours")
     folder, size, workers = Path(cfg.OUTPUT_DIR) / "knn", cfg.SOLVER.BATCH_SIZE, num_workers(cfg)

@@ -113,7 +113,7 @@ _C.KNN.VAL = ""
 _C.KNN.TRAIN_IMAGES = 0  # at most so many, evenly spaced; 0: all
 _C.KNN.K = 200
 _C.KNN.T = 0.07
-_C.KNN.RESIZE = 256  # short side before the central AUG.CROP_SIZE, pixels
+_C.KNN.RESIZE = 0  # pixels of the short side before the central AUG.CROP_SIZE; 0: AUG.CROP_SIZE x 256 / 224
 
 # What may differ between two runs of the same recipe: left out of the digest and of the check at --resume.
 RUNTIME_KEYS = (
@@ -187,7 +187,7 @@ _LIMITS = {
     "KNN.TRAIN_IMAGES": at_least(0),
     "KNN.K": at_least(1),
     "KNN.T": above(0),
-    "KNN.RESIZE": between(8, 8192),
+    "KNN.RESIZE": between(0, 8192),
     "LOG_PERIOD": at_least(1),
     "SEED": between(0, MAX_SEED),
 }
@@ -211,8 +211,11 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     check_values(cfg, _CHOICES, _LIMITS)
     if cfg.AUG.SCALE[0] > cfg.AUG.SCALE[1]:
         raise ConfigError(f"AUG.SCALE is {cfg.AUG.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")
-    if cfg.KNN.PERIOD and cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
-        raise ConfigError(f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE must fit into it")
+    if cfg.KNN.PERIOD and 0 < cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
+        raise ConfigError(
+            f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE {cfg.AUG.CROP_SIZE} must fit into it, "
+            "or set KNN.RESIZE 0"
+        )
     for key in ("TRAIN", "VAL"):
         if cfg.KNN.PERIOD and not cfg.KNN[key]:
             raise ConfigError(
