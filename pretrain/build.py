@@ -8,16 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
+from PIL import Image
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain import snapshot
 from pretrain.augment import recipe
+from pretrain.cache import DecodedImages
 from pretrain.config import bn_groups
 from pretrain.data import MAX_REPLACEMENTS, TrainingBatches, ViewDataset
-from pretrain.decode import decode, decode_array
+from pretrain.decode import BadImageError, decode, decode_array
 from pretrain.encoders import base_encoder
 from pretrain.fast_augment import FastRecipe
 from pretrain.images import Images
@@ -33,6 +36,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.seed import seed_everything
 from pretrain.schedule import by_name, linear_scaling
 from pretrain.shards import Shards
+from pretrain.view_size import resize_for
 
 
 def mechanism(cfg: CfgNode) -> Mechanism:
@@ -101,12 +105,24 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def build_dataset(cfg: CfgNode, files: Images) -> ViewDataset:
-    make_view: Callable[..., Any]
-    make_view, decoder = (FastRecipe, decode_array) if cfg.AUG.BACKEND == "opencv" else (recipe, decode)
+    """The views of a training set, and with DATA.CACHE its pixels, which are decoded here.
+
+    Raises:
+        ConfigError: the pixels need more memory than DATA.CACHE.
+        BadImageError: with DATA.CACHE, an image cannot be read and is not to be skipped.
+    """
+    fast = cfg.AUG.BACKEND == "opencv"
+    make_view: Callable[..., Any] = FastRecipe if fast else recipe
+    decoder: Callable[[bytes, str], Any] = decode_array if fast else decode
     view = make_view(cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE)
     replacements = MAX_REPLACEMENTS if cfg.DATA.ON_BAD_IMAGE == "skip" else 0
     labels = files.labels if isinstance(files, LabelledImages) else None
-    return ViewDataset(files, mechanism(cfg).views(view), cfg.SEED, replacements, decoder, labels)
+    cache = None
+    if cfg.DATA.CACHE:
+        cache = DecodedImages(files, decoder, np.asarray if fast else Image.fromarray, cfg.DATA.CACHE)
+        if cache.bad and not replacements:
+            raise BadImageError(f"{next(iter(cache.bad.values()))}; remove it, or set DATA.ON_BAD_IMAGE skip")
+    return ViewDataset(files, mechanism(cfg).views(view), cfg.SEED, replacements, decoder, labels, cache)
 
 
 def num_classes(files: Images) -> int:
@@ -175,6 +191,8 @@ def description(cfg: CfgNode, device: torch.device) -> list[str]:
         f"learning rate: {rate:g}{scaled}, {how}; arithmetic: {solver.AMP.replace('off', 'float32')}",
         f"loader processes: {num_workers(cfg)} for {per_process} images in each of {world} processes",
     ]
+    if cfg.DATA.CACHE:
+        lines.append("images: decoded once and kept in memory (DATA.CACHE)")
     if unread := mechanism(cfg).no_effect:
         lines.append(f"without effect on {model.MECHANISM}: {', '.join(unread)}")
     return lines
@@ -194,7 +212,8 @@ def build_knn(cfg: CfgNode, device: torch.device) -> KnnProbe | None:
     if not cfg.KNN.PERIOD:
         return None
     bank, queries = find_pair(cfg.KNN.TRAIN, cfg.KNN.VAL, ("KNN.TRAIN", "KNN.VAL"))
-    bank, view = bank.subset(cfg.KNN.TRAIN_IMAGES), central_view(cfg.KNN.RESIZE, cfg.AUG.CROP_SIZE)
+    bank, crop = bank.subset(cfg.KNN.TRAIN_IMAGES), cfg.AUG.CROP_SIZE
+    view = central_view(cfg.KNN.RESIZE or resize_for(crop), crop)
     if cfg.KNN.K > len(bank):
         raise ConfigError(f"KNN.K is {cfg.KNN.K}, but only {len(bank)} labelled images are there to be neighbours")
     folder, size, workers = Path(cfg.OUTPUT_DIR) / "knn", cfg.SOLVER.BATCH_SIZE, num_workers(cfg)

@@ -47,6 +47,9 @@ _C.DATA.TRAIN = ""
 # Loader processes per training process; 0 loads in the training process, -1 divides the machine's cores among the
 # training processes on it.
 _C.DATA.NUM_WORKERS = 4
+# Gigabytes (10^9 bytes) of memory in each training process in which a small set is kept decoded, the same views to the
+# last bit; a larger set is refused. 0: images are decoded when they are used.
+_C.DATA.CACHE = 0.0
 _C.DATA.ON_BAD_IMAGE = "error"  # error | skip: skip counts the image and takes another one
 # Shards only. An epoch takes the shards in a random order, and permutes the images of so many shards together. Loader
 # processes keep twice as many open, 256 at most: above 128, images are found more slowly.
@@ -110,13 +113,14 @@ _C.KNN.VAL = ""
 _C.KNN.TRAIN_IMAGES = 0  # at most so many, evenly spaced; 0: all
 _C.KNN.K = 200
 _C.KNN.T = 0.07
-_C.KNN.RESIZE = 256  # short side before the central AUG.CROP_SIZE, pixels
+_C.KNN.RESIZE = 0  # pixels of the short side before the central AUG.CROP_SIZE; 0: AUG.CROP_SIZE x 256 / 224
 
 # What may differ between two runs of the same recipe: left out of the digest and of the check at --resume.
 RUNTIME_KEYS = (
     "MODEL.WEIGHTS",
     "DATA.TRAIN",
     "DATA.NUM_WORKERS",
+    "DATA.CACHE",
     "DATA.ON_BAD_SHARD",
     "DATA.INDEX_DIR",
     "SPEED.CHANNELS_LAST",
@@ -160,6 +164,7 @@ _LIMITS = {
     "MODEL.BN_GROUPS": between(1, 2**16),
     "MODEL.BANK_MOMENTUM": SHARE,
     "DATA.NUM_WORKERS": between(-1, 1024),
+    "DATA.CACHE": at_least(0),
     "DATA.SHUFFLE_SHARDS": at_least(1),
     "AUG.CROP_SIZE": between(8, 4096),
     "AUG.SCALE": between(0, 1, open_low=True, sizes=(2, 2)),
@@ -182,7 +187,7 @@ _LIMITS = {
     "KNN.TRAIN_IMAGES": at_least(0),
     "KNN.K": at_least(1),
     "KNN.T": above(0),
-    "KNN.RESIZE": between(8, 8192),
+    "KNN.RESIZE": between(0, 8192),
     "LOG_PERIOD": at_least(1),
     "SEED": between(0, MAX_SEED),
 }
@@ -206,8 +211,11 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
     check_values(cfg, _CHOICES, _LIMITS)
     if cfg.AUG.SCALE[0] > cfg.AUG.SCALE[1]:
         raise ConfigError(f"AUG.SCALE is {cfg.AUG.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")
-    if cfg.KNN.PERIOD and cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
-        raise ConfigError(f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE must fit into it")
+    if cfg.KNN.PERIOD and 0 < cfg.KNN.RESIZE < cfg.AUG.CROP_SIZE:
+        raise ConfigError(
+            f"KNN.RESIZE is {cfg.KNN.RESIZE}; the central crop of AUG.CROP_SIZE {cfg.AUG.CROP_SIZE} must fit into it, "
+            "or set KNN.RESIZE 0"
+        )
     for key in ("TRAIN", "VAL"):
         if cfg.KNN.PERIOD and not cfg.KNN[key]:
             raise ConfigError(

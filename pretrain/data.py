@@ -6,6 +6,7 @@ of workers, nor of where a run was interrupted.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pretrain.cache import DecodedImages
 from pretrain.decode import BadImageError, decode
 from pretrain.images import Images
 from pretrain.order import GlobalShuffle, Order
@@ -71,6 +73,7 @@ class ViewDataset(Dataset[Sample]):
             than raised, because an exception that crosses from a loader process arrives as a page of tracebacks.
         decoder: what `views` takes: `decode`'s PIL image, or `decode_array`'s array.
         labels: (n,) of the images, if they are to be read.
+        cache: the images as `decoder` gives them, if they are in memory.
     """
 
     def __init__(
@@ -81,9 +84,10 @@ class ViewDataset(Dataset[Sample]):
         replacements: int = 0,
         decoder: Decode = decode,
         labels: np.ndarray | None = None,
+        cache: DecodedImages | None = None,
     ):
         self.files, self.views, self.seed, self.replacements = files, views, seed, replacements
-        self.decoder, self.labels = decoder, labels
+        self.decoder, self.labels, self.cache = decoder, labels, cache
 
     def __len__(self) -> int:
         return len(self.files)
@@ -94,7 +98,7 @@ class ViewDataset(Dataset[Sample]):
         for attempt in range(1 + self.replacements):
             source = derive(self.seed, epoch, index, attempt) % len(self) if attempt else index
             try:
-                image = self.decoder(self.files.read(source), self.files.name(source))
+                image = self._image(source)
             except BadImageError as error:
                 bad.append(str(error))
                 continue
@@ -102,6 +106,11 @@ class ViewDataset(Dataset[Sample]):
                 label = None if self.labels is None else int(self.labels[source])
                 return Sample(self.views(image), bad, source, label)
         return Sample(None, bad)
+
+    def _image(self, index: int) -> Any:
+        if self.cache is not None:
+            return self.cache[index]
+        return self.decoder(self.files.read(index), self.files.name(index))
 
 
 @contextmanager
@@ -187,7 +196,8 @@ def build_loader(dataset: ViewDataset, batches: TrainingBatches, num_workers: in
     """One pass over `batches`, loaded ahead by `num_workers` processes (0: none).
 
     The loader has its own generator, so that making it does not move the global one. Its processes ignore the signals
-    that ask a run to stop: a scheduler sends them to all, and the training process still needs its batches.
+    that ask a run to stop: a scheduler sends them to all, and the training process still needs its batches. On Linux
+    they are forked whatever Python's default is, because they then share the set instead of copying it.
     """
     return DataLoader(
         dataset,
@@ -197,4 +207,5 @@ def build_loader(dataset: ViewDataset, batches: TrainingBatches, num_workers: in
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(derive(batches.seed, batches.rank)),
         worker_init_fn=start_worker,
+        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
     )

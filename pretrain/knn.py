@@ -9,6 +9,7 @@ Shape shorthand:
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -30,6 +31,9 @@ from pretrain.runtime.provenance import digest, environment
 from pretrain.runtime.result import RunResult
 from pretrain.session import session
 from pretrain.trunk import FrozenTrunk, fingerprint, load_trunk, pooled
+from pretrain.view_size import view_size
+
+LOG = logging.getLogger(__name__)
 
 Rows = Callable[[slice], Tensor]  # some rows of a matrix that need not be in memory
 
@@ -186,8 +190,8 @@ def main(
     arch: str = "",
     k: int = 200,
     T: float = 0.07,
-    resize: int = 256,
-    crop_size: int = 224,
+    resize: int | None = None,
+    crop_size: int | None = None,
     batch_size: int = 256,
     num_workers: int = 4,
     device_name: str = "auto",
@@ -201,7 +205,7 @@ def main(
         weights, arch: see `trunk.load_trunk`.
         train, val: folders with a folder of images per class.
         k, T: neighbours and temperature of the vote.
-        resize, crop_size: see `labelled.central_view`; pixels.
+        resize, crop_size: see `view_size.view_size`; pixels.
         batch_size, num_workers: see `features.forward`.
 
     Returns:
@@ -212,11 +216,13 @@ def main(
         LockError: another run works in the folder.
     """
     start = time.perf_counter()
-    recipe = {"k": k, "T": T, "resize": resize, "crop_size": crop_size}
-    for name, value in {"batch size": batch_size, "crop": crop_size, "resize": resize, "k": k}.items():
+    for name, value in {"batch size": batch_size, "k": k}.items():
         if value < 1:
             raise ConfigError(f"the {name} is {value}; it must be at least 1")
     with session(device_name) as device, alone_in(output_dir):
+        size = view_size(weights, resize, crop_size)
+        view = f"central {size.crop} pixels of images resized to {size.resize}: {size.why}"
+        LOG.info(view)
         sets = find_pair(train, val)
         _check_k(k, len(sets[0]))
         network, arch = load_trunk(weights, arch)
@@ -225,7 +231,7 @@ def main(
             extract(
                 trunk,
                 images,
-                central_view(resize, crop_size),
+                central_view(size.resize, size.crop),
                 Path(output_dir) / "features",
                 name,
                 trunk_sha256=trunk.sha256,
@@ -241,13 +247,13 @@ def main(
             kind="knn",
             engine="pretrain",
             seed=0,
-            config_digest=digest(recipe),
+            config_digest=digest({"k": k, "T": T, "resize": size.resize, "crop_size": size.crop}),
             weights_sha256=checkpoint.sha256(weights),
             metrics=metrics,
             seconds=time.perf_counter() - start,
             notes=[
                 f"{k} neighbours by cosine similarity of pooled features, weights exp(s / {T:g}); nothing is random",
-                f"central {crop_size} pixels of images resized to {resize}",
+                view,
                 *dict.fromkeys(note for images in sets for note in images.files.notes),
             ],
             artifacts={"features": "features"},

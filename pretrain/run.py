@@ -86,12 +86,12 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
 
     batches = build_batches(cfg, files, state.iteration)
     plan = build_plan(cfg, batches)
+    monitor, knn = build_monitor(cfg, model), build_knn(cfg, device)
+    dataset = build_dataset(cfg, files)
     writer = prepare(folder, cfg, state.iteration) if dist.is_main() else None
     LOG.info("%d images, %d iterations, %d in an epoch", len(files), plan.iterations, plan.per_epoch)
     for line in description(cfg, device):
         LOG.info(line)
-
-    monitor, knn = build_monitor(cfg, model), build_knn(cfg, device)
 
     def epoch_ended(epochs: int) -> None:
         if knn is not None and epochs % cfg.KNN.PERIOD == 0:
@@ -116,7 +116,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
         train(
             data_parallel(model, device),
             optimizer,
-            build_loader(build_dataset(cfg, files), batches, num_workers(cfg), pin_memory=device.type == "cuda"),
+            build_loader(dataset, batches, num_workers(cfg), pin_memory=device.type == "cuda"),
             state,
             plan,
             device=device,

@@ -58,6 +58,13 @@ def test_data_path() -> None:
         assert any(re.match(rf"{re.escape(name)} .* ms/image .*x$", line) for line in lines), name
 
 
+def test_small_images_are_equal_from_memory() -> None:
+    lines = run("small_images.py", "--count", 8, "--crop", 16, "--rounds", 1)
+    assert lines.count("equal views") == 2
+    for name in ("opencv, DATA.CACHE", "pil, DATA.CACHE"):
+        assert any(re.match(rf"{name} .* ms/image .* images/s .*x$", line) for line in lines), name
+
+
 @pytest.mark.slow
 def test_both_steps_compute_the_same() -> None:
     lines = run("train_step.py", "--arch", "resnet18", "--size", 32, "--batch", 8, "--k", 64, "--steps", 2)

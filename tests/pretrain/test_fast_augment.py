@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from torchvision import transforms as T
 from torchvision.transforms import functional as TF
 
 from pretrain import fast_augment as fast
@@ -76,6 +77,29 @@ def test_same_generator_same_draws(name: str, record: Callable[[str, np.ndarray]
     assert torch.equal(torch.rand(1), after)
     seldom = {"v1": {"blur"}, "supervised": set(fast.STEPS)}
     assert {step for drawn in theirs for step, _ in drawn.steps} == set(fast.STEPS) - seldom.get(name, set())
+
+
+@pytest.mark.parametrize("scale", [(0.2, 1.0), (0.08, 1.0), (0.95, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize("height, width", [(1, 1), (2, 50), (50, 2), (9, 12), (12, 9), (72, 72), (375, 500), (7, 40)])
+def test_boxes_are_torchvisions_whatever_the_shape(height: int, width: int, scale: tuple[float, float]) -> None:
+    image = torch.empty(()).expand(3, height, width)
+    torch.manual_seed(1)
+    theirs = [T.RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(50)]
+    after = torch.rand(1)
+    torch.manual_seed(1)
+    assert [fast.draw_box(height, width, scale) for _ in range(50)] == theirs
+    assert torch.equal(torch.rand(1), after)
+
+
+def test_colour_matrices_against_their_closed_forms() -> None:
+    image, grey = photo(20, 30), np.array([0.299, 0.587, 0.114])
+    for factor in (0.2, 0.9, 1.0, 1.7):
+        for ours, matrix in [
+            (fast.brightness, factor * np.eye(3)),
+            (fast.saturation, factor * np.eye(3) + (1 - factor) * np.tile(grey, (3, 1))),
+        ]:
+            exact = np.clip(np.floor(image @ matrix.T + 0.002), 0, 255)  # a fraction is dropped
+            assert difference(ours(image, factor), exact)[1] <= 1
 
 
 def test_draws_follow_the_papers() -> None:

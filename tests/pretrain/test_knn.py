@@ -14,13 +14,13 @@ from torch import Tensor
 
 from pretrain.decode import BadImageError
 from pretrain.encoders import base_encoder
-from pretrain.features import Features
+from pretrain.features import Features, extract
 from pretrain.knn import KnnProbe, accuracy, main, nearest, vote
-from pretrain.labelled import central_view, find_pair
-from pretrain.runtime import dist
+from pretrain.labelled import central_view, find_labelled, find_pair
+from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.result import RunResult
-from pretrain.trunk import fingerprint
+from pretrain.trunk import FrozenTrunk, fingerprint, load_trunk
 from tests.pretrain.checkpoints import trained_resnet18, trunk_of, write
 from tests.pretrain.conftest import ROOT
 from tests.processes import run_in_processes, run_tool
@@ -177,6 +177,28 @@ def test_tool(generated: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
         "error: k is 17, but there are 16 training images; take 1 to 16"
     )
+
+
+@pytest.mark.parametrize("opts", [{}, {"crop_size": 24}])
+def test_the_size_is_the_checkpoints(opts: dict[str, int], generated: Path, tmp_path: Path) -> None:
+    weights = write(tmp_path / "moco.pth.tar")
+    checkpoint.save(checkpoint.load(weights) | {"config": {"AUG": {"CROP_SIZE": 32}}}, weights)
+    sets = generated / "iconic" / "train", generated / "iconic" / "val"
+    result = main(weights, *sets, tmp_path / "out", k=4, num_workers=0, device_name="cpu", **opts)
+    said = "central 24 pixels of images resized to 27: as asked for"
+    if not opts:
+        said = "central 32 pixels of images resized to 37: the size that the checkpoint was trained at (AUG.CROP_SIZE)"
+        found = [extract_here(weights, folder, tmp_path / "other") for folder in sets]
+        assert accuracy(*found, k=4, device=CPU) == result.metrics
+    assert said in result.notes
+
+
+def extract_here(weights: Path, folder: Path, output: Path) -> Features:
+    """Features at 32 of 37 pixels."""
+    images = find_labelled(folder, "DATA.VAL")
+    trunk = FrozenTrunk(load_trunk(weights)[0])
+    how = {"trunk_sha256": trunk.sha256, "batch_size": 8, "num_workers": 0, "device": CPU}
+    return extract(trunk, images, central_view(37, 32), output, folder.name, **how)  # type: ignore[arg-type]
 
 
 def test_main_refuses(generated: Path, tmp_path: Path) -> None:

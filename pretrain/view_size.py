@@ -1,0 +1,61 @@
+"""How large images are when features are evaluated: as they were when the trunk was trained, unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pretrain.runtime import checkpoint
+from pretrain.runtime.config import ConfigError
+
+RESIZE, CROP = 256, 224  # of the papers: short side, and the central crop of it
+
+
+class ViewSize(NamedTuple):
+    """Pixels of the short side, and of the central crop; and why."""
+
+    resize: int
+    crop: int
+    why: str
+
+
+def resize_for(crop: int) -> int:
+    """The short side to which the papers' proportion leads: 256 for a crop of 224."""
+    return round(crop * RESIZE / CROP)
+
+
+def view_size(weights: str | os.PathLike[str], resize: int | None = None, crop: int | None = None) -> ViewSize:
+    """The size for a checkpoint's features.
+
+    Args:
+        resize, crop: what the user asks for. Without `crop` it is AUG.CROP_SIZE of the checkpoint's config, which ours
+            hold, and 224 for others; without `resize`, what the crop leads to.
+
+    Raises:
+        ConfigError: a size below 1, or a crop that does not fit, so that it would be padded.
+        CheckpointError: `weights` cannot be read.
+    """
+    for name, value in {"crop": crop, "resize": resize}.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"the {name} is {value}; it must be at least 1")
+    why = "as asked for"
+    if crop is None:
+        crop = trained_crop(checkpoint.load(weights))
+        why = "the size that the checkpoint was trained at (AUG.CROP_SIZE)"
+        if crop is None:
+            crop, why = CROP, "the papers' size, because the checkpoint does not say at which it was trained"
+    resize = resize_for(crop) if resize is None else resize
+    if resize < crop:
+        raise ConfigError(
+            f"the resize {resize} is below the crop {crop} ({why}), which would be padded; take at least {crop}, or "
+            f"{resize_for(crop)} as the papers"
+        )
+    return ViewSize(resize, crop, why)
+
+
+def trained_crop(content: Any) -> int | None:
+    """AUG.CROP_SIZE of the config that a checkpoint of ours holds; None for any other content."""
+    for key in ("config", "AUG", "CROP_SIZE"):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content if isinstance(content, int) and not isinstance(content, bool) and content > 0 else None
