@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import reproduce
 
 from pretrain.runtime.commands import REQUEUE_STATUS, run
 from pretrain.runtime.log import setup_logging
 from transfer.engines.select import CHOICES, select
 from transfer.report import evidence
+from transfer.report.report import write_report
+from transfer.trials import launch
+from transfer.trials.describe import problems
 from transfer.trials.experiment import load_experiment
+from transfer.trials.launch import Launcher
 from transfer.trials.reproduce import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,20 +45,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
     every = sorted((ROOT / "configs" / "experiments").glob("small_*.yaml"))
     chosen, engine = [Path(name) for name in args.experiments] or every, select(args.engine)
-    plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*every, *chosen)}
-    failed = 0
-    for number, path in enumerate(chosen, 1):
-        if not args.page_only:
-            logging.info("experiment %d of %d: %s", number, len(chosen), path)
-            status = reproduce.main([str(path), "--engine", engine.name])
-            if status == REQUEUE_STATUS:
-                return REQUEUE_STATUS
-            failed = failed or status
-        found = evidence.write(list(plans.values()), args.page)
+    plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*chosen, *every)}
+    failed = False
+    for number, path in enumerate(() if args.page_only else chosen, 1):
+        logging.info("experiment %d of %d: %s", number, len(chosen), path)
+        outcomes = launch.run(plan := plans[path.resolve()], Launcher("local"))
+        write_report(plan)
+        evidence.write(list(plans.values()), args.page)
+        for line in problems(outcomes):
+            print(f"error: {line}", file=sys.stderr)
+        if any(outcome.state == "stopped" for outcome in outcomes):
+            return REQUEUE_STATUS
+        failed = failed or any(outcome.state != "done" for outcome in outcomes)
+    found = evidence.write(list(plans.values()), args.page)
     print(f"{sum(j.verdict == 'shows' for j in found)} of {len(found)} findings show: {args.page}")
-    return failed
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

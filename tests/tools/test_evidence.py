@@ -1,0 +1,43 @@
+"""tools/evidence.py on what is on disk; what it runs are experiments, whose own tests run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.runtime.commands import status
+from tests.tools.test_errors import tool
+from tests.transfer.report import trees
+from tests.transfer.report.test_findings import CLAIM
+from transfer.trials import launch
+from transfer.trials.jobs import Outcome
+
+
+def test_the_page_of_what_is_there(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
+    trees.fill(trees.plan(file))
+    page = tmp_path / "docs" / "evidence.md"
+    words = [str(file), "--page", str(page), "--engine", "torchvision"]
+    assert status(tool("evidence").main, [*words, "--page-only"]) == 0
+    assert f"1 of 1 findings show: {page}" in capsys.readouterr().out
+    assert "**shows**" in page.read_text()
+
+
+@pytest.mark.parametrize(("state", "code"), [("done", 0), ("failed", 2), ("stopped", 75)])
+def test_exit_codes(state: str, code: int, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
+    trees.fill(plan := trees.plan(file))
+    monkeypatch.setattr(launch, "run", lambda plan, launcher: [Outcome("a stage", tmp_path, state)])
+    words = [str(file), "--page", str(tmp_path / "page.md"), "--engine", "torchvision"]
+    assert status(tool("evidence").main, words) == code
+    assert (tmp_path / "page.md").is_file() and (plan.experiment.output / "report.html").is_file()
+
+
+def test_what_is_wrong_is_said_before_anything_runs(
+    generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = trees.experiment_file(tmp_path, generated, findings=[CLAIM | {"row": "nobody"}])
+    assert status(tool("evidence").main, [str(file), "--page", str(tmp_path / "page.md")]) == 2
+    assert "no row that is run is called 'nobody'" in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()
