@@ -47,11 +47,13 @@ def _pretraining(report: ExperimentReport, name: str, title: str, what: str, pre
     cells = sorted(((i, row) for _, i, row in report.cells() if row.pretrain), key=lambda cell: -cell[0])
     owners = {row.pretrain: i for i, row in cells}  # its first row
     runs = [(owners[p.name], p.name, p.curve) for p in report.pretrainings if p.name in owners]
-    return _figure(runs, name, title, what, prefix)
+    return _figure(runs, name, title, what, prefix, say_ends=True)
 
 
-def _figure(runs: Sequence[tuple[int, str, Curve]], scalar: str, title: str, what: str, prefix: str) -> Markup | None:
-    """`runs`: (row number, name, curve)."""
+def _figure(
+    runs: Sequence[tuple[int, str, Curve]], scalar: str, title: str, what: str, prefix: str, say_ends: bool = False
+) -> Markup | None:
+    """`runs`: (row number, name, curve). `say_ends`: first and last values stand beneath, too."""
     lines, widths, ends = [], set(), []
     for colour, name, curve in runs:
         found, width = points(curve, scalar)
@@ -63,4 +65,5 @@ def _figure(runs: Sequence[tuple[int, str, Curve]], scalar: str, title: str, wha
         return None
     smooth = f"; each point is the mean of up to {max(widths)} logged values" if max(widths) > 1 else ""
     chart = curves(lines, "iteration", f"{title}, first to last point: {'; '.join(ends)}.", prefix, start_at_zero=True)
-    return tag("figure", tag("h3", title), chart, tag("figcaption", f"{what}{smooth}."), class_="card")
+    said = f" First to last: {'; '.join(ends)}." if say_ends else ""
+    return tag("figure", tag("h3", title), chart, tag("figcaption", f"{what}{smooth}.{said}"), class_="card")

@@ -48,7 +48,7 @@ def test_files_of_the_project(path):
     for c in experiment.columns:
         one_run = c.probe is not None or "table5" in path.stem
         if path.stem not in test_table6.TABLES:
-            assert c.trials == (2 if path.stem.startswith("small_") else 1 if one_run else 5)
+            assert c.trials == (5 if path.stem.startswith("small_") else 1 if one_run else 5)
         shown = {m.key for m in c.metrics}
         assert all(set(row.entry(c).published) <= shown for row in experiment.rows)
 
