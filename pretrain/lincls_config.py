@@ -23,7 +23,7 @@ _C.MODEL.TRUNK = "frozen"  # frozen | free: a linear probe, or fine-tuning; with
 _C.MODEL.ARCH = ""  # a key of encoders.ARCHITECTURES; empty for what the checkpoint says (torchvision's say nothing)
 
 _C.DATA = CfgNode()
-_C.DATA.TRAIN = ""  # folder that holds a folder of images per class
+_C.DATA.TRAIN = ""  # a folder of images per class, a .txt list of `path label`, or a .json as iNaturalist's
 _C.DATA.VAL = ""  # the same, with the same classes
 _C.DATA.NUM_WORKERS = 4  # loader processes per process; 0 loads in it, -1 divides the machine's cores
 _C.DATA.ON_BAD_IMAGE = "error"  # error | skip: skip takes another training image; validation images are never skipped
@@ -99,8 +99,8 @@ _LIMITS = {
 }
 
 _NEEDED = {
-    "DATA.TRAIN": "a folder of images per class, e.g. DATA.TRAIN imagenet/train",
-    "DATA.VAL": "a folder of images per class, e.g. DATA.VAL imagenet/val",
+    "DATA.TRAIN": "a folder of images per class, or a file of labels, e.g. DATA.TRAIN imagenet/train",
+    "DATA.VAL": "a folder of images per class, or a file of labels, e.g. DATA.VAL imagenet/val",
 }
 
 
