@@ -108,7 +108,7 @@ _C.OUTPUT_DIR = "output/pretrain"
 
 _C.KNN = CfgNode()  # kNN accuracy during the run; class labels are used here only
 _C.KNN.PERIOD = 0  # epochs; 0: never
-_C.KNN.TRAIN = ""  # folders of images per class
+_C.KNN.TRAIN = ""  # folders of images per class, or files of labels; see labelled.find_labelled
 _C.KNN.VAL = ""
 _C.KNN.TRAIN_IMAGES = 0  # at most so many, evenly spaced; 0: all
 _C.KNN.K = 200

@@ -1,4 +1,4 @@
-"""A frozen trunk's features of a labelled set, as memory-mapped files that are made once and read many times.
+"""A trunk's features of a labelled set; of a frozen one as memory-mapped files, made once and read many times.
 
     folder/train.features.npy   N x C float32, in the order of the set
     folder/train.labels.npy     N     int64
@@ -58,6 +58,11 @@ class Features:
     def rows(self, index: slice | list[int]) -> Tensor:
         """A copy of some rows in memory: n x C."""
         return torch.from_numpy(np.array(self.features[index]))
+
+    def chunks(self, size: int = 4096) -> Iterator[Tensor]:
+        """All rows in order, copied so many at a time: n x C each."""
+        for first in range(0, len(self), size):
+            yield self.rows(slice(first, first + size))
 
 
 class InOrder(Sampler[list[tuple[int, int]]]):

@@ -203,7 +203,7 @@ def main(
 
     Args:
         weights, arch: see `trunk.load_trunk`.
-        train, val: folders with a folder of images per class.
+        train, val: see `labelled.find_pair`.
         k, T: neighbours and temperature of the vote.
         resize, crop_size: see `view_size.view_size`; pixels.
         batch_size, num_workers: see `features.forward`.

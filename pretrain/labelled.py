@@ -1,4 +1,4 @@
-"""Images with class labels, for evaluation and supervised pre-training: class folders, views, top-k accuracy."""
+"""Images with class labels, from class folders or a file: the set, its views, top-k accuracy."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.augment import MEAN, STD
 from pretrain.images import ImageFiles, image_files
+from pretrain.label_files import SUFFIXES, read_label_file
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.folders import read_tree
 
@@ -28,12 +29,14 @@ class LabelledImages:
     Attributes:
         files: n images.
         labels: (n,) int64, positions in `classes`.
-        classes: names of the class folders, sorted.
+        classes: their names; of class folders sorted, of a file see `label_files`.
+        places: where a file first names each class; empty for class folders.
     """
 
     files: ImageFiles
     labels: np.ndarray
     classes: tuple[str, ...]
+    places: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -49,8 +52,9 @@ class LabelledImages:
         return self.files.read(index)
 
     def digest(self) -> str:
-        """Hex digest (16 digits) of names, which say the class, in order: equal wherever the folder lies."""
-        text = "\0".join((*self.classes, self.files.digest()))
+        """Hex digest (16 digits) of names and classes, in order: equal wherever the folder lies."""
+        said = hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()  # by the names too, in class folders
+        text = "\0".join((*self.classes, self.files.digest(), *([said] if self.places else [])))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def subset(self, limit: int) -> LabelledImages:
@@ -59,21 +63,38 @@ class LabelledImages:
             return self
         chosen = np.arange(limit) * len(self) // limit
         files = dataclasses.replace(self.files, names=self.files.names[chosen])
-        return LabelledImages(files, self.labels[chosen], self.classes)
+        return dataclasses.replace(self, files=files, labels=self.labels[chosen])
+
+    def in_order_of(self, classes: tuple[str, ...]) -> LabelledImages:
+        """The same images with labels that are positions in `classes`, which has the same names in another order."""
+        if classes == self.classes:
+            return self
+        new, old = ({name: number for number, name in enumerate(names)} for names in (classes, self.classes))
+        labels = np.array([new[name] for name in self.classes])[self.labels]
+        places = tuple(self.places[old[name]] for name in classes) if self.places else ()
+        return LabelledImages(self.files, labels, classes, places)
 
 
-def find_labelled(folder: str | os.PathLike[str], key: str) -> LabelledImages:
-    """The images under `folder/<class>/`, at any depth; hidden folders are no classes, nor are links to read ones.
+def find_labelled(source: str | os.PathLike[str], key: str) -> LabelledImages:
+    """The images under `source/<class>/`, at any depth, or those of a file of labels (see `label_files`).
+
+    Hidden folders are no classes, nor are links to read ones.
 
     Args:
-        key: config key or option that gave the folder, for errors.
+        key: config key or option that gave the source, for errors.
 
     Raises:
-        ConfigError: no such folder, no class folders, one without images, or one that holds `train` and `val`.
+        ConfigError: nothing there, no class folders, one without images, or one that holds `train` and `val`; for
+            files, see `label_files.read_label_file`.
     """
-    root = Path(os.path.expandvars(os.path.expanduser(os.fspath(folder))))
+    root = Path(os.path.expandvars(os.path.expanduser(os.fspath(source))))
+    if root.is_file() and root.suffix.lower() in SUFFIXES:
+        return _from_file(root, key)
     if not root.is_dir():
-        raise ConfigError(f"{key} '{root}' is no folder; give one that holds a folder of images per class")
+        raise ConfigError(
+            f"{key} '{root}' is no folder; give one that holds a folder of images per class, a .txt list of `path "
+            "label`, or a .json as iNaturalist's"
+        )
     if (root / "train").is_dir() and (root / "val").is_dir():
         raise ConfigError(f"{key} '{root}' holds train and val, which are no classes; give one of them")
     try:
@@ -97,6 +118,13 @@ def find_labelled(folder: str | os.PathLike[str], key: str) -> LabelledImages:
     return LabelledImages(image_files(root, names, tree.notes(root)), labels, tuple(classes))
 
 
+def _from_file(path: Path, key: str) -> LabelledImages:
+    found = read_label_file(path, key)
+    entries = sorted(found.entries, key=lambda e: (e.label, *os.path.split(e.name)))
+    files = image_files(path.parent, [e.name for e in entries], found.notes)
+    return LabelledImages(files, np.array([e.label for e in entries], dtype=np.int64), found.classes, found.places)
+
+
 def _by_class(name: str) -> tuple[str, str, str]:
     folder, file = os.path.split(name)
     return name.partition(os.sep)[0], folder, file
@@ -105,22 +133,26 @@ def _by_class(name: str) -> tuple[str, str, str]:
 def find_pair(
     train: str | os.PathLike[str], val: str | os.PathLike[str], keys: tuple[str, str] = ("DATA.TRAIN", "DATA.VAL")
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Training and validation set.
+    """Training and validation set, labels of both being positions in the classes of the first.
 
     Args:
-        keys: config keys that gave the folders, for errors.
+        keys: config keys that gave the sets, for errors.
 
     Raises:
-        ConfigError: see `find_labelled`; also if the class folders differ, because labels would then mean two things.
+        ConfigError: see `find_labelled`; also if the classes differ, because labels would then mean two things.
     """
     sets = find_labelled(train, keys[0]), find_labelled(val, keys[1])
     if different := sorted(set(sets[0].classes) ^ set(sets[1].classes)):
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        where = {
+            name: f" ({place})" for images in sets for name, place in zip(images.classes, images.places, strict=False)
+        }
+        named = ", ".join(name + where.get(name, "") for name in different[:3])
         raise ConfigError(
             f"{keys[0]} has {len(sets[0].classes)} classes and {keys[1]} {len(sets[1].classes)}; only one of them has "
-            f"{', '.join(different[:3])}{more}. Labels are positions among the sorted class folders: make them equal"
+            f"{named}{more}. Labels are positions among the sorted classes: make them equal"
         )
-    return sets
+    return sets[0], sets[1].in_order_of(sets[0].classes)
 
 
 def augmented_view(crop_size: int = 224, scale: tuple[float, float] = (0.08, 1.0)) -> T.Compose:

@@ -1,24 +1,29 @@
-"""Defaults of the linear probe: every key, its type, its meaning. Unknown keys fail; `check` refuses what cannot work.
+"""Defaults of linear probe and fine-tuning: every key, its type, its meaning. `check` refuses what cannot work.
 
-The defaults are the papers' protocol on ImageNet (arXiv:1911.05722, section 4.1): 100 epochs, learning rate 30, weight
-decay 0; batch, steps and momentum are the reference code's. A YAML file states only what differs.
+One key makes the difference: MODEL.TRUNK. The defaults are the papers' linear protocol on ImageNet (arXiv:1911.05722,
+section 4.1): 100 epochs, learning rate 30, weight decay 0; batch, steps and momentum are the reference code's. A YAML
+file states only what differs.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime.config import ConfigError, value_at
+from pretrain.runtime.config import ConfigError, load, value_at
 from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, at_least, between, check_values
 
 _C = CfgNode()
 
 _C.MODEL = CfgNode()
 _C.MODEL.WEIGHTS = ""  # a checkpoint of ours or of the reference, or the state dict of a torchvision ResNet
+_C.MODEL.TRUNK = "frozen"  # frozen | free: a linear probe, or fine-tuning; without MODEL.WEIGHTS a free one is random
 _C.MODEL.ARCH = ""  # a key of encoders.ARCHITECTURES; empty for what the checkpoint says (torchvision's say nothing)
 
 _C.DATA = CfgNode()
-_C.DATA.TRAIN = ""  # folder that holds a folder of images per class
+_C.DATA.TRAIN = ""  # a folder of images per class, a .txt list of `path label`, or a .json as iNaturalist's
 _C.DATA.VAL = ""  # the same, with the same classes
 _C.DATA.NUM_WORKERS = 4  # loader processes per process; 0 loads in it, -1 divides the machine's cores
 _C.DATA.ON_BAD_IMAGE = "error"  # error | skip: skip takes another training image; validation images are never skipped
@@ -37,7 +42,7 @@ _C.SOLVER.WEIGHT_DECAY = 0.0
 _C.SOLVER.EPOCHS = 100
 _C.SOLVER.STEPS = (60, 80)  # epochs (from 0) at which the rate is multiplied by GAMMA
 _C.SOLVER.GAMMA = 0.1
-_C.SOLVER.AMP = "off"  # arithmetic of the frozen trunk: off (float32) | bf16 | fp16; the classifier stays in float32
+_C.SOLVER.AMP = "off"  # arithmetic of the trunk: off (float32) | bf16 | fp16; the classifier stays in float32
 
 _C.SPEED = CfgNode()
 _C.SPEED.CHANNELS_LAST = False  # memory format of trunk and images
@@ -69,6 +74,7 @@ RUNTIME_KEYS = (
 )
 
 _CHOICES = {
+    "MODEL.TRUNK": ("frozen", "free"),
     "DATA.ON_BAD_IMAGE": ("error", "skip"),
     "SOLVER.AMP": ("off", "bf16", "fp16"),
     "DEVICE": ("auto", "cpu", "cuda"),
@@ -93,15 +99,38 @@ _LIMITS = {
 }
 
 _NEEDED = {
-    "MODEL.WEIGHTS": "a pre-trained checkpoint",
-    "DATA.TRAIN": "a folder of images per class, e.g. DATA.TRAIN imagenet/train",
-    "DATA.VAL": "a folder of images per class, e.g. DATA.VAL imagenet/val",
+    "DATA.TRAIN": "a folder of images per class, or a file of labels, e.g. DATA.TRAIN imagenet/train",
+    "DATA.VAL": "a folder of images per class, or a file of labels, e.g. DATA.VAL imagenet/val",
 }
 
 
 def get_lincls_cfg() -> CfgNode:
     """A fresh copy of the defaults."""
     return _C.clone()
+
+
+_TOOLS = {"frozen": "tools/linear_eval.py", "free": "tools/finetune.py"}
+
+
+def load_lincls(path: str | os.PathLike[str], opts: Sequence[str], trunk: str) -> CfgNode:
+    """Reads the config of a command whose trunk is frozen, or free.
+
+    Args:
+        opts: `KEY VALUE ...` of the command line.
+        trunk: what MODEL.TRUNK must be.
+
+    Raises:
+        ConfigError: see `runtime.config.load`; also for a config that is the other command's.
+    """
+    cfg = load(get_lincls_cfg(), path, opts)
+    if (other := cfg.MODEL.TRUNK) != trunk and other in _TOOLS:
+        raise ConfigError(f"'{path}': MODEL.TRUNK is {other}, which {_TOOLS[other]} trains; run that, or set {trunk}")
+    return cfg
+
+
+def is_free(cfg: CfgNode) -> bool:
+    """Whether the trunk is trained too."""
+    return bool(cfg.MODEL.TRUNK == "free")
 
 
 def check(cfg: CfgNode, world_size: int = 1) -> None:
@@ -115,7 +144,16 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
         ConfigError: one sentence with the key, its value and the remedy.
     """
     check_values(cfg, _CHOICES, _LIMITS)
-    aug, batch = cfg.AUG, cfg.SOLVER.BATCH_SIZE
+    aug, batch, free = cfg.AUG, cfg.SOLVER.BATCH_SIZE, is_free(cfg)
+    if not cfg.MODEL.WEIGHTS and not free:
+        raise ConfigError("MODEL.WEIGHTS is empty; give a pre-trained checkpoint")
+    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.ARCH:
+        raise ConfigError(
+            "MODEL.WEIGHTS is empty, so that the trunk starts at random, but MODEL.ARCH does not say which; give "
+            "MODEL.ARCH, e.g. resnet50, or a pre-trained checkpoint"
+        )
+    if free and not aug.TRAIN:
+        raise ConfigError("AUG.TRAIN False computes every feature once, which a free trunk cannot; set AUG.TRAIN True")
     if aug.RESIZE < aug.CROP_SIZE:
         raise ConfigError(
             f"AUG.RESIZE {aug.RESIZE} is below AUG.CROP_SIZE {aug.CROP_SIZE}, so the central crop would be padded; "

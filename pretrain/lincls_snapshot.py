@@ -1,8 +1,9 @@
-"""The linear probe's checkpoint: the reference's layout, plus what an interrupted probe needs to go on exactly.
+"""A classifier's checkpoint: the reference's layout, plus what an interrupted run needs to go on exactly.
 
 `{epoch, arch, state_dict, best_acc1, optimizer}` are the reference's keys: `epoch` counts finished epochs, the names in
-`state_dict` are those of the whole ResNet behind `module.`, `best_acc1` is in percent, and the optimizer knows two
-tensors, fc.weight and fc.bias. Our own keys are `iteration`, `seconds`, `config`, `seed`, `data`, `trunk_sha256`,
+`state_dict` are those of the whole ResNet behind `module.`, `best_acc1` is in percent, and the optimizer knows what is
+trained: all tensors of the ResNet, or fc.weight and fc.bias on a frozen trunk. Our own keys are `scaler` (of the loss,
+empty without fp16), `iteration`, `seconds`, `config`, `seed`, `data`, `trunk_sha256` (of the trunk at the start),
 `validation` and `processes` (one dict per process: running means, skipped images). There is no state of random
 generators, because nothing draws from them: views and order are functions of (seed, epoch, image).
 """
@@ -17,15 +18,15 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch.amp import GradScaler
 
+from pretrain.classifier import Classifier
 from pretrain.lincls_config import RUNTIME_KEYS, get_lincls_cfg
 from pretrain.loop import Mean, TrainState
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import to_dict
 from pretrain.snapshot import PREFIX, check_same_run, run_changes
-from pretrain.trunk import FrozenTrunk
 
 
 @dataclass
@@ -37,15 +38,19 @@ class Validation:
     loss: float = math.nan
     best_acc1: float = 0.0
 
+    def update(self, acc1: float, acc5: float, loss: float) -> None:
+        """Takes the scores after one more epoch."""
+        self.acc1, self.acc5, self.loss, self.best_acc1 = acc1, acc5, loss, max(self.best_acc1, acc1)
+
 
 @dataclass(frozen=True)
 class Identity:
     """What must be equal for a checkpoint to be continued.
 
     Attributes:
-        cfg: the probe's config.
+        cfg: the run's config.
         data: digests of the training and the validation set.
-        trunk_sha256: `fingerprint` of the trunk.
+        trunk_sha256: `fingerprint` of the trunk at the start.
         arch: its architecture.
     """
 
@@ -56,9 +61,9 @@ class Identity:
 
 
 def capture(
-    trunk: FrozenTrunk,
-    fc: nn.Linear,
+    classifier: Classifier,
     optimizer: torch.optim.Optimizer,
+    scaler: GradScaler,
     state: TrainState,
     validation: Validation,
     epoch: int,
@@ -70,13 +75,13 @@ def capture(
         epoch: finished epochs.
     """
     process = {"skipped": state.skipped, "window": state.window.sums.cpu(), "epoch": state.epoch.sums.cpu()}
-    tensors = {**trunk.network.state_dict(), **fc.state_dict(prefix="fc.")}
     return {
         "epoch": epoch,
         "arch": identity.arch,
-        "state_dict": {PREFIX + name: value for name, value in tensors.items()},
+        "state_dict": {PREFIX + name: value for name, value in classifier.resnet_state().items()},
         "best_acc1": torch.tensor(validation.best_acc1),  # the reference expects a tensor
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
         "iteration": state.iteration,
         "seconds": state.seconds,
         "config": to_dict(identity.cfg),
@@ -89,14 +94,12 @@ def capture(
 
 
 def restore(
-    path: Path, fc: nn.Linear, optimizer: torch.optim.Optimizer, identity: Identity
+    path: Path, classifier: Classifier, optimizer: torch.optim.Optimizer, scaler: GradScaler, identity: Identity
 ) -> tuple[TrainState, Validation]:
-    """Brings classifier and optimizer back to where `path` was written, and returns how far that was.
-
-    The trunk is not read from here: it is frozen, and `trunk_sha256` says whether it is the same.
+    """Brings classifier, optimizer and scaler back to where `path` was written, and returns how far that was.
 
     Raises:
-        CheckpointError: not readable, or without our keys (a checkpoint of the reference).
+        CheckpointError: not readable, not whole, or without our keys (a checkpoint of the reference).
         ConfigError: it belongs to another run: config, seed, data, trunk or number of processes differ.
     """
     saved = checkpoint.load(path)
@@ -112,9 +115,14 @@ def restore(
     if saved["trunk_sha256"] != identity.trunk_sha256:
         changes.append("MODEL.WEIGHTS holds another trunk")
     check_same_run(path, changes)
-    fc.load_state_dict({name: saved["state_dict"][f"{PREFIX}fc.{name}"] for name in fc.state_dict()})
+    tensors = {name.removeprefix(PREFIX): value for name, value in saved["state_dict"].items()}
+    if problems := checkpoint.misfits(tensors, classifier.resnet_state(), "the classifier"):
+        raise CheckpointError(f"'{path}' is not whole: {problems}; restore the file that the run wrote, or start anew")
+    classifier.load_resnet_state(tensors)
     optimizer.load_state_dict(saved["optimizer"])
+    scaler.load_state_dict(saved.get("scaler", {}))  # absent from older files, all of frozen trunks
     process = saved["processes"][dist.rank()]
-    window, epoch = (Mean(process[name].to(fc.weight.device)) for name in ("window", "epoch"))
+    device = classifier.fc.weight.device
+    window, epoch = (Mean(process[name].to(device)) for name in ("window", "epoch"))
     state = TrainState(saved["iteration"], saved["seconds"], process["skipped"], window, epoch)
     return state, Validation(**saved["validation"])

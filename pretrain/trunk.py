@@ -1,4 +1,4 @@
-"""A pre-trained ResNet without its head: read from a checkpoint, frozen, and proven to have stayed as it was.
+"""A ResNet without its head: read from a checkpoint; free to be trained, or frozen and proven to have stayed as it was.
 
 Shape shorthand:
     N: images   C: channels of the last stage (512 for ResNet-18 and -34, 2048 for ResNet-50)   H, W: pixels
@@ -31,12 +31,12 @@ class TrunkChangedError(ExpectedError, RuntimeError):
     """A trunk that was to stay frozen has other weights or BN statistics than before."""
 
 
-class FrozenTrunk(nn.Module):
-    """A ResNet up to its global average pooling: in eval mode whatever is asked of it, and without gradients.
+class FreeTrunk(nn.Module):
+    """A ResNet up to its global average pooling, trained like any other module.
 
     Args:
         network: ends in `fc`, which is taken away.
-        amp: precision of its arithmetic (autocast), None for float32. Features leave in float32 either way.
+        amp: precision of its arithmetic (autocast), None for that of its weights, in which features leave either way.
 
     Attributes:
         dim: C.
@@ -48,8 +48,22 @@ class FrozenTrunk(nn.Module):
         fc = network.get_submodule("fc")
         assert isinstance(fc, nn.Linear)
         network.fc = nn.Identity()
-        self.network, self.dim, self.amp = network.requires_grad_(False).eval(), fc.in_features, amp
+        self.network, self.dim, self.amp = network, fc.in_features, amp
         self.sha256 = fingerprint(network)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N x 3 x H x W, normalised RGB -> N x C, globally average-pooled."""
+        with torch.autocast(images.device.type, dtype=self.amp, enabled=self.amp is not None):
+            features = self.network(images)
+        return features.to(next(self.network.parameters()).dtype)
+
+
+class FrozenTrunk(FreeTrunk):
+    """The same in eval mode whatever is asked of it, and without gradients."""
+
+    def __init__(self, network: nn.Module, amp: torch.dtype | None = None):
+        super().__init__(network, amp)
+        self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> FrozenTrunk:
         """Stays in eval mode: BN in training mode moves its running statistics, which are part of the trunk."""
@@ -57,9 +71,7 @@ class FrozenTrunk(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """N x 3 x H x W, normalised RGB -> N x C, float32, globally average-pooled."""
-        with torch.autocast(images.device.type, dtype=self.amp, enabled=self.amp is not None):
-            return self.network(images).float()
+        return super().forward(images)
 
     def verify(self) -> None:
         """Raises TrunkChangedError unless every weight and statistic is what it was at the start, bit for bit."""
@@ -81,33 +93,43 @@ def fingerprint(module: nn.Module) -> str:
 
 
 @contextmanager
-def pooled(encoder: nn.Module) -> Iterator[Trunk]:
-    """Lends the trunk of an encoder that is being trained: inside, it is in eval mode and ends before its head.
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, a module that is being trained is in eval mode; afterwards everything is as it was.
 
     In several processes it has, meanwhile, the BN statistics of the first one, which are those that a checkpoint saves;
-    every process must enter. Afterwards everything is as it was: modes, head, weights, statistics.
+    every process must enter.
     """
-    head, modes = encoder.get_submodule("fc"), {module: module.training for module in encoder.modules()}
+    modes = {child: child.training for child in module.modules()}
     several = dist.world_size() > 1
-    own = {buffer: buffer.clone() for buffer in encoder.buffers()} if several else {}
+    own = {buffer: buffer.clone() for buffer in module.buffers()} if several else {}
+    module.eval()
+    for buffer in own:
+        dist.broadcast(buffer)
+    try:
+        yield
+    finally:
+        for buffer, value in own.items():
+            buffer.copy_(value)
+        for child, mode in modes.items():
+            child.training = mode
+
+
+@contextmanager
+def pooled(encoder: nn.Module) -> Iterator[Trunk]:
+    """Lends the trunk of an encoder that is being trained: inside, it is `evaluating`, and ends before its head."""
+    head = encoder.get_submodule("fc")
 
     @torch.no_grad()
     def trunk(images: Tensor) -> Tensor:
         # not encoder(images): if that is compiled, it would be compiled once more, for these modes and shapes
         return encoder.forward(images).float()
 
-    encoder.eval()
-    encoder.fc = nn.Identity()
-    for buffer in own:
-        dist.broadcast(buffer)
-    try:
-        yield trunk
-    finally:
-        for buffer, value in own.items():
-            buffer.copy_(value)
-        encoder.fc = head
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(encoder):
+        encoder.fc = nn.Identity()
+        try:
+            yield trunk
+        finally:
+            encoder.fc = head
 
 
 def load_trunk(path: str | os.PathLike[str], arch: str = "") -> tuple[nn.Module, str]:

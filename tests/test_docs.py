@@ -82,6 +82,7 @@ SMALL = {
     "tools/compare_schedules.py": Small(("--engine", "torchvision")),
     "tools/convert-pretrain-to-detectron2.py": Small(),
     "tools/eval_predictions.py": Small(),
+    "tools/finetune.py": Small(opts=PROBE),
     "tools/inspect_checkpoint.py": Small(),
     "tools/knn_eval.py": Small(
         ("--crop-size", "32", "--resize", "36", "--batch-size", "8", "--num-workers", "0", "--device", "cpu"),

@@ -24,8 +24,8 @@ from pretrain.runtime.result import FILE_NAME
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", help="checkpoint to evaluate")
-    parser.add_argument("--train", required=True, metavar="DIR", help="folder with a folder of images per class")
-    parser.add_argument("--val", required=True, metavar="DIR", help="the same, with the same classes")
+    parser.add_argument("--train", required=True, metavar="SET", help="folder of images per class, or file of labels")
+    parser.add_argument("--val", required=True, metavar="SET", help="the same, with the same classes")
     parser.add_argument("--output-dir", default="output/knn", metavar="DIR", help="for result.json and the features")
     parser.add_argument("--arch", default="", help="if the checkpoint does not say it, e.g. resnet50")
     parser.add_argument("-k", type=int, default=200, help="neighbours")

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.lincls import main as train
-from pretrain.lincls_config import get_lincls_cfg
+from pretrain.lincls_config import load_lincls
 from pretrain.runtime.commands import parse_with_resume, run
-from pretrain.runtime.config import load
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
 
@@ -35,7 +34,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     rank = int(os.environ.get("RANK", "0"))
-    cfg = load(get_lincls_cfg(), args.config_file, args.opts)
+    cfg = load_lincls(args.config_file, args.opts, "frozen")
     setup_logging(cfg.OUTPUT_DIR, rank)
     result = train(cfg, resume=args.resume)
     if rank == 0:

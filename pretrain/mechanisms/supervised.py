@@ -52,10 +52,10 @@ def _images(cfg: CfgNode) -> LabelledImages:
     found = find_labelled(cfg.DATA.TRAIN, "DATA.TRAIN")
     if len(found.classes) < 2:
         raise ConfigError(
-            f"DATA.TRAIN '{found.files.root}' holds one class, '{found.classes[0]}', which leaves MODEL.MECHANISM "
-            "supervised nothing to tell apart; give a folder with a folder of images per class"
+            f"DATA.TRAIN '{cfg.DATA.TRAIN}' holds one class, '{found.classes[0]}', which leaves MODEL.MECHANISM "
+            "supervised nothing to tell apart; give images of two classes or more"
         )
-    LOG.info("labels: %d classes, the folders of '%s'", len(found.classes), found.files.root)
+    LOG.info("labels: %d classes of '%s'", len(found.classes), cfg.DATA.TRAIN)
     return found
 
 

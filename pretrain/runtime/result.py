@@ -30,7 +30,7 @@ class RunResult:
     """One finished run.
 
     Attributes:
-        kind: "pretrain", "linear", "knn", "train" or "evaluate".
+        kind: "pretrain", "linear", "finetune", "knn", "train" or "evaluate".
         engine: "pretrain", "detectron2" or "torchvision".
         seed: the trial's seed.
         config_digest: digest of the config without seed, paths and device (equal over the trials of a row).

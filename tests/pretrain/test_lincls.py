@@ -19,10 +19,11 @@ from torchvision.models import resnet18
 
 from pretrain import lincls
 from pretrain.augment import OneCrop
+from pretrain.classifier import Classifier, evaluate
 from pretrain.data import TrainingBatches, ViewDataset
 from pretrain.features import Features
 from pretrain.labelled import augmented_view, central_view, find_labelled
-from pretrain.lincls import LinearProbe, evaluate, main
+from pretrain.lincls import main
 from pretrain.lincls_config import get_lincls_cfg
 from pretrain.runtime import checkpoint
 from pretrain.runtime.checkpoint import CheckpointError
@@ -84,7 +85,7 @@ def test_classifier_starts_as_the_protocol_says() -> None:
     probes = []
     for _ in range(2):
         torch.rand(1)
-        probes.append(LinearProbe(FrozenTrunk(resnet18()), 1000, torch.zeros(1), seed=3))
+        probes.append(Classifier(FrozenTrunk(resnet18()), 1000, seed=3))
     fc = probes[0].fc
     assert fc.weight.std().item() == pytest.approx(0.01, rel=0.01) and abs(fc.weight.mean().item()) < 1e-4
     assert not fc.bias.any() and torch.equal(fc.weight, probes[1].fc.weight)
@@ -95,7 +96,7 @@ def naive(cfg: CfgNode, view: Any) -> nn.Module:
     """The protocol on a whole ResNet, spelled out: everything frozen but fc, all in eval mode, plain SGD."""
     data = find_labelled(cfg.DATA.TRAIN, "")
     network = trained_resnet18()
-    network.fc = LinearProbe(FrozenTrunk(trained_resnet18()), len(data.classes), torch.zeros(1), cfg.SEED).fc
+    network.fc = Classifier(FrozenTrunk(trained_resnet18()), len(data.classes), cfg.SEED).fc
     for name, parameter in network.named_parameters():
         parameter.requires_grad = name in ("fc.weight", "fc.bias")
     optimizer = torch.optim.SGD(network.fc.parameters(), 30.0, momentum=0.9, weight_decay=0.0)
@@ -177,13 +178,13 @@ def test_a_trunk_that_does_not_stay_frozen_stops_the_run(
     if broken == "batch norm in training mode":
         monkeypatch.setattr(FrozenTrunk, "train", nn.Module.train)
     else:
-        forward = LinearProbe.forward
+        forward = Classifier.forward
 
-        def moving(self: LinearProbe, *args: Any) -> Any:
+        def moving(self: Classifier, *args: Any) -> Any:
             self.trunk.network.get_parameter("layer4.0.conv1.weight").data[0, 0, 0, 0] += 1e-3
             return forward(self, *args)
 
-        monkeypatch.setattr(LinearProbe, "forward", moving)
+        monkeypatch.setattr(Classifier, "forward", moving)
     cfg = make(tmp_path / "run", "AUG.TRAIN", True)
     with pytest.raises(TrunkChangedError, match="the frozen trunk has changed"):
         main(cfg)
@@ -327,11 +328,11 @@ def test_evaluate_in_chunks() -> None:
     torch.manual_seed(0)
     fc, x, y = nn.Linear(6, 9), torch.randn(50, 6), torch.arange(50) % 9
     val = Features(x.numpy(), y.numpy(), tuple("abcdefghi"))
-    found = evaluate(fc, val, torch.device("cpu"), chunk=7)
+    found = evaluate(fc, val.chunks(7), val.labels, torch.device("cpu"))
     logits = fc(x)
     assert found["acc1"] == pytest.approx(100 * (logits.argmax(1) == y).double().mean().item())
     assert found["loss"] == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-5)
-    assert found["acc5"] == pytest.approx(evaluate(fc, val, torch.device("cpu"))["acc5"])
+    assert found["acc5"] == pytest.approx(evaluate(fc, [x], val.labels, torch.device("cpu"))["acc5"])
 
 
 def test_tool_arguments_and_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

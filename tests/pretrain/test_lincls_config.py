@@ -1,4 +1,4 @@
-"""The probe's shipped configs say what the papers say, and what cannot work is refused in one sentence."""
+"""The configs of probe and fine-tuning say what the papers say, and what cannot work is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fvcore.common.config import CfgNode
 
-from pretrain.lincls_config import check, get_lincls_cfg
+from pretrain.lincls_config import check, get_lincls_cfg, load_lincls
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from tests.pretrain.conftest import ROOT
 
@@ -33,7 +33,26 @@ def test_the_papers_protocol() -> None:
     assert cfg == get_lincls_cfg()
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("lincls_*.yaml")), ids=lambda p: p.stem)
+def test_the_papers_fine_tunings() -> None:
+    for name, rate, steps in [("imagenet", 0.03, (30, 60, 90)), ("inaturalist", 0.025, (70, 90))]:
+        cfg = load_lincls(CONFIGS / f"finetune_R_50_{name}.yaml", [], "free")
+        assert (cfg.MODEL.ARCH, cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.EPOCHS) == ("resnet50", 256, 100)
+        assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY) == (rate, 0.9, 1e-4)
+        assert (tuple(cfg.SOLVER.STEPS), cfg.SOLVER.GAMMA) == (steps, 0.1) and tuple(cfg.AUG.SCALE) == (0.08, 1.0)
+        assert (cfg.AUG.TRAIN, cfg.AUG.CROP_SIZE, cfg.AUG.RESIZE) == (True, 224, 256)
+
+
+def test_a_config_of_the_other_command_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"imagenet.yaml': MODEL.TRUNK is free, which tools/finetune.py trains; run"):
+        load_lincls(CONFIGS / "finetune_R_50_imagenet.yaml", [], "frozen")
+    with pytest.raises(ConfigError, match=r"MODEL.TRUNK is frozen, which tools/linear_eval.py trains; .* or set free"):
+        load_lincls(CONFIGS / "lincls_R_50.yaml", [], "free")
+
+
+FILES = [path for kind in ("lincls", "finetune") for path in sorted(CONFIGS.glob(f"{kind}_*.yaml"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_loads_and_says_what_it_gives(path: Path) -> None:
     cfg = get_lincls_cfg()
     merge_file(cfg, path)
@@ -47,6 +66,15 @@ def test_every_config_loads_and_says_what_it_gives(path: Path) -> None:
     "opts, message",
     [
         (("MODEL.WEIGHTS", "''"), "MODEL.WEIGHTS is empty; give a pre-trained checkpoint"),
+        (("MODEL.TRUNK", "thawed"), "MODEL.TRUNK is 'thawed'; it must be frozen or free"),
+        (
+            ("MODEL.TRUNK", "free"),
+            "AUG.TRAIN False .* once, which a free trunk cannot; set AUG.TRAIN True",
+        ),
+        (
+            ("MODEL.TRUNK", "free", "MODEL.WEIGHTS", "''"),
+            "MODEL.ARCH does not say which; give",
+        ),
         (("DATA.VAL", "''"), "DATA.VAL is empty; give a folder of images per class"),
         (("SOLVER.AMP", "half"), "SOLVER.AMP is 'half'; it must be off or bf16 or fp16"),
         (("SOLVER.BASE_LR", -1), "SOLVER.BASE_LR is -1.0; it must be at least 0"),

@@ -137,7 +137,7 @@ def test_labels_that_cannot_be_read_are_refused(images: Path, make_cfg: MakeCfg,
     for name in ("train", "val"):
         write_images(halves / name, 9, subfolders=3)
     for data, message in {
-        tmp_path / "list.txt": "is no folder; give one that holds a folder of images per class",
+        tmp_path / "list.txt": "line 1: .* has no label; write `path label`",
         write_images(
             tmp_path / "flat", 9, subfolders=0
         ): "must hold a folder of images per class, but it holds no folder",

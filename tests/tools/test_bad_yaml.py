@@ -20,6 +20,7 @@ WORDS: dict[str, Callable[[str], list[str]]] = {
     "train_net": lambda file: ["--config-file", file, *ENGINE],
     "train_moco": lambda file: ["--config-file", file],
     "linear_eval": lambda file: ["--config-file", file],
+    "finetune": lambda file: ["--config-file", file],
     "run_trials": lambda file: ["--config-file", file, "--output-dir", os.path.dirname(file), *ENGINE],
     "lint_config": lambda file: [file, *ENGINE],
     "reproduce": lambda file: [file, "--dry-run", *ENGINE],

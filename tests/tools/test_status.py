@@ -123,6 +123,7 @@ def test_what_the_engine_expects_is_taken(tmp_path):
         ("train", {"bbox/AP": 38.91, "bbox/AP50": 58.0, "bbox/APs": 20.0, "segm/AP": 35.44}, "AP 38.9, mask AP 35.4"),
         ("knn", {"knn/acc1": 44.04, "knn/acc5": 70.0}, "kNN top-1 44.0"),
         ("linear", {"acc5": 80.0, "acc1": 60.6, "best_acc1": 61.0}, "linear top-1 60.6"),
+        ("finetune", {"acc5": 90.0, "acc1": 76.5, "best_acc1": 76.6}, "fine-tuned top-1 76.5"),
         ("pretrain", {"loss": 6.5, "acc1": 70.0, "skipped": 0.0}, "pretext accuracy 70.0"),
         ("train", {"unheard/of": 1.0}, ""),
     ],

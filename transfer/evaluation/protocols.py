@@ -123,6 +123,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "linear", "linear classifier on frozen features",
             Metric("linear/acc1", "linear top-1"), Metric("linear/acc5", "linear top-5"),
         ),
+        _probe(
+            "finetune", "classifier fine-tuned with its trunk",
+            Metric("finetune/acc1", "fine-tuned top-1"), Metric("finetune/acc5", "fine-tuned top-5"),
+        ),
     )
 }  # fmt: skip
 

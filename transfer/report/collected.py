@@ -141,7 +141,7 @@ class ColumnReport:
     @property
     def runner(self) -> str:
         """What evaluated the rows, for people."""
-        return f"{self.engine} of frozen features" if self.engine in PROBES else f"{self.engine} engine"
+        return PROBES.get(self.engine, f"{self.engine} engine")
 
     @property
     def prefix(self) -> str:

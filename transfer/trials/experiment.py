@@ -19,6 +19,7 @@ Instead of `transfer`, an experiment may evaluate the representation itself; eve
 
     probe: {protocol: knn, opts: [--train, "{data}/iconic/train", --val, "{data}/iconic/val"]}
     probe: {protocol: linear, config: ../pretrain/lincls_R_50.yaml, opts: [DATA.TRAIN, imagenet/train, DATA.VAL, ...]}
+    probe: {protocol: finetune, config: ../pretrain/finetune_R_50_imagenet.yaml, opts: [...]}  # weights may be null
 
 A table with several columns names them; a pre-training is then made once, and all columns start from it:
 
@@ -125,9 +126,9 @@ def _entries(
         run = None
         if row.runs and override is not None:
             run = read.override(defaults[name], override, f"{where}: columns.{name}")
-            if row.weights is None and column.probe:
+            if row.weights is None and column.needs_weights:
                 raise read.error(
-                    where, f"a probe needs weights; write `columns: {{{name}: null}}` to leave it out there"
+                    where, f"frozen features need weights; write `columns: {{{name}: null}}` to leave it out there"
                 )
         if run is not None or published:
             entries[name] = Entry(run, published)
@@ -199,8 +200,8 @@ class _Reader:
 
     def plain_entry(self, row: said.PlainRow, column: Column, default: Job | Probe) -> Entry:
         where = f"row '{row.name}'"
-        if row.runs and row.weights is None and column.probe:
-            raise self.error(where, "a probe needs weights; name a pre-training or a file")
+        if row.runs and row.weights is None and column.needs_weights:
+            raise self.error(where, "frozen features need weights; name a pre-training or a file")
         run = self.override(default, row, where) if row.runs else None
         return Entry(run, self.published(row.published, column, where))
 

@@ -88,14 +88,14 @@ class JobModel(Strict):
 
 
 class ProbeModel(Strict):
-    protocol: Literal["knn", "linear"]
+    protocol: Literal["knn", "linear", "finetune"]
     config: Text = ""
     opts: Opts = ()
 
     @model_validator(mode="after")
     def _config(self) -> Self:
-        if (self.protocol == "linear") != bool(self.config):
-            raise ValueError("the linear protocol needs a config, knn has none")
+        if (self.protocol != "knn") != bool(self.config):
+            raise ValueError("the protocols linear and finetune need a config, knn has none")
         return self
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from pretrain.runtime.config import ConfigError, load_yaml_with_base
 from pretrain.runtime.folders import read_tree
 from pretrain.runtime.wording import short
+from transfer.convert.sharded import sha256
 from transfer.data import catalog
 from transfer.data.formats import format_of
 from transfer.trials.rows import Probe
@@ -57,11 +58,18 @@ def probed_data(probe: Probe) -> dict[str, str | None]:
 
 
 def images(path: str | None) -> str | None:
-    """Digest of the names below a folder, as far as its readers see them; of what is no folder (shards), the words."""
-    if path is None or not expanded(path).is_dir():
-        return path
-    folder = expanded(path).resolve()
-    return _listing(folder, folder.stat().st_mtime_ns)
+    """Digest of a folder's names, as far as its readers see them, or of what a list says; of shards, the words."""
+    if path is None:
+        return None
+    place = expanded(path).resolve()
+    if place.is_file() and place.suffix.lower() in (".txt", ".json"):
+        return _content(place, place.stat().st_mtime_ns)
+    return _listing(place, place.stat().st_mtime_ns) if place.is_dir() else path
+
+
+@functools.lru_cache(maxsize=64)
+def _content(file: Path, changed: int) -> str:
+    return sha256(file)[:16]
 
 
 @functools.lru_cache(maxsize=64)

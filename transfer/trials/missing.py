@@ -42,7 +42,9 @@ def missing(plan: Plan) -> list[Missing]:
     for probe in probes if "trials" in runs else ():
         for option, folder in probed_data(probe).items():
             if not _exists(folder):
-                remedy = f"give {option} of the probe a folder that holds a folder of images per class"
+                remedy = (
+                    f"give {option} of the probe a folder that holds a folder of images per class, or a file of labels"
+                )
                 found.setdefault(str(folder), Missing(f"labelled images '{folder}'", remedy))
     return list(found.values())
 

@@ -29,6 +29,7 @@ from transfer.trials.stages import Stage
 
 PRETRAINED = "checkpoint_last.pth.tar"
 TRUNK = "trunk.pkl"
+_TRAINERS = {"linear": "linear_eval.py", "finetune": "finetune.py"}  # of a classifier, by protocol
 KINDS = ("data", "pretrain", "convert", "trials")
 
 Chain = tuple[Stage, ...]
@@ -178,10 +179,10 @@ class Plan:
         return cfg if scaling is None else load_config(file, [*opts, *scaling.opts], self.engine.defaults())
 
     def probe(self, column: Column, row: Row, seed: int) -> Stage:
-        """The stage that evaluates one seed's features: of a pre-training, or of the row's file."""
+        """The stage that classifies with one seed's trunk: of a pre-training, of the row's file, or a random one."""
         probe = row.entry(column).run
         assert isinstance(probe, Probe)
-        source = row.file if row.file is not None else self.source(column, row, seed)
+        source = self.source(column, row, seed) if row.pretrain is not None else row.file
         folder = trial_folder(self.row_folder(column, row), seed)
         inputs: dict[str, Any] = {"checkpoint": source, "opts": list(probe.opts)}
         inputs["data"] = {option: images(folder) for option, folder in probed_data(probe).items()}
@@ -189,10 +190,18 @@ class Plan:
             words = ["knn_eval.py", str(source), "--output-dir", str(folder), *probe.opts]
         else:
             inputs |= {"config": digest_of(load_yaml_with_base(probe.config)), "seed": seed}
-            words = ["linear_eval.py", "--config-file", str(probe.config), "--resume", "auto", *probe.opts]
-            words += ["MODEL.WEIGHTS", str(source), "SEED", str(seed), "OUTPUT_DIR", str(folder)]
+            words = [_TRAINERS[probe.protocol], "--config-file", str(probe.config), "--resume", "auto", *probe.opts]
+            words += [
+                "MODEL.WEIGHTS",
+                str(source or ""),
+                "SEED",
+                str(seed),
+                "OUTPUT_DIR",
+                str(folder),
+            ]
         name = f"{column.prefix}{probe.protocol} of '{row.name}', seed {seed}"
-        return Stage(name, folder, self._processes(*words), inputs, (RESULT,), "trials", (source,))
+        needs = () if source is None else (source,)
+        return Stage(name, folder, self._processes(*words), inputs, (RESULT,), "trials", needs)
 
     def source(self, column: Column, row: Row, seed: int) -> Path:
         """The checkpoint of the pre-training behind one trial of a row."""

@@ -33,10 +33,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Probe:
-    """An evaluation of pre-trained features: knn with options of tools/knn_eval.py, linear with a config and its keys.
+    """An evaluation of a trunk by classification: knn with options of tools/knn_eval.py, others with a config's keys.
 
     Attributes:
-        config: of the linear protocol; None for knn.
+        config: of the protocols linear and finetune; None for knn.
     """
 
     protocol: str
@@ -45,8 +45,12 @@ class Probe:
 
 
 Published = float | Literal["fail"]
-PROBES = ("knn", "linear")
-"""Protocols of frozen features."""
+PROBES: Mapping[str, str] = {
+    "knn": "knn of frozen features",
+    "linear": "linear of frozen features",
+    "finetune": "finetune of trunk and classifier",
+}
+"""Protocols of classification, and what people call what evaluates by them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Column:
 
     Attributes:
         name: as in the file; empty in the form without `columns`, whose one column has no name.
-        probe: the protocol of frozen features; None if rows are fine-tuned.
+        probe: a protocol of `PROBES`; None if rows are fine-tuned to another task.
         anew: every seed of a probe pre-trains anew.
     """
 
@@ -69,6 +73,11 @@ class Column:
     @property
     def slug(self) -> str:
         return slug(self.name) if self.name else ""
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether a trunk with random weights means nothing here, because it would stay as it is."""
+        return self.probe in ("knn", "linear")
 
     @property
     def seeds(self) -> range:

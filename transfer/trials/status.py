@@ -25,7 +25,11 @@ from transfer.evaluation.protocols import PROTOCOLS
 METRICS, RESULT, RECORD, FAILED = "metrics.jsonl", "result.json", "stage.json", "failed.json"
 _TAIL = 1 << 16  # bytes of a metrics file that are read
 _SKIPPED = ("data", "tensorboard", "jobs", "__pycache__")
-_GROUPS = {"linear": "linear/", "pretrain": "pretext/"}  # kind of result -> what protocols put before its metrics
+_GROUPS = {
+    "linear": "linear/",
+    "finetune": "finetune/",
+    "pretrain": "pretext/",
+}  # kind of result -> what protocols put before its metrics
 _HUGE = 1e15  # no count, rate or time of a run is larger
 _LOSSES = ("loss", "total_loss")
 

@@ -33,6 +33,10 @@ def bare_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.delenv("IMAGENET", raising=False)
+    monkeypatch.delenv("INATURALIST", raising=False)
+
+
+LABELLED = {"inaturalist": {"$INATURALIST/train2018.json", "$INATURALIST/val2018.json"}}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES])
@@ -46,7 +50,7 @@ def test_every_experiment_says_what_a_bare_machine_lacks(name, tmp_path):
     parts: list[Missing] = []
     for column, row in e.runs():
         if column.probe is not None:
-            sets |= {"$IMAGENET/train", "$IMAGENET/val"}
+            sets |= LABELLED.get(name, {"$IMAGENET/train", "$IMAGENET/val"})
         else:
             cfg = load_config(row.job(column).config)
             sets |= {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}

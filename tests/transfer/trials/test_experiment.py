@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 
 import pytest
 
 from pretrain.config import check, get_cfg
+from pretrain.lincls_config import check as check_classifier
+from pretrain.lincls_config import load_lincls
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from tests.conftest import ROOT
 from tests.transfer.trials import test_table6
@@ -138,13 +141,20 @@ PUBLISHED = {
     "mocov2_table2": [60.6, 61.9, 66.6, 67.5, 69.3, 71.1],
     "moco_table1": [60.6, 63.9, 65.4, 68.6],
 }
+FINE_TUNED = {  # row -> top-1 and rate; IG-1B is cited
+    "imagenet_finetune": {"random init.": (76.5, 0.1), "MoCo IN-1M": (77.0, 0.03), "MoCo IG-1B": (77.3, None)},
+    "inaturalist": {
+        "random init.": (61.8, 0.1), "supervised IN-1M": (66.1, 0.025), "MoCo IN-1M": (65.6, 0.025),
+        "MoCo IG-1B": (65.8, None),
+    },
+}  # fmt: skip
 
 
 def test_every_published_number_is_checked():
     """A file with published numbers stands in one of the tables of this module, or of `test_table6`."""
     entries = {path.stem: [e for row in load_experiment(path).rows for e in row.entries.values()] for path in FILES}
     assert {name for name, found in entries.items() if any(e.published for e in found)} <= {
-        *TABLES, *PUBLISHED, *test_table6.TABLES,
+        *TABLES, *PUBLISHED, *FINE_TUNED, *test_table6.TABLES,
     }  # fmt: skip
 
 
@@ -170,6 +180,29 @@ def test_ablations_say_what_the_papers_say(name):
             assert cfg.MODEL.MLP == ("without" not in words)
         if name.startswith("mocov2_table1"):
             assert cfg.AUG.RECIPE == ("v2" if {"aug+", "epochs"} & set(words) else "v1")
+
+
+@pytest.mark.parametrize("name", FINE_TUNED)
+def test_fine_tuned_classifiers_say_what_the_paper_says(name):
+    """Published numbers and rates, down to the words that the command gets; a row without weights is from scratch."""
+    experiment = load_experiment(ROOT / "configs" / "experiments" / f"{name}.yaml")
+    plan, (only,) = Plan(experiment, TorchvisionEngine(), ROOT / "tools"), experiment.columns
+    found = {}
+    for row in experiment.rows:
+        published = row.entry(only).published["finetune/acc1"]
+        if row.entry(only).run is None:
+            found[row.name] = (published, None)
+            continue
+        (stage,) = plan.chain(only, row, seed=1)
+        assert stage.command[1].endswith("tools/finetune.py") and stage.folder.parts[-3:-1] == ("finetune", row.slug)
+        file, words = stage.command[3], stage.command[6:]
+        assert (stage.command[2], stage.command[4:6]) == ("--config-file", ("--resume", "auto"))
+        cfg = load_lincls(file, words, "free")
+        check_classifier(cfg)
+        assert Path(cfg.MODEL.WEIGHTS) == (row.file or Path("")) and stage.needs == ((row.file,) if row.file else ())
+        found[row.name] = (published, cfg.SOLVER.BASE_LR)
+    assert found == FINE_TUNED[name]
+    assert plan.runner(only) == "finetune" and [m.key for m in only.metrics] == ["finetune/acc1"]
 
 
 def test_both_columns_of_a_table_start_from_one_pretraining():
@@ -260,7 +293,7 @@ def test_a_probed_experiment(tmp_path, small_config):
     with pytest.raises(ConfigError, match="no pre-training is called .b. .a."):
         load_experiment(path)
     path.write_text(path.read_text().replace("knn", "svm"))
-    with pytest.raises(ConfigError, match="probe.protocol: is 'svm'; it should be 'knn' or 'linear'"):
+    with pytest.raises(ConfigError, match="probe.protocol: is 'svm'; it should be 'knn', 'linear' or 'finetune'"):
         load_experiment(path)
 
 
@@ -289,8 +322,11 @@ def test_a_linear_probe(tmp_path, small_config):
     assert "MODEL.WEIGHTS theirs.pth SEED 1 OUTPUT_DIR" in stages[10].shell
     lacking = "\n".join(map(str, missing(plan)))
     assert "weights 'theirs.pth'" in lacking and "labelled images 'v': give DATA.VAL" in lacking
+    path.write_text(path.read_text().replace("weights: {file: theirs.pth}", "weights: null"))
+    with pytest.raises(ConfigError, match="row 'theirs': frozen features need weights; name a pre-training or a file"):
+        load_experiment(path)
     path.write_text(path.read_text().replace("protocol: linear", "protocol: knn"))
-    with pytest.raises(ConfigError, match="the linear protocol needs a config, knn has none"):
+    with pytest.raises(ConfigError, match="the protocols linear and finetune need a config, knn has none"):
         load_experiment(path)
 
 

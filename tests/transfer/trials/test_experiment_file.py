@@ -134,7 +134,7 @@ def test_values_of_another_kind_are_one_line(tmp_path, small_config, place):
         (TWO, "columns", {}, "columns: is {}"),
         (TWO, "rows.1.columns", {"VOV": None}, "no column is called 'VOV'; did you mean VOC? (columns are kNN, VOC)"),
         (TWO, "rows.1.published", {"AP50": 1.0}, "rows[1].published.AP50"),
-        (TWO, "rows.0.columns", {}, "a probe needs weights; write `columns: {kNN: null}` to leave it out there"),
+        (TWO, "rows.0.columns", {}, "frozen features need weights; write `columns: {kNN: null}` to leave it out there"),
         (TWO, "rows.1.columns", {"kNN": {"config": "CONFIG"}}, "knn has no config"),
         (TWO, "rows.1.config", "CONFIG", "rows[1].config: is not known"),
     ],

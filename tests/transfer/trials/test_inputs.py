@@ -25,5 +25,15 @@ def test_digest_is_of_visible_names(tmp_path):
     assert len(digests) == 3 and plain not in digests
 
 
+def test_of_a_list_it_is_of_its_content(tmp_path):
+    for name in ("list.txt", "set.json"):
+        (tmp_path / name).write_text("a.jpg 1\n")
+        before = inputs.images(str(tmp_path / name))
+        (tmp_path / name).rename(tmp_path / f"moved_{name}")
+        assert inputs.images(str(tmp_path / f"moved_{name}")) == before
+        (tmp_path / name).write_text("a.jpg 2\n")
+        assert inputs.images(str(tmp_path / name)) != before
+
+
 def test_what_is_no_folder_is_its_words():
     assert inputs.images("/gone/in-{000..146}.tar") == "/gone/in-{000..146}.tar" and inputs.images(None) is None
