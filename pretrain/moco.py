@@ -35,8 +35,12 @@ class MoCo(nn.Module):
         mlp: MoCo v2's head; its hidden layer is as wide as the input of `fc` (2048 for ResNet-50).
         shuffle_bn: shuffling BN; it needs several processes, BN groups or micro-batches to have an effect.
         amp: precision of the encoders' arithmetic, see `unit_features`.
+
+    Attributes:
+        latest: for monitors: queries of the latest micro-batch (N/parts x C, no gradient), keys of its step (N x C).
     """
 
+    latest: tuple[Tensor, Tensor]
     queue: Tensor
     queue_ptr: Tensor
     _keys: Tensor  # N x C: the keys of the step under way
@@ -90,6 +94,7 @@ class MoCo(nn.Module):
             self._update_key_encoder()
             self._keys = self._encode_keys(im_k, parts)
         k = self._keys.chunk(parts)[part]  # N/parts x C
+        self.latest = q.detach(), self._keys
 
         negatives = self.queue.clone()  # C x K; a copy, because backward needs these after the queue has moved on
         l_pos = torch.einsum("nc,nc->n", q, k).unsqueeze(1)  # N/parts x 1

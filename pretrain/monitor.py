@@ -1,7 +1,7 @@
 """Is the representation collapsing, is the queue healthy? Pure functions of what a training step has at hand anyway.
 
 What to expect of MoCo: `spread` near 1 and never near 0; positives well above negatives and below 1; negatives near 0;
-keys no older than K / B - 1 steps, all of length 1.
+keys no older than K / B - 1 steps, all of length 1; similarity within the batch no larger than to the queue.
 
 Shape shorthand:
     N: queries   C: length of a feature   K: keys in the queue   B: keys that enter at each step
@@ -40,6 +40,20 @@ def similarities(logits: Tensor, labels: Tensor, T: float) -> tuple[Tensor, Tens
     positives = logits.gather(1, labels.unsqueeze(1)).float()  # N x 1
     negatives = (logits.float().sum(dim=1, keepdim=True) - positives) / (logits.shape[1] - 1)  # N x 1
     return T * positives.mean(), T * negatives.mean()
+
+
+@torch.no_grad()
+def within_batch(queries: Tensor, keys: Tensor, positive: float) -> Tensor:
+    """Mean similarity of queries to the keys of other images of their step: a scalar.
+
+    Args:
+        queries: n x C, of length 1.
+        keys: N x C, N > 1, of length 1: those of the step; each query's own is among them.
+        positive: mean similarity of the queries to their own keys.
+    """
+    count = len(keys)
+    of_all = queries.float().mean(dim=0) @ keys.float().mean(dim=0)  # over n x N pairs
+    return (count * of_all - positive) / (count - 1)
 
 
 def key_ages(queue_ptr: int, K: int, B: int, iteration: int) -> Tensor:
@@ -144,4 +158,8 @@ class Watch:
             return found
         pointer = self.mechanism.get_buffer("queue_ptr")
         newest = (pointer - self.B + torch.arange(self.B, device=queue.device)) % queue.shape[1]
-        return health(*self._latest, T, queue[:, newest].T) | queue_health(queue, pointer, self.B, iteration)
+        found = health(*self._latest, T, queue[:, newest].T)
+        queries, keys = self.mechanism.latest  # type: ignore[misc]
+        if len(keys) > 1:
+            found["embedding/within_batch"] = within_batch(queries, keys, found["embedding/positive"]).item()
+        return found | queue_health(queue, pointer, self.B, iteration)

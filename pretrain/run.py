@@ -92,6 +92,8 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     LOG.info("%d images, %d iterations, %d in an epoch", len(files), plan.iterations, plan.per_epoch)
     for line in description(cfg, device):
         LOG.info(line)
+    for line in mechanism(cfg).cautions(cfg, plan.iterations):
+        LOG.warning(line)
 
     def epoch_ended(epochs: int) -> None:
         if knn is not None and epochs % cfg.KNN.PERIOD == 0:
@@ -169,6 +171,7 @@ def _result(
         notes=[
             f"{' and '.join(means)} are means over the last epoch of {plan.per_epoch} iterations",
             *description(cfg, device),
+            *mechanism(cfg).cautions(cfg, plan.iterations),
             f"unreadable images replaced: {skipped} (DATA.ON_BAD_IMAGE {cfg.DATA.ON_BAD_IMAGE})",
             *files.notes,
         ],

@@ -62,6 +62,7 @@ class Mechanism:
         no_effect: keys that it does not read; the log says so at the start.
         score: config -> the loss and the scalars of a step.
         monitor: module (not wrapped) and batch over all processes -> its health; None if it has none to tell.
+        cautions: config and iterations in all -> sentences on what may well go wrong, yet is no error.
     """
 
     build: Callable[[CfgNode, Encoder, Size], nn.Module]
@@ -72,6 +73,7 @@ class Mechanism:
     no_effect: tuple[str, ...] = ()
     score: Callable[[CfgNode], Score] = lambda cfg: classification
     monitor: Callable[[nn.Module, int], Monitor] | None = Watch
+    cautions: Callable[[CfgNode, int], list[str]] = lambda cfg, iterations: []
 
 
 def contrastive(cfg: CfgNode) -> dict[str, Any]:

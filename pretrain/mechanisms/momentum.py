@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from fvcore.common.config import CfgNode
 
 from pretrain.mechanisms.base import BANK_KEYS, Encoder, Mechanism, Size, contrastive
 from pretrain.moco import MoCo
+from pretrain.plateau import PlateauWatch, one_digit
 from pretrain.runtime.config import ConfigError
+
+START_LEFT = 0.1  # of the key encoder's first weights that a run may end with
 
 
 def _build(cfg: CfgNode, encoder: Encoder, size: Size) -> MoCo:
@@ -22,9 +27,28 @@ def _check(cfg: CfgNode) -> None:
         )
 
 
+def _cautions(cfg: CfgNode, iterations: int) -> list[str]:
+    """A sentence if the key encoder is still close to its start when training ends.
+
+    After n steps its weights are m^n of the first ones, and for the rest those that the query encoder had meanwhile.
+    """
+    m = cfg.MODEL.M
+    left = m**iterations
+    if left <= START_LEFT:
+        return []
+    shorter = 1 - one_digit(1 - START_LEFT ** (1 / iterations), math.ceil)
+    remedy = f"set MODEL.M {shorter:g} or less, or train longer" if shorter > 0 else "train longer"
+    return [
+        f"the key encoder ends with {100 * left:.0f}% of its first weights (MODEL.M {m:g} to the power of {iterations} "
+        f"iterations), so that its keys are nearly those of its start; {remedy}"
+    ]
+
+
 MOCO = Mechanism(
     build=_build,
     pretext=lambda cfg: f"picking the positive among {cfg.MODEL.K} negatives",
     check=_check,
     no_effect=BANK_KEYS,
+    monitor=PlateauWatch,
+    cautions=_cautions,
 )

@@ -21,6 +21,7 @@ from pretrain.monitor import (
     queue_health,
     similarities,
     spread,
+    within_batch,
 )
 
 
@@ -71,6 +72,23 @@ def test_positives_may_stand_in_any_column() -> None:
     assert (positive.item(), negative.item()) == (2.5, 0.625)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_similarity_within_the_batch_against_a_loop(parts: int) -> None:
+    torch.manual_seed(0)
+    model, seen = MoCo(base_encoder("resnet18", 2), dim=8, K=16, T=0.2), []
+    watch = Watch(model, B=8)
+    model.encoder_q.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    queries, keys = normal(8, 3, 32, 32), normal(8, 3, 32, 32, seed=1)
+    for part, images in enumerate(queries.chunk(parts)):
+        model(images, keys, part, parts)
+    q, k, first = seen[-1], model.queue[:, :8].T, 8 - 8 // parts  # of the last micro-batch
+    pairs = [(i, j) for i in range(len(q)) for j in range(8) if j != first + i]
+    expected = sum(cosine(q[i], k[j]) for i, j in pairs) / len(pairs)
+    assert watch(1)["embedding/within_batch"] == pytest.approx(expected, abs=1e-5)
+    own = sum(cosine(q[i], k[first + i]) for i in range(len(q))) / len(q)
+    assert within_batch(F.normalize(q), k, own).item() == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("start", [0, 4, 6])
 def test_key_ages_against_a_queue_that_remembers(start: int) -> None:
     K, B = 12, 4
@@ -111,6 +129,7 @@ def test_watch_tells_the_latest_step_of_every_mechanism() -> None:
         logits, labels = moco(normal(4, 3, 32, 32, seed=step), images)
     newest = moco.queue[:, :4].T  # the fifth block of four has gone round to the start
     expected = health(logits, labels, 0.07, newest) | queue_health(moco.queue, moco.queue_ptr, 4, 5)
+    expected["embedding/within_batch"] = within_batch(*moco.latest, expected["embedding/positive"]).item()
     assert watch(5) == expected and expected["queue/filled"] == 1 and expected["queue/age_max"] == 3
 
     both = EndToEnd(encoder, dim=8, T=0.2)
