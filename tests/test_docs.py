@@ -113,6 +113,7 @@ CHECKED = {
     "pip install -e .": "it would change the environment that the tests run in",
     "python tools/status.py work/table2 --watch 10": "it shows results that take hours, until Ctrl-C",
     "OMP_NUM_THREADS=1 python benchmarks/data_path.py": "minutes; tests/benchmarks runs it small",
+    "OMP_NUM_THREADS=1 python benchmarks/small_images.py": "minutes; tests/benchmarks runs it small",
     "OMP_NUM_THREADS=1 python benchmarks/train_step.py": "minutes; tests/benchmarks runs it small",
     "python tools/run_trials.py --config-file configs/transfer/voc/fcn_R_50_30k_moco.yaml --output-dir work/fcn_voc "
     "--num-gpus 8 MODEL.WEIGHTS moco_v2.pkl": "maps that VOC's archive has not; other tests train on theirs",
@@ -134,7 +135,7 @@ GIVEN = {
     "docs/conversion.md": ("moco_v2_800ep.pth.tar", "weights/MSRA-R-50.pkl"),
     "docs/features.md": ("moco_v2_800ep.pth.tar", "imagenet"),
     "docs/finetuning.md": ("moco_v2.pkl", "datasets/coco", *VOC),
-    "docs/pretraining.md": ("imagenet",),
+    "docs/pretraining.md": ("imagenet", "my_images"),
     "docs/tables.md": ("moco_v2.pkl", "mine.yaml", *VOC, *OWN),
 }
 COMMANDS = [command for page in PAGES for command in commands(page)]
