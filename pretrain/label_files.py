@@ -81,7 +81,7 @@ def _read_list(path: Path, source: str) -> LabelFile:
         for number, line in enumerate(f, start=1):
             words = line.strip().rsplit(maxsplit=1)
             if len(words) == 1:
-                raise ConfigError(f"{source}: line {number}: {short(words[0])} has no label; write `path label`")
+                raise ConfigError(f"{source}: line {number}: {_shown(words[0])} has no label; write `path label`")
             if words:
                 rows.append((f"line {number}", *words))  # type: ignore[arg-type]
     if not rows:
@@ -154,7 +154,7 @@ def _read_json(path: Path, source: str) -> LabelFile:
     entries = tuple(_labelled(data, labels, source))
     classes = (data.categories[number] for number in order)
     places = tuple(f"categories[{number}] of '{path}'" for number in order)
-    return LabelFile(entries, tuple(f"{c.id} {c.name}".strip() for c in classes), places)
+    return LabelFile(entries, tuple(" ".join(f"{c.id} {c.name}".split()) for c in classes), places)
 
 
 def _labelled(data: _INaturalist, labels: dict[int, int], source: str) -> Iterator[Entry]:
@@ -176,7 +176,7 @@ def _labelled(data: _INaturalist, labels: dict[int, int], source: str) -> Iterat
     for number, item in enumerate(data.images):
         if item.id not in annotations:
             raise ConfigError(
-                f"{source}: images[{number}].id: is {item.id} ({short(item.file_name)}), which no annotation labels; "
+                f"{source}: images[{number}].id: is {item.id} ({_shown(item.file_name)}), which no annotation labels; "
                 "add one, or remove the image"
             )
         yield Entry(
@@ -190,17 +190,17 @@ def _checked(found: LabelFile, path: Path, source: str) -> LabelFile:
     for entry in found.entries:
         name = _normalised(entry, source)
         if (other := first.setdefault(name, entry.place)) != entry.place:
-            raise ConfigError(f"{source}: {entry.place}: {short(name)} stands at {other} too; remove one of them")
+            raise ConfigError(f"{source}: {entry.place}: {_shown(name)} stands at {other} too; remove one of them")
         entries.append(Entry(entry.place, name, entry.label))
     hidden = [entry.name for entry in entries if is_hidden(entry.name)]
     entries = [entry for entry in entries if not is_hidden(entry.name)] if hidden else entries
     if not entries:
-        raise ConfigError(f"{source} lists nothing but hidden files, such as {short(hidden[0])}; list others")
+        raise ConfigError(f"{source} lists nothing but hidden files, such as {_shown(hidden[0])}; list others")
     if missing := _missing(path.parent, entries):
-        more = f" (nor do {len(missing) - 1} more)" if len(missing) > 1 else ""
+        more = f" (nor are {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise ConfigError(
-            f"{source}: {missing[0].place}: means '{path.parent / missing[0].name}', which does not exist or is no "
-            f"file{more}; paths are relative to the folder of the file"
+            f"{source}: {missing[0].place}: {_shown(missing[0].name)} is no file below '{path.parent}'{more}; correct "
+            "the path, or put the file of labels where its paths begin"
         )
     return LabelFile(tuple(entries), found.classes, found.places, note_left_out(path, "hidden", hidden))
 
@@ -212,13 +212,18 @@ def _normalised(entry: Entry, source: str) -> str:
     except UnicodeEncodeError:
         usable = False
     if not usable or not entry.name:
-        raise ConfigError(f"{source}: {entry.place}: {short(entry.name)} is no file name; write a path")
+        raise ConfigError(f"{source}: {entry.place}: {_shown(entry.name)} is no file name; write a path")
     if name.startswith("/") or name.partition("/")[0] == "..":
         raise ConfigError(
-            f"{source}: {entry.place}: {short(entry.name)} lies outside of the folder of the file; write paths "
+            f"{source}: {entry.place}: {_shown(entry.name)} lies outside of the folder of the file; write paths "
             "relative to it (a link in it may lead elsewhere)"
         )
     return name
+
+
+def _shown(name: str) -> str:
+    """On one line, and whole if it has the length of a path."""
+    return repr(name) if len(name) <= 200 else short(name)
 
 
 def _missing(root: Path, entries: Sequence[Entry]) -> list[Entry]:

@@ -116,10 +116,11 @@ def test_what_is_hidden_is_left_out(root: Path) -> None:
         (["{0} a", "", "./{0} b"], "line 3: 'images/class0/000.jpg' stands at line 1 too; remove one of them"),
         (
             ["{0} a", "gone/1.jpg b", "gone/2.jpg b"],
-            "line 2: means '.*gone/1.jpg', which does not exist .*nor do 1 more",
+            r"line 2: 'gone/1.jpg' is no file below '.*' \(nor are 1 more\)",
         ),
-        (["{0} a", "images/class1 b"], "line 2: means '.*images/class1', which does not exist or is no file; paths"),
-        (["{0}/x.jpg a"], "line 1: means '.*000.jpg/x.jpg', which does not exist"),
+        (["{0} a", "images/class1 b"], "line 2: 'images/class1' is no file below '.*'; correct the path, or put"),
+        (["{0}/x.jpg a"], "line 1: 'images/class0/000.jpg/x.jpg' is no file below"),
+        ([10**6 * "x" + " a"], "line 1: 'xxx.{,100}xxx' is no file below"),
         (["../{0} a"], "line 1: '../images/class0/000.jpg' lies outside of the folder of the file; write paths rel"),
         (["images/../../{0} a"], "line 1: .* lies outside"),
         (["/etc/passwd a"], "line 1: '/etc/passwd' lies outside"),
@@ -181,15 +182,16 @@ def change(*path: Any, to: Any = None) -> Edit:
         ),
         (
             change("images", 2, "file_name", to="gone.jpg"),
-            r"images\[2\].file_name: means '.*gone.jpg', which does not ex",
+            r"images\[2\].file_name: 'gone.jpg' is no file below",
         ),
+        (change("images", 2, "file_name", to="a\nb.jpg"), r"images\[2\].file_name: 'a\\nb.jpg' is no file below"),
         (change("images", 2, "file_name", to="/etc/passwd"), r"images\[2\].file_name: '/etc/passwd' lies outside"),
         (change("images", 2, "file_name", to=""), r"images\[2\].file_name: '' is no file name"),
     ],
 )
 def test_jsons_that_cannot_be_read(edit: Edit, message: str, root: Path) -> None:
     path = write_json(root, edit, "bad.json")
-    with pytest.raises(ConfigError, match=f"^DATA.VAL '.*bad.json'.*: {message}|bad.json': {message}") as caught:
+    with pytest.raises(ConfigError, match=f"^DATA.VAL '.*bad.json': {message}") as caught:
         find_labelled(path, "DATA.VAL")
     assert "\n" not in str(caught.value)
 
