@@ -80,8 +80,8 @@ def test_words_that_mean_nothing(inspect, capsys, words, message):
 
 def test_a_reader_that_goes(file):
     """As with `| head -c 5`: no traceback, whether or not the output fits into a buffer."""
-    for words in ([file, "--json"], ["--help"]):
-        command = [sys.executable, str(ROOT / "tools" / "inspect_checkpoint.py"), *words]
+    for script, words in (("inspect_checkpoint", [file, "--json"]), ("status", ["--help"])):  # status imports little
+        command = [sys.executable, str(ROOT / "tools" / f"{script}.py"), *words]
         buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, **pipes, cwd=ROOT, env=buffered) as process:

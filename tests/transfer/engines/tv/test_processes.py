@@ -51,7 +51,7 @@ def test_two_processes_equal_one_after_10_iterations(name, rate, generated, tmp_
     words = [
         *options(name, data, tmp_path),
         "DATASETS.SPECS", f"('{data}/voc.yaml',)", "DATASETS.TRAIN", "('generated_trainval',)",
-        "DATASETS.TEST", "('generated_test',)", "INPUT.MIN_SIZE_TRAIN", "(128,)",
+        "DATASETS.TEST", "('generated_test',)", "INPUT.MIN_SIZE_TRAIN", "(96,)",
         "MODEL.RESNETS.NORM", "SyncBN", *(["MODEL.FPN.NORM", "SyncBN"] if "FPN" in name else []),
         "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "100000", "MODEL.RPN.POSITIVE_FRACTION", "1.0",
         "MODEL.RPN.POST_NMS_TOPK_TRAIN", "16", "MODEL.RPN.NMS_THRESH", "0.95",
