@@ -108,7 +108,7 @@ def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: b
     try:
         if path.is_dir():
             return _walk(path)
-        if path.is_file() and path.suffix == ".txt":
+        if path.is_file() and path.suffix.lower() == ".txt":
             names, notes = _read_list(path)
             if not any(map(is_shard, names)):
                 return _listed_files(path, names, notes)
@@ -121,7 +121,9 @@ def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: b
             raise ConfigError(
                 f"DATA.TRAIN '{path}' does not exist; give a folder of images, a .txt list, or .tar shards"
             )
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"DATA.TRAIN '{path}' cannot be read: it is no UTF-8 ({error}); save it as UTF-8") from error
+    except OSError as error:
         raise ConfigError(f"DATA.TRAIN '{path}' cannot be read: {error}") from error
     return open_shards(shards, index_dir, truncate, keep, str(path), notes)
 
@@ -149,7 +151,8 @@ def image_files(root: Path, names: Sequence[str], notes: Sequence[str] = ()) -> 
 
 def _read_list(path: Path) -> tuple[list[str], tuple[str, ...]]:
     """The names in a list, and what was left out of it: what is hidden below the folder that all names share."""
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with path.open(encoding="utf-8-sig") as f:
+        names = [line.strip() for line in f if line.strip()]
     if not names:
         raise ConfigError(f"DATA.TRAIN '{path}' lists no image; write one path per line")
     shared = len(os.path.dirname(os.path.commonprefix(names)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def read_label_file(path: Path, key: str) -> LabelFile:
     """Reads a .txt list or a .json.
 
     A list has a path and its class on each line, the class being the word after the last space; empty lines are
-    ignored. Classes are sorted: by value if all are numbers, else as text. In a json they are the categories, by id.
+    ignored. Classes are sorted: by value if all are whole numbers, else as text. In a json they are the categories, by
+    id. Both are UTF-8, with or without a byte order mark.
 
     Args:
         key: config key or option that gave the file, for errors.
@@ -71,7 +73,9 @@ def read_label_file(path: Path, key: str) -> LabelFile:
     try:
         found = (_read_json if path.suffix.lower() == ".json" else _read_list)(path, source)
         return _checked(found, path, source)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source} cannot be read: it is no UTF-8 ({error}); save it as UTF-8") from error
+    except OSError as error:
         raise ConfigError(f"{source} cannot be read: {error}") from error
 
 
@@ -96,16 +100,21 @@ def _read_list(path: Path, source: str) -> LabelFile:
 
 
 def _sorted(first: dict[str, str], source: str) -> tuple[str, ...]:
-    """Labels in order; `first`: where each stands first."""
-    if not all(re.fullmatch("[0-9]{1,18}", label) for label in first):
-        return tuple(sorted(first))
-    seen: dict[int, str] = {}
+    """Labels in order; `first`: where each stands first. Two ways to write one label are an error."""
+    numbers = all(re.fullmatch("-?[0-9]{1,18}", label) for label in first)
+    what, same = ("number", int) if numbers else ("word", composed)
+    seen: dict[object, str] = {}
     for label, place in first.items():
-        if (other := seen.setdefault(int(label), label)) != label:
+        if (other := seen.setdefault(same(label), label)) != label:
             raise ConfigError(
-                f"{source}: {place}: the label {label} is the number {other} of {first[other]}; write it in one way"
+                f"{source}: {place}: the label {label} is the {what} {other} of {first[other]}; write it in one way"
             )
-    return tuple(sorted(first, key=int))
+    return tuple(sorted(first, key=int if numbers else str))
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's composed form, NFC: what looks the same is the same."""
+    return unicodedata.normalize("NFC", text)
 
 
 class _Read(BaseModel):
@@ -138,7 +147,8 @@ class _INaturalist(_Read):
 
 
 def _read_json(path: Path, source: str) -> LabelFile:
-    data = validate_json(_INaturalist, path.read_bytes(), source, ConfigError)
+    text = path.read_bytes().decode("utf-8-sig")
+    data = validate_json(_INaturalist, text, source, ConfigError)
     fields: dict[str, Sequence[_Numbered]] = {"images": data.images, "categories": data.categories}
     for field, items in fields.items():
         if not items:
@@ -198,9 +208,11 @@ def _checked(found: LabelFile, path: Path, source: str) -> LabelFile:
         raise ConfigError(f"{source} lists nothing but hidden files, such as {_shown(hidden[0])}; list others")
     if missing := _missing(path.parent, entries):
         more = f" (nor are {len(missing) - 1} more)" if len(missing) > 1 else ""
+        remedy = _other_form(path.parent, missing[0].name) or (
+            "correct the path, or put the file of labels where its paths begin"
+        )
         raise ConfigError(
-            f"{source}: {missing[0].place}: {_shown(missing[0].name)} is no file below '{path.parent}'{more}; correct "
-            "the path, or put the file of labels where its paths begin"
+            f"{source}: {missing[0].place}: {_shown(missing[0].name)} is no file below '{path.parent}'{more}; {remedy}"
         )
     return LabelFile(tuple(entries), found.classes, found.places, note_left_out(path, "hidden", hidden))
 
@@ -236,3 +248,22 @@ def _missing(root: Path, entries: Sequence[Entry]) -> list[Entry]:
         except (FileNotFoundError, NotADirectoryError):
             there[folder] = set()
     return [e for e in entries if posixpath.basename(e.name) not in there[posixpath.dirname(e.name)]]
+
+
+def _other_form(root: Path, name: str) -> str:
+    """What to do where a path is there but for the form of its letters: accents (NFC, NFD), or upper and lower case."""
+    folder = root
+    for part in name.split("/"):
+        try:
+            there = os.listdir(folder)
+        except OSError:
+            return ""
+        alike = [found for found in there if composed(found).casefold() == composed(part).casefold()]
+        if not alike:
+            return ""
+        folder /= part if part in alike else alike[0]
+    found = os.path.relpath(folder, root)
+    if found == name:  # it is, but no file
+        return ""
+    how = "accents are written in another Unicode form" if composed(found) == composed(name) else "capitals differ"
+    return f"{_shown(found)} is there, but {how}: write it as the file system does, {ascii(found)}"

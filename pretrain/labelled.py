@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.augment import MEAN, STD
 from pretrain.images import ImageFiles, image_files
-from pretrain.label_files import SUFFIXES, read_label_file
+from pretrain.label_files import SUFFIXES, composed, read_label_file
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.folders import read_tree
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,9 @@ def find_labelled(source: str | os.PathLike[str], key: str) -> LabelledImages:
     if root.is_file() and root.suffix.lower() in SUFFIXES:
         return _from_file(root, key)
     if not root.is_dir():
+        state = "is no folder" if root.exists() else "does not exist"
         raise ConfigError(
-            f"{key} '{root}' is no folder; give one that holds a folder of images per class, a .txt list of `path "
+            f"{key} '{root}' {state}; give one that holds a folder of images per class, a .txt list of `path "
             "label`, or a .json as iNaturalist's"
         )
     if (root / "train").is_dir() and (root / "val").is_dir():
@@ -135,6 +139,8 @@ def find_pair(
 ) -> tuple[LabelledImages, LabelledImages]:
     """Training and validation set, labels of both being positions in the classes of the first.
 
+    Images that are in both are noted and warned of: they make accuracy too high.
+
     Args:
         keys: config keys that gave the sets, for errors.
 
@@ -148,11 +154,32 @@ def find_pair(
             name: f" ({place})" for images in sets for name, place in zip(images.classes, images.places, strict=False)
         }
         named = ", ".join(name + where.get(name, "") for name in different[:3])
+        alike = len(different) > len(set(map(composed, different)))
+        form = " (some differ in nothing but the Unicode form of their accents)" if alike else ""
         raise ConfigError(
             f"{keys[0]} has {len(sets[0].classes)} classes and {keys[1]} {len(sets[1].classes)}; only one of them has "
-            f"{named}{more}. Labels are positions among the sorted classes: make them equal"
+            f"{named}{more}{form}. Labels are positions among the sorted classes: make them equal"
         )
-    return sets[0], sets[1].in_order_of(sets[0].classes)
+    train_set, val_set = sets[0], sets[1].in_order_of(sets[0].classes)
+    if both := in_both(train_set, val_set):
+        note = (
+            f"{len(both)} of {len(val_set)} images of {keys[1]} are in {keys[0]} too, such as '{both[0]}': "
+            "accuracy is too high for that"
+        )
+        LOG.warning(note)
+        files = dataclasses.replace(val_set.files, notes=(*val_set.files.notes, note))
+        val_set = dataclasses.replace(val_set, files=files)
+    return train_set, val_set
+
+
+def in_both(a: LabelledImages, b: LabelledImages) -> list[str]:
+    """Printable paths of the images of `b` that are in `a` under the same path."""
+    first, second = (os.fsencode(os.path.realpath(images.files.root)) for images in (a, b))
+    if first != second and not first.startswith(second + b"/") and not second.startswith(first + b"/"):
+        return []
+    paths = {os.path.join(second, name): number for number, name in enumerate(b.files.names.tolist())}
+    found = (paths.get(os.path.join(first, name)) for name in a.files.names.tolist())
+    return [b.name(number) for number in sorted(number for number in found if number is not None)]
 
 
 def augmented_view(crop_size: int = 224, scale: tuple[float, float] = (0.08, 1.0)) -> T.Compose:

@@ -41,6 +41,7 @@ from pretrain.schedule import by_name
 from pretrain.session import Resume, finished, prepare, resume_point, session
 from pretrain.snapshot import LAST
 from pretrain.trunk import FreeTrunk, FrozenTrunk, evaluating, load_trunk
+from pretrain.view_size import cautions
 
 LOG = logging.getLogger(__name__)
 
@@ -119,6 +120,9 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     lines = [*_description(cfg, trunk, arch, len(train_set.classes)), *train_set.files.notes, *val_set.files.notes]
     for line in lines:
         LOG.info(line)
+    for line in cautions(cfg.MODEL.WEIGHTS, cfg.AUG.CROP_SIZE) if isinstance(trunk, FrozenTrunk) else ():
+        LOG.warning(line)
+        lines.append(line)
 
     def save(state: TrainState) -> None:
         _verify(trunk)

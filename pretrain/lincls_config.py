@@ -168,6 +168,11 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
             f"SOLVER.BATCH_SIZE {batch} is not divisible by {world_size} processes; "
             f"take {max(1, batch // world_size) * world_size}"
         )
+    if free and batch // world_size < 2:
+        raise ConfigError(
+            f"SOLVER.BATCH_SIZE {batch} leaves one image to each of {world_size} processes, and BN of a free trunk "
+            f"needs the statistics of at least 2; set SOLVER.BATCH_SIZE {2 * world_size} or more"
+        )
     for key, what in _NEEDED.items():
         if not value_at(cfg, key):
             raise ConfigError(f"{key} is empty; give {what}")

@@ -54,6 +54,18 @@ def view_size(weights: str | os.PathLike[str], resize: int | None = None, crop: 
     return ViewSize(resize, crop, why)
 
 
+def cautions(weights: str | os.PathLike[str], crop: int) -> list[str]:
+    """What is to be said of a frozen trunk that looks at images in another size than it was trained at; or nothing."""
+    own = trained_crop(checkpoint.load(weights))
+    if own is None or own == crop:
+        return []
+    return [
+        f"the trunk was trained at AUG.CROP_SIZE {own} and looks at {crop} pixels here, which costs accuracy: its "
+        f"features were not trained for objects of that size; AUG.CROP_SIZE {own} and AUG.RESIZE {resize_for(own)} are "
+        "its own"
+    ]
+
+
 def trained_crop(content: Any) -> int | None:
     """AUG.CROP_SIZE of the config that a checkpoint of ours holds; None for any other content."""
     for key in ("config", "AUG", "CROP_SIZE"):

@@ -30,6 +30,11 @@ def test_folder_with_and_without_subfolders_and_list(tmp_path: Path) -> None:
     assert [Path(nested.path(i)).name for i in range(len(nested))] == [f"{i:03d}.jpg" for i in (0, 2, 4, 1, 3)]
     (tmp_path / "list.txt").write_text(f"flat/004.jpg\n\n{tmp_path}/nested/class1/001.jpg\n")
     listed = find_images(tmp_path / "list.txt")
+    (tmp_path / "marked.TXT").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "list.txt").read_bytes())
+    assert find_images(tmp_path / "marked.TXT").digest() == listed.digest()
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9.jpg".encode("latin1"))
+    with pytest.raises(ConfigError, match="it is no UTF-8 .*; save it as UTF-8"):
+        find_images(tmp_path / "latin.txt")
     assert [listed.path(0), listed.path(1)] == [flat_path(tmp_path, 4), str(tmp_path / "nested/class1/001.jpg")]
 
 

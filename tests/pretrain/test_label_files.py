@@ -125,6 +125,8 @@ def test_what_is_hidden_is_left_out(root: Path) -> None:
         (["images/../../{0} a"], "line 1: .* lies outside"),
         (["/etc/passwd a"], "line 1: '/etc/passwd' lies outside"),
         (["{0}\0 a"], "line 1: .* is no file name"),
+        (["{0} -1", "{1} -01"], "line 2: the label -01 is the number -1 of line 1; write it in one way"),
+        (["{0} caf\u00e9", "{1} cafe\u0301"], "line 2: the label caf.* is the word caf.* of line 1; write it in one"),
         (["{0} 7", "{1} 07"], "line 2: the label 07 is the number 7 of line 1; write it in one way"),
         ([".hidden/1.jpg a"], "lists nothing but hidden files, such as '.hidden/1.jpg'"),
     ],
@@ -200,13 +202,51 @@ def test_files_that_are_none(root: Path) -> None:
     for name, content, message in [
         ("bad.json", b"{", r"bad.json': is no JSON \("),
         ("bad.json", b"[1]", "bad.json'"),
-        ("bad.txt", b"\xff\xfe a", r"bad.txt' cannot be read: 'utf-8' codec"),
+        ("bad.txt", b"\xff\xfe a", r"bad.txt' cannot be read: it is no UTF-8 \(.*\); save it as UTF-8$"),
+        ("bad.json", "{}".encode("utf-16"), r"bad.json' cannot be read: it is no UTF-8"),
+        ("gone.txt", None, "gone.txt' does not exist; give one that holds"),
         ("bad.csv", b"a b", "bad.csv' is no folder; give one that holds .* a .txt list of `path label`, or a .json"),
     ]:
-        (root / name).write_bytes(content)
+        if content is not None:
+            (root / name).write_bytes(content)
         with pytest.raises(ConfigError, match=message) as caught:
             find_labelled(root / name, "DATA.TRAIN")
         assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_is_there_in_another_form(tmp_path: Path) -> None:
+    """As macOS unpacks accents, or as another file system reads capitals: the message says so."""
+    write_images(tmp_path / "Caf\u00e9", 1, subfolders=0)
+    for name, how in [
+        ("Cafe\u0301/000.jpg", r"accents are written in another Unicode form: .*'Caf\\xe9/000.jpg'$"),
+        ("caf\u00e9/000.JPG", "but capitals differ: write it as the file system does"),
+        ("tea/000.jpg", "correct the path"),
+    ]:
+        with pytest.raises(ConfigError, match=how):
+            find_labelled(write_list(tmp_path, [f"{name} 0"]), "x")
+
+
+def test_a_json_with_a_byte_order_mark(root: Path) -> None:
+    path = write_json(root)
+    (marked := root / "marked.json").write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert find_labelled(marked, "x").digest() == find_labelled(path, "x").digest()
+
+
+def test_classes_that_differ_in_form_only(root: Path) -> None:
+    first, second = names(root)[:2]
+    train = write_list(root, [f"{first} caf\u00e9", f"{second} b"], "train.txt")
+    val = write_list(root, [f"{first} cafe\u0301", f"{second} b"], "val.txt")
+    with pytest.raises(ConfigError, match=r"\(some differ in nothing but the Unicode form of their accents\)"):
+        find_pair(train, val)
+
+
+def test_images_that_are_trained_and_validated_on_are_noted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [f"{name} {Path(name).parent.name}" for name in names(root)]
+    train, val = find_pair(root / "images", write_list(root, lines[:3]))
+    assert val.notes[-1].startswith(f"3 of 3 images of DATA.VAL are in DATA.TRAIN too, such as '{root}/images/class0/")
+    assert val.notes[-1] in caplog.text and not train.notes
+    apart = find_pair(*(write_list(root, lines[i : i + 6], f"{i}.txt") for i in (0, 6)))
+    assert not apart[1].notes
 
 
 def test_a_class_that_only_one_set_has(root: Path) -> None:

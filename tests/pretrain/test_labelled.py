@@ -39,7 +39,7 @@ def test_subset_is_spread_over_the_classes(generated: Path) -> None:
 
 def test_folders_that_are_no_labelled_set(generated: Path, tmp_path: Path) -> None:
     for folder, message in [
-        (tmp_path / "gone", "DATA.VAL '.*gone' is no folder"),
+        (tmp_path / "gone", "DATA.VAL '.*gone' does not exist"),
         (tmp_path, "must hold a folder of images per class, but it holds no folder"),
         (generated / "iconic", "iconic. holds train and val, which are no classes; give one of them"),
     ]:

@@ -51,7 +51,9 @@ def options(generated: Path, weights: Path, folder: Path, *opts: object) -> list
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("weights") / "moco.pth.tar")
+    path = write(tmp_path_factory.mktemp("weights") / "moco.pth.tar")
+    checkpoint.save(checkpoint.load(path) | {"config": {"AUG": {"CROP_SIZE": 48}}}, path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +152,7 @@ def test_what_a_probe_leaves(finished: tuple[CfgNode, RunResult], weights: Path)
     assert result.weights_sha256 == checkpoint.sha256(weights) and result.extra["arch"] == "resnet18"
     assert all((folder / path).exists() for path in result.artifacts.values()) and not list(folder.rglob(".*.tmp"))
     assert f"unchanged: SHA-256 {result.extra['trunk_sha256']}" in result.notes[-1]
+    assert "trained at AUG.CROP_SIZE 48 and looks at 32 pixels" in result.notes[-2]
     validations = [line for line in scalars(cfg) if "val/acc1" in line]
     assert [line["iteration"] for line in validations] == [3, 7, 11]
     assert result.metrics["acc1"] == validations[-1]["val/acc1"]

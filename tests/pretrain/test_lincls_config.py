@@ -93,3 +93,8 @@ def test_batch_that_cannot_be_divided() -> None:
     check(tiny(), world_size=2)
     with pytest.raises(ConfigError, match="SOLVER.BATCH_SIZE 8 is not divisible by 3 processes; take 6"):
         check(tiny(), world_size=3)
+    free = ("MODEL.TRUNK", "free", "AUG.TRAIN", True, "SOLVER.BATCH_SIZE", 4)
+    check(tiny(*free), world_size=2)
+    with pytest.raises(ConfigError, match="BATCH_SIZE 4 leaves one image to each of 4 processes, .* set .*_SIZE 8 or"):
+        check(tiny(*free), world_size=4)
+    check(tiny("SOLVER.BATCH_SIZE", 4), world_size=4)  # a frozen trunk takes no statistics

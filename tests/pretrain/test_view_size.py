@@ -14,7 +14,7 @@ from pretrain.runtime import checkpoint
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.result import RunResult
-from pretrain.view_size import resize_for, trained_crop, view_size
+from pretrain.view_size import cautions, resize_for, trained_crop, view_size
 from tests.pretrain.checkpoints import write
 from tests.pretrain.conftest import MakeCfg
 
@@ -44,6 +44,13 @@ def test_others_have_the_papers(layout: str, tmp_path: Path) -> None:
 )
 def test_what_says_nothing(content: object) -> None:
     assert trained_crop(content) is None
+
+
+def test_a_frozen_trunk_at_another_size_is_said_once(finished: tuple[CfgNode, RunResult], tmp_path: Path) -> None:
+    path = Path(finished[0].OUTPUT_DIR) / finished[1].artifacts["checkpoint"]
+    (line,) = cautions(path, 224)
+    assert "trained at AUG.CROP_SIZE 32 and looks at 224 pixels" in line and line.endswith("AUG.RESIZE 37 are its own")
+    assert cautions(path, 32) == cautions(write(tmp_path / "weights.pth"), 32) == []
 
 
 def test_sizes_that_cannot_be(tmp_path: Path) -> None:
