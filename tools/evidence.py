@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.commands import REQUEUE_STATUS, run
+from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from transfer.engines.select import CHOICES, select
 from transfer.report import evidence
@@ -26,6 +27,7 @@ from transfer.trials import launch
 from transfer.trials.describe import problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.launch import Launcher
+from transfer.trials.missing import missing
 from transfer.trials.reproduce import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     every = sorted((ROOT / "configs" / "experiments").glob("small_*.yaml"))
     chosen, engine = [Path(name) for name in args.experiments] or every, select(args.engine)
     plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*chosen, *every)}
+    if not args.page_only and (lacking := [str(m) for path in chosen for m in missing(plans[path.resolve()])]):
+        raise ConfigError("cannot run yet, missing:\n" + "\n".join(dict.fromkeys(lacking)))
     failed = False
     for number, path in enumerate(() if args.page_only else chosen, 1):
         logging.info("experiment %d of %d: %s", number, len(chosen), path)
@@ -61,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return REQUEUE_STATUS
         failed = failed or any(outcome.state != "done" for outcome in outcomes)
     found = evidence.write(list(plans.values()), args.page)
+    if args.page_only and not found:
+        raise ConfigError(f"nothing has run that states findings; '{args.page}' is left as it is")
     print(f"{sum(j.verdict == 'shows' for j in found)} of {len(found)} findings show: {args.page}")
     return 2 if failed else 0
 

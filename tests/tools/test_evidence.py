@@ -28,6 +28,7 @@ def test_the_page_of_what_is_there(generated: Path, tmp_path: Path, capsys: pyte
 def test_exit_codes(state: str, code: int, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
     trees.fill(plan := trees.plan(file))
+    monkeypatch.setattr("transfer.trials.missing.missing", lambda plan: [])
     monkeypatch.setattr(launch, "run", lambda plan, launcher: [Outcome("a stage", tmp_path, state)])
     words = [str(file), "--page", str(tmp_path / "page.md"), "--engine", "torchvision"]
     assert status(tool("evidence").main, words) == code
@@ -41,3 +42,16 @@ def test_what_is_wrong_is_said_before_anything_runs(
     assert status(tool("evidence").main, [str(file), "--page", str(tmp_path / "page.md")]) == 2
     assert "no row that is run is called 'nobody'" in capsys.readouterr().err
     assert not (tmp_path / "page.md").exists()
+
+
+def test_what_is_missing_is_said_of_all_before_the_first_runs(
+    generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, page = trees.experiment_file(tmp_path, generated, findings=[CLAIM]), tmp_path / "page.md"
+    monkeypatch.setattr("transfer.trials.missing.missing", lambda plan: [f"weights of {plan.experiment.path.name}"])
+    monkeypatch.setattr(launch, "run", lambda *_: pytest.fail("it ran"))
+    assert status(tool("evidence").main, [str(file), "--page", str(page)]) == 2
+    assert f"cannot run yet, missing:\nweights of {file.name}" in capsys.readouterr().err
+    page.write_text("made elsewhere")
+    assert status(tool("evidence").main, [str(file), "--page", str(page), "--page-only"]) == 2
+    assert "is left as it is" in capsys.readouterr().err and page.read_text() == "made elsewhere"

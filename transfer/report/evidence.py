@@ -5,6 +5,7 @@ It is a record that is kept with the code: tables and pictures, commands, digest
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -19,8 +20,10 @@ from transfer.report.figures import dots
 from transfer.report.findings import Judged
 from transfer.report.markup import Markup
 from transfer.report.summary import row_dots
-from transfer.report.table_files import markdown
+from transfer.report.table_files import escaped, markdown
 from transfer.trials.reproduce import Plan
+
+LOG = logging.getLogger(__name__)
 
 PICTURES = "pictures"  # folder beside the page
 
@@ -38,7 +41,8 @@ def write(plans: Sequence[Plan], page: Path) -> list[Judged]:
     """Writes the page, and a picture per experiment and metric that a finding is about beside it.
 
     Args:
-        plans: of experiments; one of which nothing has run yet is left out.
+        plans: of experiments; one of which nothing has run yet is left out. If that is all of them, nothing is written:
+            the page may be a record made elsewhere.
         page: a Markdown file; its pictures go to `pictures/` in the same folder.
 
     Returns:
@@ -50,6 +54,10 @@ def write(plans: Sequence[Plan], page: Path) -> list[Judged]:
     """
     reports = [(plan, collect(plan)) for plan in plans]
     found = [(plan, report) for plan, report in reports if any(row.results for _, _, row in report.cells())]
+    if left_out := [str(plan.experiment.path) for plan, report in reports if all(report is not r for _, r in found)]:
+        LOG.warning("of %s nothing has run here: not on the page", ", ".join(left_out))
+    if not found:
+        return []
     judged = [(plan, j) for plan, report in found for j in findings.judged(report)]
     parts = [_LEAD, _summary(judged), *(_experiment(plan, report, page.parent) for plan, report in found)]
     _save("\n".join(parts), page)
@@ -65,9 +73,10 @@ def _summary(judged: Sequence[tuple[Plan, Judged]]) -> str:
         "|---|---|---|---|",
     ]
     for plan, j in judged:
-        claim = f"[{_cell(j.finding.claim)}](#{_anchor(plan.experiment.title)})"
+        link = re.sub(r"[\[\]]", r"\\\g<0>", escaped(j.finding.claim))
+        claim = f"[{link}](#{_anchor(plan.experiment.title)})"
         why = f"; {j.finding.unless}" if j.verdict in ("does not show", "reversed") and j.finding.unless else ""
-        lines.append(f"| {claim} | {_cell(j.finding.source)} | **{j.verdict}** | {_cell(j.numbers + why)} |")
+        lines.append(f"| {claim} | {escaped(j.finding.source)} | **{j.verdict}** | {escaped(j.words + why)} |")
     return "\n".join([*lines, ""])
 
 
@@ -75,7 +84,8 @@ def _experiment(plan: Plan, report: ExperimentReport, folder: Path) -> str:
     e = plan.experiment
     spent = hours.spent(plan, report)
     table = markdown(report).partition("\n\n")[2]  # its first line is the title, which is the heading here
-    lines = [f"## {e.title}", "", f"`python tools/reproduce.py {_relative(e.path, plan)}`; {_spent(spent)}.", "", table]
+    command = f"python tools/reproduce.py {_relative(e.path, plan)}"
+    lines = [f"## {escaped(e.title)}", "", f"`{command}`; {_spent(spent)}.", "", table]
     lines += [f"![{alt}]({path})" for path, alt in _pictures(plan, report, folder)]
     lines += ["", _origin(report), ""]
     return "\n".join(lines)
@@ -106,7 +116,7 @@ def _origin(report: ExperimentReport) -> str:
     }
     words = [f"{name} {', '.join(dict.fromkeys(str(v) for v in values if v))}" for name, values in facts.items()]
     digests = ", ".join(
-        f"{c.prefix}{row.name} `{digest}`"
+        f"{escaped(c.prefix + row.name)} `{digest}`"
         for c, _, row in report.cells()
         for digest in dict.fromkeys(r.config_digest for r in row.results)
     )
@@ -144,10 +154,6 @@ def standalone(svg: Markup) -> str:
 def _anchor(title: str) -> str:
     """The heading's anchor as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-
-
-def _cell(words: str) -> str:
-    return words.replace("|", "\\|").replace("*", "\\*")
 
 
 def _save(text: str, path: Path) -> None:

@@ -42,6 +42,13 @@ class Judged:
         words = self.versus.words.rpartition(": ")[0] or self.versus.words
         return f"{self.row} against {self.than} ({self.finding.metric.label}): {words}"
 
+    @property
+    def words(self) -> str:
+        """The numbers, or why there are none."""
+        if self.row is None or self.than is None:
+            return "not all trials are there"
+        return self.numbers or "one trial has no spread; it takes 2 or more of each row"
+
 
 def judge(finding: Finding, row: Statistic | None, than: Statistic | None) -> Judged:
     """The verdict of a finding, of what its two rows have."""
@@ -66,9 +73,7 @@ def judged(report: ExperimentReport) -> list[Judged]:
 
 def lines(report: ExperimentReport) -> list[str]:
     """The findings for the terminal."""
-    return [
-        f"{j.finding.claim} ({j.finding.source}): {j.verdict}{j.numbers and f'; {j.numbers}'}" for j in judged(report)
-    ]
+    return [f"{j.finding.claim} ({j.finding.source}): {j.verdict}; {j.words}" for j in judged(report)]
 
 
 def to_json(report: ExperimentReport) -> list[dict[str, Any]]:
@@ -100,7 +105,7 @@ def findings(report: ExperimentReport) -> Markup | None:
             [tag("small", j.finding.unless)] if j.verdict in ("does not show", "reversed") and j.finding.unless else []
         )
         claim = tag("th", j.finding.claim, tag("small", j.finding.source), scope="row")
-        body.append(tag("tr", claim, tag("td", j.verdict), tag("td", j.numbers or "not all trials are there", *why)))
+        body.append(tag("tr", claim, tag("td", j.verdict), tag("td", j.words, *why)))
     lead = (
         "A finding shows where the 95% intervals of both means are apart in the direction that the paper says; "
         "reversed where they are apart in the other."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -17,17 +18,17 @@ from transfer.report.tables import Cell, caption, cell, mine, remarks, row_cells
 def markdown(report: ExperimentReport) -> str:
     """The table for a README or an issue; published numbers in rows of their own."""
     heads = [word for c in report.columns for word in ("n", *(f"{c.name} {m.label}".strip() for m in c.metrics))]
-    lines = [f"**{_escaped(report.title)}**", "", _line("row", map(_escaped, heads)), "|---|" + "---|" * len(heads)]
+    lines = [f"**{escaped(report.title)}**", "", _line("row", map(escaped, heads)), "|---|" + "---|" * len(heads)]
     for i, first in enumerate(report.rows):
         rows = [(c.rows[i], row_cells(c, c.rows[i])) for c in report.columns]
         cells = [c for _, found in rows for c in found]
-        lines.append(_line(_escaped(first.name), (w for row, found in rows for w in mine(row, found))))
+        lines.append(_line(escaped(first.name), (w for row, found in rows for w in mine(row, found))))
         for name, words in (("published", theirs), ("verdict", _verdict)):
             if any(map(words, cells)):
                 beneath = (w for _, found in rows for w in ("", *map(words, found)))
                 lines.append(_line(f"*{name}*", (f"*{w}*" if w and words is theirs else w for w in beneath)))
-    said = [_escaped(line) for c in report.columns for line in (*caption(c), *_remarks(c)) if line]
-    said += [_escaped(line) for line in findings.lines(report)]
+    said = [escaped(line) for c in report.columns for line in (*caption(c), *_remarks(c)) if line]
+    said += [escaped(line) for line in findings.lines(report)]
     return "\n".join([*lines, "", *(f"* {line}" for line in said)]) + "\n"
 
 
@@ -115,5 +116,6 @@ def to_csv(report: ExperimentReport) -> str:
     return out.getvalue()
 
 
-def _escaped(words: str) -> str:
-    return words.replace("|", "\\|").replace("*", "\\*")
+def escaped(words: str) -> str:
+    """Words that mean themselves in Markdown, in a cell of a table too."""
+    return re.sub(r"[|*<`]", r"\\\g<0>", words)

@@ -14,6 +14,7 @@ from transfer.report.evidence import write
 from transfer.trials.reproduce import Plan
 
 UP = CLAIM | {"claim": "MoCo | ahead"}
+ODD = CLAIM | {"claim": "`a` <b> [c", "row": CLAIM["than"], "than": CLAIM["row"]}
 DOWN = CLAIM | {"claim": "it is behind", "row": CLAIM["than"], "than": CLAIM["row"]}
 
 
@@ -46,3 +47,20 @@ def test_written_twice_it_is_the_same(plans: list[Plan], tmp_path: Path) -> None
     first = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     write(plans, tmp_path / "evidence.md")
     assert {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == first
+
+
+def test_words_mean_themselves(generated: Path, tmp_path: Path) -> None:
+    plan = trees.plan(trees.experiment_file(tmp_path, generated, findings=[ODD], title="A <t> | b"))
+    trees.fill(plan)
+    write([plan], tmp_path / "evidence.md")
+    page = (tmp_path / "evidence.md").read_text()
+    assert "| [\\`a\\` \\<b> \\[c](#a-t--b) |" in page and "## A \\<t> \\| b" in page
+    assert "| MoCo \\<v2> |" in page
+
+
+def test_a_record_is_not_replaced_by_nothing(
+    plans: list[Plan], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (page := tmp_path / "evidence.md").write_text("made elsewhere")
+    assert write(plans[1:], page) == [] and page.read_text() == "made elsewhere"
+    assert "nothing has run here: not on the page" in caplog.text

@@ -58,7 +58,11 @@ def test_verdict_is_that_of_the_intervals(row: list[float], than: list[float], v
 def test_open_until_both_rows_are_there(missing: str) -> None:
     sides: dict[str, Statistic | None] = {"row": statistic([1.0, 2.0]), "than": statistic([3.0, 4.0]), missing: None}
     found = judge(FINDING, sides["row"], sides["than"])
-    assert found.verdict == "open" and found.numbers == ""
+    assert found.verdict == "open" and found.numbers == "" and found.words == "not all trials are there"
+
+
+def test_one_trial_is_not_called_missing() -> None:
+    assert judge(FINDING, statistic([1.0]), statistic([2.0])).words.startswith("one trial has no spread")
 
 
 def test_shown_in_report_table_and_json(generated: Path, tmp_path: Path) -> None:
