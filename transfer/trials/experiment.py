@@ -50,7 +50,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pretrain.runtime.config import ConfigError, load_yaml
+from pretrain.runtime.config import ConfigError, load_yaml, load_yaml_with_base
 from pretrain.runtime.wording import did_you_mean, short
 from transfer.evaluation.metric import Metric
 from transfer.evaluation.protocols import PROTOCOLS, Protocol
@@ -130,6 +130,7 @@ def _entries(
                 raise read.error(
                     where, f"frozen features need weights; write `columns: {{{name}: null}}` to leave it out there"
                 )
+            read.check_scratch(row, run, where)
         if run is not None or published:
             entries[name] = Entry(run, published)
     return entries
@@ -203,7 +204,16 @@ class _Reader:
         if row.runs and row.weights is None and column.needs_weights:
             raise self.error(where, "frozen features need weights; name a pre-training or a file")
         run = self.override(default, row, where) if row.runs else None
+        self.check_scratch(row, run, where)
         return Entry(run, self.published(row.published, column, where))
+
+    def check_scratch(self, row: said.PlainRow | said.ColumnsRow, run: Job | Probe | None, where: str) -> None:
+        """A classifier from scratch has no checkpoint that says its architecture."""
+        if row.weights is None and isinstance(run, Probe) and run.config is not None:
+            model = load_yaml_with_base(run.config).get("MODEL")
+            given = dict(zip(run.opts[::2], run.opts[1::2], strict=True))
+            if not given.get("MODEL.ARCH", isinstance(model, Mapping) and model.get("ARCH")):
+                raise self.error(where, "weights are null, so nothing says the architecture; add MODEL.ARCH to opts")
 
     def published(self, given: Mapping[str, Published], column: Column, where: str) -> dict[str, Published]:
         protocols = self.protocols(column)

@@ -330,6 +330,17 @@ def test_a_linear_probe(tmp_path, small_config):
         load_experiment(path)
 
 
+def test_a_classifier_from_scratch_says_its_architecture(tmp_path, small_config):
+    """Before anything runs: by an option, or by the config."""
+    path = tmp_path / "e.yaml"
+    text = LINEAR.format(config=small_config).replace("protocol: linear", "protocol: finetune")
+    path.write_text(text.replace("weights: {file: theirs.pth}", "weights: null"))
+    with pytest.raises(ConfigError, match="row 'theirs': weights are null, so .*; add MODEL.ARCH to opts"):
+        load_experiment(path)
+    path.write_text(path.read_text().replace("weights: null", "weights: null, opts: [MODEL.ARCH, resnet18]"))
+    assert [row.name for _, row in load_experiment(path, output=tmp_path / "out").runs()] == ["ours", "theirs"]
+
+
 def test_a_file_of_weights_is_the_one_that_is_meant(tmp_path, small_config):
     """SHA-256 in full and its first digits; of another file the error names both, and where to get the right one."""
     file = tmp_path / "theirs.pkl"
