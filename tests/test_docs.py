@@ -62,8 +62,8 @@ DETECTOR = (
 )  # fmt: skip
 PRETRAINING = (
     "MODEL.ARCH", "resnet18", "MODEL.K", "16", "MODEL.BN_GROUPS", "2", "AUG.CROP_SIZE", "32", "SOLVER.BATCH_SIZE", "8",
-    "SOLVER.EPOCHS", "1", "KNN.K", "3", "KNN.RESIZE", "36", "DEVICE", "cpu", "DATA.NUM_WORKERS", "0",
-    "LOG_PERIOD", "1", "TENSORBOARD", "False",
+    "SOLVER.EPOCHS", "1", "SOLVER.WARMUP_EPOCHS", "0", "KNN.K", "3", "KNN.RESIZE", "36", "DEVICE", "cpu",
+    "DATA.NUM_WORKERS", "0", "LOG_PERIOD", "1", "TENSORBOARD", "False",
 )  # fmt: skip
 PROBE = (
     "MODEL.ARCH", "resnet18", "AUG.CROP_SIZE", "32", "AUG.RESIZE", "36", "SOLVER.BATCH_SIZE", "8",
@@ -96,9 +96,7 @@ SMALL = {
     "tools/run_trials.py": Small(("--trials", "2", *TRAINING.flags), TRAINING.instead, DETECTOR),
     "tools/status.py": Small(),
     "tools/train_moco.py": Small(instead={"KNN.PERIOD": "1"}, opts=PRETRAINING),
-    "tools/train_moco.py --config-file configs/pretrain/simclr": Small(
-        opts=(*PRETRAINING, "MODEL.BN_GROUPS", "1", "SOLVER.WARMUP_EPOCHS", "0")
-    ),
+    "tools/train_moco.py --config-file configs/pretrain/simclr": Small(opts=(*PRETRAINING, "MODEL.BN_GROUPS", "1")),
     "tools/train_net.py": TRAINING,
     "tools/visualize.py data": Small(opts=(*DETECTOR, "--engine", "torchvision")),
     "tools/visualize.py truth": Small(),

@@ -66,9 +66,12 @@ def test_a_run_leaves_what_it_promises(run, tmp_path):
     assert again.metrics == result.metrics and again.kind == "evaluate"
 
 
+ONE = ("SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0")
+
+
 def test_a_seed_defines_a_trial(run, tmp_path):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        run("OUTPUT_DIR", str(tmp_path / name), "SEED", seed, "SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()")
+        run("OUTPUT_DIR", str(tmp_path / name), "SEED", seed, *ONE)
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
 

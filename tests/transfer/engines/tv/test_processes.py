@@ -42,7 +42,7 @@ def equal_sizes(generated: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "rate"), [("R18-C4", "0.0001"), pytest.param("R18-FPN", "0.00003", marks=pytest.mark.slow)]
 )
-def test_two_processes_equal_one_after_10_iterations(name, rate, generated, tmp_path, forked):
+def test_two_processes_equal_one_after_6_iterations(name, rate, generated, tmp_path, forked):
     """Same weights within 1e-4. Nothing is sampled, so that nothing is random: all anchors, and as many RoIs per image.
 
     Otherwise each process draws its own anchors and RoIs, and the mean over RoIs is one over each process's own number.
@@ -56,7 +56,7 @@ def test_two_processes_equal_one_after_10_iterations(name, rate, generated, tmp_
         "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "100000", "MODEL.RPN.POSITIVE_FRACTION", "1.0",
         "MODEL.RPN.POST_NMS_TOPK_TRAIN", "16", "MODEL.RPN.NMS_THRESH", "0.95",
         "MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0", "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", "False",
-        "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "10", "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", "100",
+        "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "6", "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", "100",
         "SOLVER.BASE_LR", rate,
         "TEST.PRECISE_BN.ENABLED", "False",  # it corrects variances by each process's own number of samples
     ]  # fmt: skip
