@@ -58,6 +58,7 @@ def test_data_path() -> None:
         assert any(re.match(rf"{re.escape(name)} .* ms/image .*x$", line) for line in lines), name
 
 
+@pytest.mark.slow
 def test_small_images_are_equal_from_memory() -> None:
     lines = run("small_images.py", "--count", 8, "--crop", 16, "--rounds", 1)
     assert lines.count("equal views") == 2

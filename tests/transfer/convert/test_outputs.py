@@ -64,7 +64,11 @@ SLOW = dict.fromkeys((101, 152), pytest.mark.slow)  # the same blocks as 50, and
 
 @pytest.mark.parametrize(
     "arch",
-    [*(pytest.param(f"resnet{d}", marks=SLOW.get(d, ())) for d in DEPTHS), "resnext50_32x4d", "resnext50_32x8d"],
+    [
+        *(pytest.param(f"resnet{d}", marks=SLOW.get(d, ())) for d in DEPTHS),
+        "resnext50_32x4d",
+        pytest.param("resnext50_32x8d", marks=pytest.mark.slow),
+    ],
 )
 def test_to_detectron2_and_back_is_bit_equal(tmp_path, arch):
     build = Architecture(50, 32, 8).build if arch == "resnext50_32x8d" else getattr(resnet, arch)  # MoCo's, theirs

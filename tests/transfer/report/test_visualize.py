@@ -79,7 +79,7 @@ def test_points_are_dots_and_lines_and_unlabelled_ones_nothing():
     assert not picture[130:186, 20:180].any()  # no line to the point that is not labelled
 
 
-@pytest.mark.parametrize("name", ["R18-C4", "R18-FPN-mask", "R18-FPN-keypoint"])
+@pytest.mark.parametrize("name", [pytest.param("R18-C4", marks=pytest.mark.slow), "R18-FPN-mask", "R18-FPN-keypoint"])
 def test_a_run_is_drawn(name, generated, tmp_path):
     """Detections that are the truth: the curves are 1 throughout, and every set has its two pictures."""
     cfg = load_config(ARCHITECTURES[name][0], options(name, generated, tmp_path))
