@@ -232,7 +232,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_damaged_and_hostile_files(tmp_path):
-    outcomes = fuzz(int(os.environ.get("FUZZ_SMALL", "80")), 10**6, tmp_path)
+    outcomes = fuzz(int(os.environ.get("FUZZ_SMALL", "40")), 10**6, tmp_path)
     assert outcomes["refused"] > outcomes.get("the same weights", 0)
 
 

@@ -170,6 +170,7 @@ def test_options():
         Launcher("pbs")
 
 
+@pytest.mark.slow
 def test_slurm_gets_one_array(tmp_path, monkeypatch):
     """A stand-in for sbatch starts the array's jobs at once, as its script says."""
     commands = tmp_path / "bin"

@@ -39,9 +39,8 @@ def equal_sizes(generated: Path, folder: Path) -> Path:
 
 
 # The rate: at higher ones rounding lets another proposal survive sooner or later, and the runs part.
-@pytest.mark.parametrize(
-    ("name", "rate"), [("R18-C4", "0.0001"), pytest.param("R18-FPN", "0.00003", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "rate"), [("R18-C4", "0.0001"), ("R18-FPN", "0.00003")])
 def test_two_processes_equal_one_after_6_iterations(name, rate, generated, tmp_path, forked):
     """Same weights within 1e-4. Nothing is sampled, so that nothing is random: all anchors, and as many RoIs per image.
 
