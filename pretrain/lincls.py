@@ -141,6 +141,9 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
             if writer is not None:
                 writer.write(state.iteration - 1, **{f"val/{name}": value for name, value in scores.items()})
 
+        if is_free(cfg) and state.iteration == 0:
+            for _ in features_of_val():  # an image that cannot be read ends the run now, not after the first epoch
+                pass
         train(
             *(data_parallel(classifier, device), optimizer, source, state, plan),
             device=device,

@@ -27,7 +27,7 @@ from transfer.trials import launch
 from transfer.trials.describe import problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.launch import Launcher
-from transfer.trials.missing import missing
+from transfer.trials.missing import refuse_missing
 from transfer.trials.reproduce import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     every = sorted((ROOT / "configs" / "experiments").glob("small_*.yaml"))
     chosen, engine = [Path(name) for name in args.experiments] or every, select(args.engine)
     plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*chosen, *every)}
-    if not args.page_only and (lacking := [str(m) for path in chosen for m in missing(plans[path.resolve()])]):
-        raise ConfigError("cannot run yet, missing:\n" + "\n".join(dict.fromkeys(lacking)))
+    if not args.page_only:
+        evidence.check_page(args.page)
+        refuse_missing(*(plans[path.resolve()] for path in chosen))
     failed = False
     for number, path in enumerate(() if args.page_only else chosen, 1):
         logging.info("experiment %d of %d: %s", number, len(chosen), path)

@@ -12,34 +12,19 @@ Exit status: 0 done; 2 something is wrong with the command, the config, the data
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from pretrain.lincls import main as train
-from pretrain.lincls_config import load_lincls
-from pretrain.runtime.commands import parse_with_resume, run
-from pretrain.runtime.log import setup_logging
-from pretrain.runtime.result import FILE_NAME
+from pretrain import classify
+from pretrain.runtime.commands import run
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="configs/pretrain/lincls_*.yaml")
-    return parse_with_resume(parser, argv)
+    return classify.parse(argv, __doc__, "configs/pretrain/lincls_*.yaml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
-    rank = int(os.environ.get("RANK", "0"))
-    cfg = load_lincls(args.config_file, args.opts, "frozen")
-    setup_logging(cfg.OUTPUT_DIR, rank)
-    result = train(cfg, resume=args.resume)
-    if rank == 0:
-        print(f"top-1 {result.metrics['acc1']:.2f}  top-5 {result.metrics['acc5']:.2f}")
-        print(Path(cfg.OUTPUT_DIR) / FILE_NAME)
+    for line in classify.run(parse(argv), "frozen"):
+        print(line)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pretrain.augment import OneCrop
 from pretrain.build import data_parallel
 from pretrain.classifier import Classifier
 from pretrain.data import TrainingBatches, ViewDataset
+from pretrain.decode import BadImageError
 from pretrain.encoders import base_encoder
 from pretrain.labelled import augmented_view, central_view, find_labelled
 from pretrain.lincls import main
@@ -25,6 +27,7 @@ from pretrain.lincls_config import load_lincls
 from pretrain.loop import train_step
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import seed_everything
 from pretrain.trunk import FreeTrunk, FrozenTrunk, evaluating, load_trunk
@@ -318,3 +321,15 @@ def test_a_frozen_trunk_gets_no_gradient_and_a_free_one_all_of_it() -> None:
         assert math.isfinite(loss) and len(model.trained()) == count
         assert sum(p.grad is not None for p in model.parameters()) == count
         assert model.get_submodule("trunk.network.bn1").training == (kind is FreeTrunk)
+
+
+def test_a_broken_validation_image_ends_the_run_before_training(generated: Path, weights: Path, tmp_path: Path) -> None:
+    """Not after the first epoch, which on ImageNet takes an hour."""
+    shutil.copytree(generated / "iconic" / "val", tmp_path / "val")
+    broken = sorted((tmp_path / "val").rglob("*.jpg"))[-1]
+    broken.write_text("no image")
+    cfg = config([*options(generated, weights, tmp_path / "run", *FREE), "DATA.VAL", str(tmp_path / "val")])
+    with pytest.raises(BadImageError, match=f"cannot read image '{broken}'.*; remove or replace it"):
+        main(cfg)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == []
+    assert not (tmp_path / "run" / "checkpoint_last.pth.tar").exists()

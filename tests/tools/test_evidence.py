@@ -55,3 +55,14 @@ def test_what_is_missing_is_said_of_all_before_the_first_runs(
     page.write_text("made elsewhere")
     assert status(tool("evidence").main, [str(file), "--page", str(page), "--page-only"]) == 2
     assert "is left as it is" in capsys.readouterr().err and page.read_text() == "made elsewhere"
+
+
+def test_a_page_that_cannot_be_written_is_said_before_anything_runs(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
+    monkeypatch.setattr(launch, "run", lambda plan, launcher: pytest.fail("it runs"))
+    (tmp_path / "file").write_text("")
+    for page, message in ((tmp_path, "is a folder; give a file"), (tmp_path / "file" / "page.md", "check the path")):
+        assert status(tool("evidence").main, [str(file), "--page", str(page), "--engine", "torchvision"]) == 2
+        assert message in capsys.readouterr().err

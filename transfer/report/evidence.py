@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.config import ConfigError
 from transfer.report import findings, hours
 from transfer.report.collect import collect
 from transfer.report.collected import ExperimentReport
@@ -62,6 +64,21 @@ def write(plans: Sequence[Plan], page: Path) -> list[Judged]:
     parts = [_LEAD, _summary(judged), *(_experiment(plan, report, page.parent) for plan, report in found)]
     _save("\n".join(parts), page)
     return [j for _, j in judged]
+
+
+def check_page(page: Path) -> None:
+    """Makes the page's folders, and refuses what could not be written after hours of work.
+
+    Raises:
+        ConfigError: the page is a folder.
+        OSError: its folder cannot be written.
+    """
+    if page.is_dir():
+        raise ConfigError(f"the page '{page}' is a folder; give a file, e.g. {page / 'evidence.md'}")
+    for folder in (page.parent, page.parent / PICTURES):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def _summary(judged: Sequence[tuple[Plan, Judged]]) -> str:

@@ -27,7 +27,7 @@ from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.validation import validate
 from transfer.trials.aggregate import aggregate
 from transfer.trials.jobs import Outcome, Work, run_chain
-from transfer.trials.missing import missing
+from transfer.trials.missing import refuse_missing
 from transfer.trials.reproduce import Chain, Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
@@ -112,9 +112,7 @@ def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
         ConfigError: something is missing (all of it is listed); submitit is needed and not installed.
     """
     launcher = launcher or Launcher(jobs=1)
-    lacking = missing(plan)
-    if lacking:
-        raise ConfigError("cannot run yet, missing:\n" + "\n".join(map(str, lacking)))
+    refuse_missing(plan)
     slots = gpu_slots(plan.num_gpus, launcher.jobs) if launcher.kind == "local" else []
     outcomes: list[Outcome] = []
     for chains in plan.waves():

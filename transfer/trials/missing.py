@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fvcore.common.config import CfgNode
 
+from pretrain.runtime.config import ConfigError
 from transfer.config.load import load_config
 from transfer.convert.sharded import sha256
 from transfer.data import catalog
@@ -47,6 +48,12 @@ def missing(plan: Plan) -> list[Missing]:
                 )
                 found.setdefault(str(folder), Missing(f"labelled images '{folder}'", remedy))
     return list(found.values())
+
+
+def refuse_missing(*plans: Plan) -> None:
+    """Raises ConfigError with everything that is missing, of all plans and each once, before any of them runs."""
+    if lacking := dict.fromkeys(str(found) for plan in plans for found in missing(plan)):
+        raise ConfigError("cannot run yet, missing:\n" + "\n".join(lacking))
 
 
 def _data(cfg: CfgNode) -> Iterator[Missing]:
