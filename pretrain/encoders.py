@@ -50,6 +50,7 @@ ARCHITECTURES: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet50_w4x": partial(WideResNet, *_R50, width=4),
     "resnet50_w0.5x": partial(WideResNet, *_R50, width=0.5),
     "resnet50_w0.25x": partial(WideResNet, *_R50, width=0.25),
+    "resnet18_w0.5x": partial(WideResNet, resnet.BasicBlock, [2, 2, 2, 2], width=0.5),
     "resnext50_32x8d": partial(resnet.ResNet, *_R50, groups=32, width_per_group=8),
 }
 

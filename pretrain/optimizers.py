@@ -1,4 +1,4 @@
-"""Optimizers by the name that SOLVER.OPTIMIZER gives them; LARS is here, because torch has none.
+"""Optimizers by the name that SOLVER.OPTIMIZER gives them: SGD as torch should have it, and LARS, which it lacks.
 
 LARS is SGD whose rate is scaled layer by layer (arXiv:1708.03888), in the form that SimCLR trains with.
 """
@@ -6,7 +6,6 @@ LARS is SGD whose rate is scaled layer by layer (arXiv:1708.03888), in the form 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -61,8 +60,24 @@ def _updates(parameters: list[nn.Parameter], decay: float) -> list[Tensor]:
     return updates
 
 
-# Fused: one pass over the weights, and a loss scaler's decision stays on the device; on a CPU the same bits.
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": partial(torch.optim.SGD, fused=True),
-    "lars": LARS,
-}
+class SGD(torch.optim.SGD):
+    """torch's SGD, fused: one pass over the weights, and a loss scaler's decision stays on the device.
+
+    torch leaves the momentum uninitialised when the scaler skips the very first step, as it does whenever the first
+    scale is too large, and goes on from whatever was in memory. Here it is zero from the start.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.9, weight_decay: float = 0.0):
+        super().__init__(parameters, lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step from the gradients that are there, or none if a loss scaler found one that is not finite."""
+        assert closure is None
+        for group in self.param_groups:
+            for p in group["params"] if group["momentum"] else []:
+                if p.grad is not None and "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        super().step()
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": SGD, "lars": LARS}

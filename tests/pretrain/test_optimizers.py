@@ -94,3 +94,26 @@ def test_a_scaler_leaves_out_a_step_that_overflows() -> None:
     scaler.step(optimizer)
     scaler.update()
     assert torch.equal(weight.data, torch.ones(2, 2)) and scaler.get_scale() == 2.0
+
+
+def test_sgd_with_a_scaler_that_skips_the_first_step() -> None:
+    """Against torch's plain SGD, for which the scaler itself leaves the step out."""
+    models = [network().float() for _ in range(2)]
+    ours = OPTIMIZERS["sgd"](models[0].parameters(), 0.1, momentum=0.9, weight_decay=1e-2)
+    plain = torch.optim.SGD(models[1].parameters(), 0.1, momentum=0.9, weight_decay=1e-2, fused=False)
+    scalers = [GradScaler("cpu", init_scale=2.0**20) for _ in models]
+    torch.use_deterministic_algorithms(True)  # memory that nobody initialised is then NaN
+    try:
+        for step in range(4):
+            for model, optimizer, scaler in zip(models, (ours, plain), scalers, strict=True):
+                optimizer.zero_grad()
+                for p in model.parameters():
+                    found = gradient(p, step).float() * scaler.scale(torch.ones(()))
+                    p.grad = found if step else found * math.inf
+                scaler.step(optimizer)
+                scaler.update()
+            for a, b in zip(*(model.parameters() for model in models), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert scalers[0].get_scale() == 2.0**19
