@@ -68,10 +68,10 @@ def candidates() -> dict[str, Callable[[bytes], Any]]:
     fast, pil = TwoCrops(FastRecipe("v2")), TwoCrops(recipe("v2"))
     return {
         "reference": reference(),
-        "ours": lambda data: fast(decode_array(data, "")),
-        "ours, normalised here": lambda data: normalised(fast(decode_array(data, ""))),
-        "ours, Pillow's decoder": lambda data: fast(decode(data, "")),
-        "ours, AUG.BACKEND pil": lambda data: pil(decode(data, "")),
+        "ours": lambda data: fast(decode_array(data, ""), 0),
+        "ours, normalised here": lambda data: normalised(fast(decode_array(data, ""), 0)),
+        "ours, Pillow's decoder": lambda data: fast(decode(data, ""), 0),
+        "ours, AUG.BACKEND pil": lambda data: pil(decode(data, ""), 0),
         "decoding alone, ours": lambda data: decode_array(data, ""),
         "decoding alone, Pillow": lambda data: decode(data, ""),
     }

@@ -1,4 +1,4 @@
-"""The augmentation recipes, and one or two views by them. All randomness comes from torch's CPU generator.
+"""The augmentation recipes, and one or two views by them. All randomness is that of torch's CPU generator.
 
 v1 is that of arXiv:1911.05722, v2 ("aug+") that of arXiv:2003.04297, in the order of the reference's steps; simclr is
 v2 with the stronger colours of arXiv:2002.05709 (strength 1); supervised is a crop and a flip. Here they are made of
@@ -9,9 +9,10 @@ Views leave as bytes, a quarter of what floats would be between processes; `norm
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from pretrain.runtime.config import ConfigError
 
 MEAN = (0.485, 0.456, 0.406)  # RGB, for values in [0, 1]
 STD = (0.229, 0.224, 0.225)
+
+View = Callable[[Any], Tensor]  # an RGB image -> 3 x H x W
 
 SIGMA = (0.1, 2.0)  # of the blur, pixels
 
@@ -121,21 +124,36 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.tensor(MEAN, device=device).view(3, 1, 1), torch.tensor(STD, device=device).view(3, 1, 1)
 
 
+@contextmanager
+def seeded(view: View, seed: int) -> Iterator[View]:
+    """Inside, torch's CPU generator, by which the view is drawn, starts from `seed`; outside it is left alone."""
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield view
+    finally:
+        generator.set_state(state)
+
+
 class TwoCrops:
-    """Two independent views of one image: the query's, then the key's."""
+    """Two independent views of one image, by the draws of one seed: the query's, then the key's.
 
-    def __init__(self, view: Callable[[Any], Tensor]):
-        self.view = view
+    Args:
+        view: makes one, by torch's CPU generator or, if it has a `begin`, by draws of its own.
+    """
 
-    def __call__(self, image: Any) -> tuple[Tensor, Tensor]:
-        return self.view(image), self.view(image)
+    def __init__(self, view: View):
+        self.begin = getattr(view, "begin", None) or partial(seeded, view)
+
+    def __call__(self, image: Any, seed: int) -> tuple[Tensor, ...]:
+        with self.begin(seed) as view:
+            return view(image), view(image)
 
 
-class OneCrop:
+class OneCrop(TwoCrops):
     """One view, for a mechanism whose keys are stored features, or that has none."""
 
-    def __init__(self, view: Callable[[Any], Tensor]):
-        self.view = view
-
-    def __call__(self, image: Any) -> tuple[Tensor]:
-        return (self.view(image),)
+    def __call__(self, image: Any, seed: int) -> tuple[Tensor, ...]:
+        with self.begin(seed) as view:
+            return (view(image),)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ from pretrain.runtime.workers import start_worker
 MAX_REPLACEMENTS = 100  # unreadable images in a row after which skipping gives up
 
 Decode = Callable[[bytes, str], Any]  # an image file and its name -> an RGB image
-Views = Callable[[Any], tuple[Tensor, ...]]  # what a `Decode` gives -> views
+Views = Callable[[Any, int], tuple[Tensor, ...]]  # what a `Decode` gives, and the seed of all draws -> views
 
 
 class Sample(NamedTuple):
@@ -67,7 +66,7 @@ class ViewDataset(Dataset[Sample]):
 
     Args:
         files: the images.
-        views: draws views from an RGB image with torch's CPU generator.
+        views: `augment.TwoCrops` or `OneCrop`.
         seed: of the run.
         replacements: how many other images to try, at most, for one that cannot be read. Problems are returned rather
             than raised, because an exception that crosses from a loader process arrives as a page of tracebacks.
@@ -102,27 +101,14 @@ class ViewDataset(Dataset[Sample]):
             except BadImageError as error:
                 bad.append(str(error))
                 continue
-            with _torch_seed(derive(self.seed, epoch, index)):
-                label = None if self.labels is None else int(self.labels[source])
-                return Sample(self.views(image), bad, source, label)
+            label = None if self.labels is None else int(self.labels[source])
+            return Sample(self.views(image, derive(self.seed, epoch, index)), bad, source, label)
         return Sample(None, bad)
 
     def _image(self, index: int) -> Any:
         if self.cache is not None:
             return self.cache[index]
         return self.decoder(self.files.read(index), self.files.name(index))
-
-
-@contextmanager
-def _torch_seed(seed: int) -> Iterator[None]:
-    """Inside, torch's CPU generator starts from `seed`; outside, it is as if nothing had been drawn."""
-    generator = torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -1,4 +1,4 @@
-"""The recipes of `pretrain.augment` on arrays: the same draws from the same generator, the images within a few levels.
+"""The recipes of `pretrain.augment` on arrays: the same draws for the same seed, the images within a few levels.
 
 Crops are torch's antialiased resize of bytes, which is Pillow's algorithm in vector code; the other steps are OpenCV's.
 What differs from Pillow, and how much, is measured in `tests/pretrain/test_fast_augment.py` and docs/performance.md.
@@ -7,7 +7,8 @@ What differs from Pillow, and how much, is measured in `tests/pretrain/test_fast
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,9 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision import transforms as T
 
 from pretrain.augment import SIGMA, by_name
+from pretrain.draws import Draws
 
 DIAGONAL = np.arange(3), np.arange(3)
 LUMA = np.array([0.299, 0.587, 0.114])  # of R, G, B
@@ -57,35 +58,42 @@ class FastRecipe:
 
     def __init__(self, name: str, crop_size: int = 224, scale: tuple[float, float] = (0.2, 1.0)):
         self.recipe, self.crop_size, self.scale = by_name(name), crop_size, scale
-        self.jitter = self.recipe.colour()
+        colour = self.recipe.colour()
+        self.jitter = {step: getattr(colour, step) for step in ("brightness", "contrast", "saturation", "hue")}
 
-    def __call__(self, image: Any) -> Tensor:
+    @contextmanager
+    def begin(self, seed: int) -> Iterator[Callable[[Any], Tensor]]:
+        """Lends what makes one view of an image after the other, by the draws of this seed."""
+        draws = Draws(seed)
+        yield lambda image: self.view(np.asarray(image), draws)
+
+    def view(self, pixels: np.ndarray, draws: Draws) -> Tensor:
         cv2.setNumThreads(0)  # a loader process has one core
-        pixels = np.asarray(image)
-        view = render(pixels, self.draw(*pixels.shape[:2]), self.crop_size)
+        height, width = pixels.shape[:2]
+        view = render(pixels, self.draw(height, width, draws), self.crop_size)
         return torch.from_numpy(view).permute(2, 0, 1)
 
-    def draw(self, height: int, width: int) -> Drawn:
-        """Takes from torch's CPU generator what torchvision's transforms would take, in their order."""
-        box = draw_box(height, width, self.scale)
+    def draw(self, height: int, width: int, draws: Draws) -> Drawn:
+        """Takes what torchvision's transforms would take from torch's generator, in their order."""
+        box = draw_box(height, width, self.scale, draws)
         steps: list[tuple[str, float]] = []
         for step, probability in self.recipe.steps:
-            if probability == 1 or _happens(probability):  # what always happens is not drawn
-                steps += self._draw(step)
-        return Drawn(box, tuple(steps), flip=_happens(0.5))
+            if probability == 1 or draws.happens(probability):  # what always happens is not drawn
+                steps += self._draw(step, draws)
+        return Drawn(box, tuple(steps), flip=draws.happens(0.5))
 
-    def _draw(self, step: str) -> list[tuple[str, float]]:
+    def _draw(self, step: str, draws: Draws) -> list[tuple[str, float]]:
         if step == "gray":
             return [("gray", 1.0)]
         if step == "blur":
-            return [("blur", torch.empty(1).uniform_(*SIGMA).item())]
-        j = self.jitter
-        order, *values = T.ColorJitter.get_params(j.brightness, j.contrast, j.saturation, j.hue)
-        names = ("brightness", "contrast", "saturation", "hue")
-        return [(names[i], values[i]) for i in order.tolist()]
+            return [("blur", draws.uniform(*SIGMA))]
+        order = draws.permutation(len(self.jitter))
+        values = [draws.uniform(*between) for between in self.jitter.values()]
+        names = list(self.jitter)
+        return [(names[i], values[i]) for i in order]
 
 
-def draw_box(height: int, width: int, scale: tuple[float, float]) -> tuple[int, int, int, int]:
+def draw_box(height: int, width: int, scale: tuple[float, float], draws: Draws) -> tuple[int, int, int, int]:
     """Top, left, height, width of a crop, by torchvision's draws (`RandomResizedCrop`) in a quarter of their time.
 
     The crop has `scale` of the area and sides as 3:4 to 4:3. After ten draws that do not fit into the image it is the
@@ -93,22 +101,14 @@ def draw_box(height: int, width: int, scale: tuple[float, float]) -> tuple[int, 
     """
     value = torch.empty(1)
     for _ in range(10):
-        area = height * width * value.uniform_(*scale).item()
-        ratio = value.uniform_(*LOG_RATIO).exp_().item()  # torch's exponential: the last bit counts
+        area = height * width * draws.uniform(*scale)
+        ratio = value.fill_(draws.uniform(*LOG_RATIO)).exp_().item()  # torch's exponential: the last bit counts
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            return _below(height - h + 1), _below(width - w + 1), h, w
+            return draws.below(height - h + 1), draws.below(width - w + 1), h, w
     narrow, wide = RATIO
     w, h = min(width, round(height * wide)), min(height, round(width / narrow))
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _below(end: int) -> int:
-    return int(torch.randint(end, (1,)).item())
-
-
-def _happens(probability: float) -> bool:
-    return torch.rand(1).item() < probability
 
 
 def render(image: np.ndarray, drawn: Drawn, crop_size: int) -> np.ndarray:

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import nn
 
-from pretrain.augment import TwoCrops
+from pretrain.augment import TwoCrops, View
+from pretrain.data import Views
 from pretrain.images import Images, find_images
 from pretrain.monitor import Watch
 from pretrain.runtime.config import ConfigError
@@ -68,7 +69,7 @@ class Mechanism:
     build: Callable[[CfgNode, Encoder, Size], nn.Module]
     pretext: Callable[[CfgNode], str]
     images: Callable[[CfgNode], Images] = unlabelled
-    views: Callable[[Callable[[Any], Tensor]], Callable[[Any], tuple[Tensor, ...]]] = TwoCrops
+    views: Callable[[View], Views] = TwoCrops
     check: Callable[[CfgNode], None] = lambda cfg: None
     no_effect: tuple[str, ...] = ()
     score: Callable[[CfgNode], Score] = lambda cfg: classification

@@ -276,7 +276,7 @@ UNUSUAL: dict[str, tuple[str, bytes, np.ndarray]] = {
 def test_unusual_images(name: str, tmp_path: Path) -> None:
     suffix, data, expected = UNUSUAL[name]
     (tmp_path / f"a.{suffix}").write_bytes(data)
-    dataset = ViewDataset(find_images(tmp_path), lambda image: (torch.from_numpy(np.array(image)),), seed=0)
+    dataset = ViewDataset(find_images(tmp_path), lambda image, seed: (torch.from_numpy(np.array(image)),), seed=0)
     (pixels,) = dataset[(0, 0)].views or ()
     assert pixels.dtype == torch.uint8 and pixels.shape == (4, 4, 3)
     np.testing.assert_array_equal(pixels.numpy(), expected if expected.ndim == 3 else np.stack([expected] * 3, 2))
@@ -284,7 +284,7 @@ def test_unusual_images(name: str, tmp_path: Path) -> None:
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
-    dataset = ViewDataset(find_images(tmp_path), lambda image: (torch.from_numpy(np.array(image)),), seed=0)
+    dataset = ViewDataset(find_images(tmp_path), lambda image, seed: (torch.from_numpy(np.array(image)),), seed=0)
     (pixels,) = dataset[(0, 0)].views or ()
     assert pixels.shape == (8, 8, 3) and (pixels.int() - torch.tensor([255, 0, 0])).abs().max() <= 3
 

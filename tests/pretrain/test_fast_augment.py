@@ -14,6 +14,7 @@ from torchvision.transforms import functional as TF
 
 from pretrain import fast_augment as fast
 from pretrain.augment import RECIPES, recipe
+from pretrain.draws import Draws
 from pretrain.fast_augment import Drawn, FastRecipe
 from pretrain.runtime.config import ConfigError
 
@@ -72,9 +73,9 @@ def test_same_generator_same_draws(name: str, record: Callable[[str, np.ndarray]
     torch.manual_seed(0)
     theirs = [record(name, image)[0] for _ in range(200)]
     after = torch.rand(1)
-    torch.manual_seed(0)
-    assert [ours.draw(40, 60) for _ in range(200)] == theirs
-    assert torch.equal(torch.rand(1), after)
+    draws = Draws(0)
+    assert [ours.draw(40, 60, draws) for _ in range(200)] == theirs
+    assert draws.uniform() == after.item()
     seldom = {"v1": {"blur"}, "supervised": set(fast.STEPS)}
     assert {step for drawn in theirs for step, _ in drawn.steps} == set(fast.STEPS) - seldom.get(name, set())
 
@@ -86,9 +87,9 @@ def test_boxes_are_torchvisions_whatever_the_shape(height: int, width: int, scal
     torch.manual_seed(1)
     theirs = [T.RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(50)]
     after = torch.rand(1)
-    torch.manual_seed(1)
-    assert [fast.draw_box(height, width, scale) for _ in range(50)] == theirs
-    assert torch.equal(torch.rand(1), after)
+    draws = Draws(1)
+    assert [fast.draw_box(height, width, scale, draws) for _ in range(50)] == theirs
+    assert draws.uniform() == after.item()
 
 
 def test_colour_matrices_against_their_closed_forms() -> None:
@@ -104,8 +105,8 @@ def test_colour_matrices_against_their_closed_forms() -> None:
 
 def test_draws_follow_the_papers() -> None:
     n, ours = 3000, FastRecipe("v2")
-    torch.manual_seed(0)
-    drawn = [ours.draw(375, 500) for _ in range(n)]
+    draws = Draws(0)
+    drawn = [ours.draw(375, 500, draws) for _ in range(n)]
     values = {name: np.array([v for d in drawn for step, v in d.steps if step == name]) for name in fast.STEPS}
 
     def share(count: int, p: float) -> bool:
@@ -186,8 +187,7 @@ def test_views_are_torchvisions_nearly(name: str) -> None:
     for seed in range(25):
         torch.manual_seed(seed)
         want = theirs(Image.fromarray(image))
-        torch.manual_seed(seed)
-        view = ours(image)
+        view = ours.view(image, Draws(seed))
         assert view.shape == want.shape == (3, 224, 224) and view.dtype == want.dtype == torch.uint8
         found.append(difference(view, want))
     means, largest = zip(*found, strict=True)
@@ -197,12 +197,10 @@ def test_views_are_torchvisions_nearly(name: str) -> None:
 def test_arrays_and_images_give_the_same_view_and_stay_as_they_are() -> None:
     image, view = photo(50, 60), FastRecipe("v2", crop_size=32)
     before = image.copy()
-    torch.manual_seed(5)
-    a = view(image)
-    torch.manual_seed(5)
-    b = view(Image.fromarray(image))
-    assert torch.equal(a, b) and np.array_equal(image, before)
-    assert not torch.equal(view(image), a)
+    with view.begin(5) as first, view.begin(5) as second:
+        a, b = first(image), second(Image.fromarray(image))
+        assert torch.equal(a, b) and np.array_equal(image, before)
+        assert not torch.equal(first(image), a)
 
 
 def test_unknown_recipe() -> None:
