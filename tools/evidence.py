@@ -40,6 +40,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     p.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md", metavar="FILE.md", help="%(default)s")
     p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--jobs", type=int, default=0, metavar="N", help="trials side by side; default: as GPUs allow")
+    p.add_argument("--jobs-per-gpu", type=int, default=1, metavar="N", help="of small networks, several share one")
     p.add_argument("--page-only", action="store_true", help="run nothing")
     return p.parse_args(argv)
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging(None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
     every = sorted((ROOT / "configs" / "experiments").glob("small_*.yaml"))
+    launcher = Launcher("local", args.jobs, per_gpu=args.jobs_per_gpu)
     chosen, engine = [Path(name) for name in args.experiments] or every, select(args.engine)
     plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*chosen, *every)}
     if not args.page_only:
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = False
     for number, path in enumerate(() if args.page_only else chosen, 1):
         logging.info("experiment %d of %d: %s", number, len(chosen), path)
-        outcomes = launch.run(plan := plans[path.resolve()], Launcher("local"))
+        outcomes = launch.run(plan := plans[path.resolve()], launcher)
         write_report(plan)
         evidence.write(list(plans.values()), args.page)
         for line in problems(outcomes):

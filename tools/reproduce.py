@@ -34,6 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch of the fine-tunings")
     p.add_argument("--launcher", default="local", choices=LAUNCHERS, help="here, or as a SLURM job array")
     p.add_argument("--jobs", type=int, default=0, metavar="N", help="side by side; default: as GPUs allow")
+    p.add_argument("--jobs-per-gpu", type=int, default=1, metavar="N", help="of small networks, several share one")
     p.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. partition=gpu timeout_min=1440")
     p.add_argument("--dry-run", action="store_true", help="print plan, commands, cost and what is missing; run nothing")
     return p.parse_args(argv)
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
-    launcher = Launcher(args.launcher, args.jobs, parse_options(args.slurm))
+    launcher = Launcher(args.launcher, args.jobs, parse_options(args.slurm), args.jobs_per_gpu)
     experiment, engine = load_experiment(args.experiment, args.output_dir, args.trials), select(args.engine)
     plan = Plan(
         experiment,

@@ -60,6 +60,7 @@ class Launcher:
     Attributes:
         kind: "local" or "slurm".
         jobs: chains side by side; 0 stands for as many as there are GPUs for, on SLURM for as many as it grants.
+        per_gpu: local chains that share a GPU, for networks that use a fraction of one.
         options: submitit's parameters for SLURM, e.g. {"slurm_partition": "gpu", "timeout_min": 1440}.
 
     Raises:
@@ -69,6 +70,7 @@ class Launcher:
     kind: str = "local"
     jobs: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    per_gpu: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in LAUNCHERS:
@@ -77,6 +79,10 @@ class Launcher:
             raise ConfigError(f"--jobs {self.jobs}: give the number of trials to run side by side")
         if self.options and self.kind == "local":
             raise ConfigError(f"--slurm {', '.join(self.options)}: options for SLURM need --launcher slurm")
+        if self.per_gpu < 1:
+            raise ConfigError(f"--jobs-per-gpu {self.per_gpu}: give the number of trials that share a GPU, 1 or more")
+        if self.per_gpu > 1 and self.kind == "slurm":
+            raise ConfigError(f"--jobs-per-gpu {self.per_gpu}: SLURM gives every job GPUs of its own; leave it out")
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:
@@ -113,7 +119,7 @@ def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
     """
     launcher = launcher or Launcher(jobs=1)
     refuse_missing(plan)
-    slots = gpu_slots(plan.num_gpus, launcher.jobs) if launcher.kind == "local" else []
+    slots = gpu_slots(plan.num_gpus, launcher.jobs, launcher.per_gpu) if launcher.kind == "local" else []
     outcomes: list[Outcome] = []
     for chains in plan.waves():
         if launcher.kind == "slurm":
@@ -128,30 +134,36 @@ def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
     return outcomes + _rows(plan)
 
 
-def gpu_slots(num_gpus: int, jobs: int) -> list[tuple[int, ...]]:
+def gpu_slots(num_gpus: int, jobs: int, per_gpu: int = 1) -> list[tuple[int, ...]]:
     """The GPUs of each of the chains that run side by side here; empty tuples where there is nothing to share out.
 
     Args:
         num_gpus: of one chain.
         jobs: chains; 0: as many as there are GPUs for, and one without any GPU or without submitit.
+        per_gpu: chains that share a GPU.
 
     Raises:
         ConfigError: more GPUs are wanted than there are, or they are not named by number.
     """
     count = torch.cuda.device_count()
-    if jobs == 0 and count // num_gpus > 1 and importlib.util.find_spec("submitit") is None:
+    places = count // num_gpus * per_gpu
+    if jobs == 0 and places > 1 and importlib.util.find_spec("submitit") is None:
         logger.warning("submitit is not installed: trials run one after the other, on %d of %d GPUs", num_gpus, count)
         jobs = 1
-    jobs = jobs or max(count // num_gpus, 1)
+    jobs = jobs or max(places, 1)
     if count == 0 or jobs == 1:
         return [()] * jobs
-    if jobs * num_gpus > count:
-        raise ConfigError(f"{jobs} jobs of {num_gpus} GPUs side by side, but there are {count}: lower --jobs")
+    if jobs > places:
+        raise ConfigError(
+            f"{jobs} jobs of {num_gpus} GPUs side by side, but there are {count}: lower --jobs, or let "
+            f"{-(-jobs * num_gpus // count)} of them share a GPU with --jobs-per-gpu"
+        )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     names = [name.strip() for name in visible.split(",")]
     if not all(name.isdigit() for name in names):
         raise ConfigError(f"CUDA_VISIBLE_DEVICES={visible}: to run trials side by side, name the GPUs by number")
-    return [tuple(map(int, names[i * num_gpus : (i + 1) * num_gpus])) for i in range(jobs)]
+    groups = [tuple(map(int, names[i : i + num_gpus])) for i in range(0, count - num_gpus + 1, num_gpus)]
+    return [groups[i % len(groups)] for i in range(jobs)]
 
 
 def _side_by_side(plan: Plan, chains: Sequence[Chain], slots: Sequence[tuple[int, ...]]) -> list[Outcome]:

@@ -132,6 +132,9 @@ def test_slots(monkeypatch):
     assert gpu_slots(2, 3) == [(7, 6), (5, 4), (3, 2)]
     with pytest.raises(ConfigError, match="3 jobs of 4 GPUs side by side, but there are 8"):
         gpu_slots(4, 3)
+    assert gpu_slots(4, 3, per_gpu=2) == [(7, 6, 5, 4), (3, 2, 1, 0), (7, 6, 5, 4)] and len(gpu_slots(1, 0, 2)) == 16
+    with pytest.raises(ConfigError, match="17 jobs .* let 3 of them share a GPU with --jobs-per-gpu"):
+        gpu_slots(1, 17, per_gpu=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d,GPU-e,GPU-f,GPU-g,GPU-h")
     with pytest.raises(ConfigError, match="by number"):
         gpu_slots(4, 0)
@@ -164,6 +167,10 @@ def test_options():
             parse_options([word])
     with pytest.raises(ConfigError, match="need --launcher slurm"):
         Launcher("local", options=options)
+    with pytest.raises(ConfigError, match="--jobs-per-gpu 0"):
+        Launcher(per_gpu=0)
+    with pytest.raises(ConfigError, match="--jobs-per-gpu 2: SLURM"):
+        Launcher("slurm", per_gpu=2)
     with pytest.raises(ConfigError, match="--jobs -1"):
         Launcher(jobs=-1)
     with pytest.raises(ConfigError, match="choose local or slurm"):
