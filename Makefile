@@ -11,7 +11,7 @@ DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_CO
 HASH := \#
 DENSEPOSE ?= $(if $(wildcard $(DETECTRON2)/projects/DensePose),$(DETECTRON2)/projects/DensePose,$(DETECTRON2)$(HASH)subdirectory=projects/DensePose)
 
-.PHONY: demo evidence test test-all lint format detectron2 densepose clean
+.PHONY: demo evidence test test-all gpu-check lint format detectron2 densepose clean
 
 demo: $(STAMP)
 	@echo "demo: pre-train, convert, fine-tune 5 trials per row, report (configs/experiments/demo.yaml)"
@@ -28,6 +28,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PY) -m pytest
+
+# One process, for one table at the end; deterministic cuBLAS is asked for before CUDA starts.
+gpu-check: $(STAMP)
+	@echo "gpu-check: what a GPU computes, against the CPU; ends in a table to paste. All skip without a GPU"
+	$(PY) -m pytest -m gpu tests/gpu -rs
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -82,7 +82,8 @@ def shuffle(x: Tensor) -> tuple[Tensor, Tensor]:
         This process's share (N, ...), and the order (B,): what `unshuffle` needs to undo it.
     """
     everything = all_gather(x)  # (B, ...)
-    order = broadcast(torch.randperm(len(everything)).to(x.device))  # (B,)
+    order = torch.randperm(len(everything), pin_memory=x.is_cuda)  # pinned: the host need not wait for the copy
+    order = broadcast(order.to(x.device, non_blocking=True))  # (B,)
     return everything[_share(order)], order
 
 

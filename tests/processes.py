@@ -28,9 +28,15 @@ def start_processes(function: Callable[..., Any], args: tuple[Any, ...], nprocs:
     mp.start_processes(function, args, nprocs, start_method="forkserver")
 
 
-def run_in_processes(function: Callable[..., Any], folder: Path, *args: Any, world_size: int = 2) -> list[Any]:
-    """What `function(*args)`, defined at the top of a module, returns in each process of one gloo group."""
-    start_processes(_member, (function, world_size, folder, args, dict(os.environ)), world_size)
+def run_in_processes(
+    function: Callable[..., Any], folder: Path, *args: Any, world_size: int = 2, backend: str = "gloo"
+) -> list[Any]:
+    """What `function(*args)`, defined at the top of a module, returns in each process of one group.
+
+    Args:
+        backend: gloo, or nccl, which gives each process the GPU of its rank.
+    """
+    start_processes(_member, (function, world_size, backend, folder, args, dict(os.environ)), world_size)
     return [torch.load(folder / f"{rank}.pth") for rank in range(world_size)]
 
 
@@ -38,13 +44,16 @@ def _member(
     rank: int,
     function: Callable[..., Any],
     world_size: int,
+    backend: str,
     folder: Path,
     args: tuple[Any, ...],
     environment: Mapping[str, str],
 ) -> None:
     _take(environment)
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     torch.save(function(*args), folder / f"{rank}.pth")
     dist.barrier()
     dist.destroy_process_group()

@@ -89,7 +89,8 @@ class MemoryBank(nn.Module):
         """
         q = unit_features(self.encoder_q, im_q, self.amp)  # N/parts x C
         if part == 0:
-            chosen = broadcast(torch.randint(len(self.bank), (self.K,)).to(index.device))  # K
+            chosen = torch.randint(len(self.bank), (self.K,), pin_memory=index.is_cuda)  # pinned: nobody waits
+            chosen = broadcast(chosen.to(index.device, non_blocking=True))  # K
             self._rows, self._queries = self.bank[chosen], []
         k = self.bank[index.chunk(parts)[part]]  # N/parts x C
         l_pos = torch.einsum("nc,nc->n", q, k).unsqueeze(1)  # N/parts x 1
