@@ -85,6 +85,7 @@ def test_to_detectron2_and_back_is_bit_equal(tmp_path, arch):
 def test_the_shapes_of_an_architecture_are_those_of_torchvision():
     wide = [Architecture(50, 32, 4), Architecture(101, 32, 8), Architecture(50, 1, 128), Architecture(50, 1, 128, 2)]
     wide += [Architecture(50, 1, 16, 0.25), Architecture(50, 1, 32, 0.5)]
+    wide += [Architecture(18, 1, 64, 0.5), Architecture(34, 1, 64, 0.25), Architecture(18, 1, 64, 0.75)]
     for architecture in [*(Architecture(d, 1, 64) for d in DEPTHS), *wide, Architecture(50, 1, 256, 4)]:
         with torch.device("meta"):
             state = architecture.build().state_dict()

@@ -10,13 +10,13 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.backbone import build_resnet_backbone
 from torch import nn
 
 from transfer.convert.architecture import AuditError
 from transfer.convert.convert import PARITY_LIMIT
 from transfer.convert.forward import detectron2_forward, relative_differences
 from transfer.convert.read import read_weights
+from transfer.engines.d2.heads import build_any_width_resnet_backbone
 
 
 def verify(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,4 +73,4 @@ def _backbone(metadata: Mapping[str, Any]) -> nn.Module:
     resnets.RES2_OUT_CHANNELS = metadata["res2_out_channels"]
     resnets.STRIDE_IN_1X1 = bool(metadata["stride_in_1x1"])
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    return build_resnet_backbone(cfg, ShapeSpec(channels=3))
+    return build_any_width_resnet_backbone(cfg, ShapeSpec(channels=3))
