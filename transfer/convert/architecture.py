@@ -168,9 +168,13 @@ class _WithStem(resnet.ResNet):
     Basic blocks are as much wider or narrower as the stem; bottlenecks have arguments of their own for that.
     """
 
+    fc: nn.Linear
+
     def __init__(self, stem: int, *args: Any, **kwargs: Any):
         self._stem = stem  # read by _make_layer, which super().__init__ calls
         super().__init__(*args, **kwargs)
+        if self.fc.in_features != self.inplanes:
+            self.fc = nn.Linear(self.inplanes, self.fc.out_features)
 
     def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
         if not hasattr(self, "layer1") and self._stem != 64:
