@@ -20,7 +20,7 @@ _C.MODEL = CfgNode()
 # (arXiv:2002.05709); supervised: class labels instead
 _C.MODEL.MECHANISM = "moco"
 # resnet18 | resnet34 | resnet50 | resnet101 | resnet50_w2x | resnet50_w4x | resnext50_32x8d, and for machines without a
-# GPU resnet50_w0.5x | resnet50_w0.25x
+# GPU resnet50_w0.5x | resnet50_w0.25x | resnet18_w0.5x
 _C.MODEL.ARCH = "resnet50"
 _C.MODEL.DIM = 128  # length of the L2-normalised feature
 # moco: keys in the queue, a multiple of SOLVER.BATCH_SIZE; memory_bank: rows drawn from the bank. Without effect where

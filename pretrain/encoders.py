@@ -21,11 +21,16 @@ class WideResNet(resnet.ResNet):
 
     This is the "2x / 4x wider" of arXiv:1911.05722, Table 1. torchvision's `wide_resnet50_2` is another network: it
     widens the 3x3 convolutions only (69M parameters instead of 94M). A width below 1, a multiple of 1/4, makes a
-    network for machines without a GPU that both engines build.
+    network for machines without a GPU that both engines build, of bottlenecks or of basic blocks.
     """
 
     def __init__(
-        self, block: type[resnet.Bottleneck], layers: list[int], width: float, num_classes: int = 1000, **kw: Any
+        self,
+        block: type[resnet.BasicBlock | resnet.Bottleneck],
+        layers: list[int],
+        width: float,
+        num_classes: int = 1000,
+        **kw: Any,
     ):
         self.width = width  # read by _make_layer, which super().__init__ calls
         super().__init__(block, layers, num_classes, **kw)

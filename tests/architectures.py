@@ -11,6 +11,8 @@ _CONFIGS = ROOT / "configs" / "transfer"
 _R50 = ["MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"]
 _NARROW = ["MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.STEM_OUT_CHANNELS", "16",
            "MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.RESNETS.WIDTH_PER_GROUP", "16"]  # fmt: skip
+_NARROW_R18 = ["MODEL.BACKBONE.NAME", "build_any_width_resnet_backbone", "MODEL.RESNETS.STEM_OUT_CHANNELS", "32",
+               "MODEL.RESNETS.RES2_OUT_CHANNELS", "32"]  # fmt: skip
 _MSRA = ["MODEL.RESNETS.STRIDE_IN_1X1", "True", "INPUT.FORMAT", "BGR",
          "MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]", "MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]"]  # fmt: skip
 _X50 = [*_R50, "MODEL.RESNETS.NUM_GROUPS", "32", "MODEL.RESNETS.WIDTH_PER_GROUP", "8"]
@@ -36,6 +38,7 @@ ARCHITECTURES: dict[str, tuple[Path, list[str]]] = {
     "R50-C4-MSRA": (_C4, [*_R50, *_MSRA]),
     "X50-C4": (_C4, _X50),
     "R50w0.25x-C4": (_C4, _NARROW),
+    "R18w0.5x-C4": (_C4, _NARROW_R18),
     "R50-DC5": (_DC5, _FEW_ROIS),
     "R50-DC5-MSRA": (_DC5, [*_FEW_ROIS, *_MSRA]),
     "R18-FPN": (_MASK_FPN, ["MODEL.MASK_ON", "False"]),

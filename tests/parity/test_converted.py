@@ -26,8 +26,9 @@ LOG = logging.getLogger(__name__)  # the counts: --log-cli-level INFO
 
 @pytest.mark.parametrize(
     ("arch", "extension"),
-    [("resnet18", ".pkl"), ("resnet50", ".pth"), ("resnext50_32x8d", ".pkl"), ("resnet50_w2x", ".pth")],
-)
+    [("resnet18", ".pkl"), ("resnet50", ".pth"), ("resnext50_32x8d", ".pkl"), ("resnet50_w2x", ".pth"),
+     ("resnet18_w0.5x", ".pkl")],
+)  # fmt: skip
 def test_backbones_agree_and_no_key_is_left(tmp_path, small_config, small_opts, arch, extension):
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.modeling import build_model
@@ -41,7 +42,7 @@ def test_backbones_agree_and_no_key_is_left(tmp_path, small_config, small_opts, 
     facts = convert(tmp_path / "moco.pth.tar", path).metadata
     keys = {"DEPTH": "depth", "NUM_GROUPS": "groups", "WIDTH_PER_GROUP": "width_per_group",
             "STEM_OUT_CHANNELS": "stem_out_channels", "RES2_OUT_CHANNELS": "res2_out_channels"}  # fmt: skip
-    opts = [*small_opts, "MODEL.RESNETS.NORM", "BN"]
+    opts = [*small_opts, "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.NAME", "build_any_width_resnet_backbone"]
     for key, fact in keys.items():
         opts += [f"MODEL.RESNETS.{key}", str(facts[fact])]
     theirs = build_model(load_config(small_config, opts, Detectron2Engine().defaults())).eval()
@@ -157,7 +158,9 @@ def test_every_layout_in_detectron2s_own_backbone(tmp_path, case):
     assert done.detectron2["max relative difference"] <= 1e-5
 
 
-@pytest.mark.parametrize("arch", ["resnet34", "resnet101", "resnet152", "resnext50_32x8d", "resnet50_w2x"])
+@pytest.mark.parametrize(
+    "arch", ["resnet34", "resnet101", "resnet152", "resnext50_32x8d", "resnet50_w2x", "resnet18_w0.5x"]
+)
 def test_every_architecture_in_detectron2s_own_backbone(tmp_path, arch):
     from transfer.engines.d2.verify import verify
 

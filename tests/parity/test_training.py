@@ -174,7 +174,7 @@ def double_nms(monkeypatch):
     monkeypatch.setattr("torchvision.ops.boxes.nms", lambda boxes, scores, t: nms(boxes.double(), scores.double(), t))
 
 
-@pytest.mark.parametrize("name", ["R18-C4-mask", "R18-FPN-mask", "R50-DC5", "R18-FPN-keypoint"])
+@pytest.mark.parametrize("name", ["R18-C4-mask", "R18w0.5x-C4", "R18-FPN-mask", "R50-DC5", "R18-FPN-keypoint"])
 def test_many_iterations(name, generated, tmp_path, double_nms):
     """Detectron2's trainer and our loop from the same weights, on the same batches, with the same random numbers.
 

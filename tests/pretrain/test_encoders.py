@@ -30,6 +30,7 @@ def test_ends_in_fc_of_the_given_size(arch: str) -> None:
         ("resnet50_w4x", 375.4),
         ("resnet50_w0.5x", 5.9),
         ("resnet50_w0.25x", 1.5),
+        ("resnet18_w0.5x", 2.8),
     ],
 )
 def test_parameters_of_the_trunk(arch: str, millions: float) -> None:
@@ -40,9 +41,12 @@ def test_parameters_of_the_trunk(arch: str, millions: float) -> None:
     assert round(count / 1e6, 1) == millions
 
 
-@pytest.mark.parametrize(("arch", "width"), [("resnet50_w2x", 2), ("resnet50_w0.5x", 0.5), ("resnet50_w0.25x", 0.25)])
+@pytest.mark.parametrize(
+    ("arch", "width"),
+    [("resnet50_w2x", 2), ("resnet50_w0.5x", 0.5), ("resnet50_w0.25x", 0.25), ("resnet18_w0.5x", 0.5)],
+)
 def test_wide_encoder_is_wide_throughout(arch: str, width: float) -> None:
-    plain, wide = (base_encoder(arch)(num_classes=3) for arch in ("resnet50", arch))
+    plain, wide = (base_encoder(arch)(num_classes=3) for arch in (arch.split("_")[0], arch))
     assert list(plain.state_dict()) == list(wide.state_dict())
     for (name, a), b in zip(plain.named_parameters(), wide.parameters(), strict=True):
         whole = (width, width) if a.ndim > 1 else (width,)

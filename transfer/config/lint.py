@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from pretrain.runtime.config import value_at
-from transfer.config.support import DENSEPOSE_HEADS, DILATED_C5, FCN_16S, FPN
+from transfer.config.basic_blocks import misfit
+from transfer.config.support import ANY_WIDTH, DENSEPOSE_HEADS, DILATED_C5, FCN_16S, FPN, RESNET
 from transfer.data.spec import nearest
 
 ERROR, WARNING = "error", "warning"
@@ -21,13 +22,13 @@ BATCH, RATE = 16, 0.02  # the papers' mini-batch and its learning rate; the rate
 TRAINED_NORMS = ("BN", "SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N")
 NORMS = ("", *TRAINED_NORMS, "FrozenBN", "GN", "LN")
 
-# Key -> what may stand there: Detectron2's registries and this project's two entries.
+# Key -> what may stand there: Detectron2's registries and this project's entries.
 NAMES: Mapping[str, Collection[str]] = {
     "MODEL.META_ARCHITECTURE": (
         "GeneralizedRCNN", "ProposalNetwork", "SemanticSegmentor", "PanopticFPN", "RetinaNet",
     ),
     "MODEL.BACKBONE.NAME": (
-        "build_resnet_backbone", FPN, "build_retinanet_resnet_fpn_backbone", DILATED_C5,
+        RESNET, ANY_WIDTH, FPN, "build_retinanet_resnet_fpn_backbone", DILATED_C5,
     ),
     "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN", "RRPN", "PrecomputedProposals"),
     "MODEL.RPN.HEAD_NAME": ("StandardRPNHead",),
@@ -84,6 +85,7 @@ def lint(
         *_norms(cfg),
         *_tuned_layers(cfg),
         *_dilation(cfg),
+        *_basic_blocks(cfg),
         *(_mean_order(cfg) if (facts or {}).get("pixel_mean") is None else ()),
         *(_weights(cfg, facts) if facts is not None else ()),
         *_schedule(cfg),
@@ -147,6 +149,11 @@ def _dilation(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     backbone, dilation = cfg["MODEL"]["BACKBONE"]["NAME"], cfg["MODEL"]["RESNETS"]["RES5_DILATION"]
     if backbone == DILATED_C5 and dilation != 2:
         yield error("dilation", "MODEL.RESNETS.RES5_DILATION", f"{dilation}, but {backbone} has a dilated conv5: 2")
+
+
+def _basic_blocks(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    if (found := misfit(cfg)) is not None:
+        yield error("basic-blocks", *found)
 
 
 def _mean_order(cfg: Mapping[str, Any]) -> Iterator[Finding]:

@@ -33,7 +33,8 @@ class Support:
 
 
 HONOURED = Support("honoured")
-FPN, DILATED_C5 = "build_resnet_fpn_backbone", "build_dilated_c5_backbone"
+RESNET, FPN, DILATED_C5 = "build_resnet_backbone", "build_resnet_fpn_backbone", "build_dilated_c5_backbone"
+ANY_WIDTH = "build_any_width_resnet_backbone"  # as RESNET, and ResNet-18 and 34 of another width too
 FCN_16S = "FCN16sHead"
 DENSEPOSE_HEADS = "DensePoseROIHeads"
 
@@ -127,7 +128,7 @@ TABLE: Mapping[str, Support] = {
     "MODEL.MASK_ON": HONOURED,
     "MODEL.KEYPOINT_ON": HONOURED,
     "MODEL.LOAD_PROPOSALS": _PROPOSALS,
-    "MODEL.BACKBONE.NAME": _only("build_resnet_backbone", FPN, DILATED_C5, why="these are the papers' backbones"),
+    "MODEL.BACKBONE.NAME": _only(RESNET, ANY_WIDTH, FPN, DILATED_C5, why="these are the papers' backbones"),
     "MODEL.BACKBONE.FREEZE_AT": _only(0, 1, 2, 3, 4, why="0 tunes all layers, 1 freezes the stem, 2 also res2, ..."),
     "MODEL.RESNETS.DEPTH": _only(18, 34, 50, 101, 152, why="these are the depths that torchvision has"),
     "MODEL.RESNETS.OUT_FEATURES": HONOURED,

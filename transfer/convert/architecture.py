@@ -33,7 +33,8 @@ class Architecture:
     Attributes:
         groups, width_per_group: of the 3x3 convolutions of res2's bottlenecks.
         wider: every layer, the stem included, has so many times the channels (the papers' w2x and w4x; below 1 for
-            small machines); it is counted in `width_per_group` too, as in Detectron2's WIDTH_PER_GROUP.
+            small machines). For bottlenecks it is counted in `width_per_group` too, as in Detectron2's WIDTH_PER_GROUP,
+            which basic blocks do not read: theirs stays 64.
     """
 
     depth: int
@@ -80,7 +81,7 @@ class Architecture:
         """
         block = resnet.BasicBlock if self.depth < 50 else resnet.Bottleneck
         layers = self._layers()
-        if self.wider != 1:
+        if self.wider != 1 and self.depth >= 50:
             block = type("WideBottleneck", (resnet.Bottleneck,), {"expansion": int(4 * self.wider)})
         model = _WithStem(
             self.stem_out_channels, block, layers, groups=self.groups, width_per_group=self.width_per_group,
@@ -128,7 +129,7 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     """Depth, groups and width from Detectron2-named tensors.
 
     Raises:
-        AuditError: the blocks of some stage are not those of any ResNet, or basic blocks of another width.
+        AuditError: the blocks of some stage are not those of any ResNet, or basic blocks wider than their stem.
     """
     blocks: dict[int, set[int]] = {stage: set() for stage in (2, 3, 4, 5)}
     for key in tensors:
@@ -143,30 +144,43 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     if depth is None:
         raise AuditError(f"stages res2..res5 hold {counts} {kind} blocks, which is no ResNet-18, 34, 50, 101 or 152")
     first, stem = tensors.get("res2.0.conv2.weight"), tensors.get("stem.conv1.weight")
-    if kind == "basic" and first is not None and first.ndim == 4 and first.shape[0] == first.shape[1] != 64:
-        raise AuditError(
-            f"res2 is {first.shape[0]} channels wide, not 64: a wide ResNet-{depth}, and Detectron2's ResNet-18 and 34 "
-            "come in one width"
-        )
-    if kind == "basic" or first is None or first.ndim != 4 or not first.shape[1]:
+    if first is None or first.ndim != 4 or not first.shape[1]:
         return Architecture(depth, 1, 64)
     width, per_group = int(first.shape[0]), int(first.shape[1])
     groups = width // per_group
-    if groups == 1 and stem is not None and stem.shape[0] != 64 and width == stem.shape[0] and width % 16 == 0:
+    in_stem = stem.shape[0] if stem is not None and stem.ndim == 4 else 0
+    as_wide_as_its_stem = groups == 1 and width == in_stem and width % 16 == 0
+    if kind == "basic":
+        if width == per_group != 64 and not as_wide_as_its_stem:
+            raise AuditError(
+                f"res2 is {width} channels wide, not 64, and the stem {in_stem}: a ResNet-{depth} of another width has "
+                "the same multiple of 16 in both"
+            )
+        return Architecture(depth, 1, 64, wider=width / 64 if as_wide_as_its_stem else 1)
+    if as_wide_as_its_stem:
         return Architecture(depth, 1, width, wider=width / 64)
     return Architecture(depth, groups, per_group if groups > 1 else width)
 
 
 class _WithStem(resnet.ResNet):
-    """torchvision's ResNet with any number of channels in its stem, the one width that it has as a constant."""
+    """torchvision's ResNet with any number of channels in its stem, a width that it has as a constant.
+
+    Basic blocks are as much wider or narrower as the stem; bottlenecks have arguments of their own for that.
+    """
+
+    fc: nn.Linear
 
     def __init__(self, stem: int, *args: Any, **kwargs: Any):
         self._stem = stem  # read by _make_layer, which super().__init__ calls
         super().__init__(*args, **kwargs)
+        if self.fc.in_features != self.inplanes:
+            self.fc = nn.Linear(self.inplanes, self.fc.out_features)
 
-    def _make_layer(self, *args: Any, **kwargs: Any) -> nn.Sequential:
+    def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
         if not hasattr(self, "layer1") and self._stem != 64:
             self.inplanes = self._stem
             self.conv1 = nn.Conv2d(3, self._stem, kernel_size=7, stride=2, padding=3, bias=False)
             self.bn1 = self._norm_layer(self._stem)
-        return super()._make_layer(*args, **kwargs)
+        if block is resnet.BasicBlock:
+            planes = planes * self._stem // 64
+        return super()._make_layer(block, planes, *args, **kwargs)

@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+from transfer.config.basic_blocks import DEPTHS, WIDTH
+from transfer.config.support import ANY_WIDTH
+
 
 def fragment(metadata: Mapping[str, Any], weights: str) -> str:
     """Text of a config fragment; put it under a `_BASE_` that says which detector.
@@ -31,6 +34,8 @@ def fragment(metadata: Mapping[str, Any], weights: str) -> str:
         )
     lines += ["MODEL:", f"  WEIGHTS: {_quoted(weights)}"]
     lines += [f"  PIXEL_MEAN: {mean}", f"  PIXEL_STD: {std}"] if stated else []
+    if metadata["depth"] in DEPTHS and metadata["res2_out_channels"] != WIDTH:
+        lines += ["  BACKBONE:", f'    NAME: "{ANY_WIDTH}"']
     lines += [
         "  RESNETS:",
         f"    DEPTH: {metadata['depth']}",

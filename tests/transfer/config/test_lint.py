@@ -68,7 +68,7 @@ R50_MOCO = {
         (C4_MOCO, ["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"], ["warning extra-norm: Res5ROIHeadsExtraNorm"]),
         (C4_MOCO, ["MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.META_ARCHITECTURE", "RetinaNet"], []),
         (C4_MOCO, ["MODEL.ROI_HEADS.NAME", "Res5ROIHeadsXtraNorm"], ["error name: mean Res5ROIHeadsExtraNorm"]),
-        (C4_MOCO, ["MODEL.BACKBONE.NAME", "vit"], ["error name: known are build_dilated_c5_backbone, build_resnet"]),
+        (C4_MOCO, ["MODEL.BACKBONE.NAME", "vit"], ["error name: known are build_any_width_resnet_backbone, "]),
         (FPN, ["MODEL.ROI_BOX_HEAD.NUM_CONV", "4", "MODEL.ROI_BOX_HEAD.NUM_FC", "1", "MODEL.ROI_BOX_HEAD.NORM",
                "SyncBN"], ["warning box-head: another detector than the papers' Table 5"]),
         (FPN, ["MODEL.ROI_MASK_HEAD.NORM", "BN"], ["warning mask-head: no norm"]),

@@ -261,13 +261,18 @@ def test_flattened_parameters_are_named(content, trunk):
         recognise(content, trunk)
 
 
-def test_wide_basic_blocks_are_named():
-    def wide(value):
-        shape = [n if n == 3 or i > 1 else 2 * n for i, n in enumerate(value.shape)]
-        return torch.zeros(shape)
+@pytest.mark.parametrize("times", [0.25, 0.5, 2])
+def test_basic_blocks_of_another_width_convert_if_their_stem_has_it(times):
+    def scaled(value):
+        return torch.zeros([n if n == 3 or i > 1 else int(times * n) for i, n in enumerate(value.shape)])
 
-    with pytest.raises(AuditError, match="res2 is 128 channels wide, not 64: a wide ResNet-18"):
-        infer_architecture(recognise({k: wide(v) if v.ndim else v for k, v in T.items()}).tensors)
+    whole = {k: scaled(v) if v.ndim else v for k, v in T.items()}
+    assert infer_architecture(recognise(whole).tensors).name == f"resnet18_w{times:g}x"
+    whole["conv1.weight"] = T["conv1.weight"]
+    with pytest.raises(
+        AuditError, match=f"res2 is {64 * times:g} channels wide, not 64, and the stem 64: a ResNet-18 "
+    ):
+        infer_architecture(recognise(whole).tensors)
 
 
 def test_what_was_seen_is_there_and_the_advice_works():

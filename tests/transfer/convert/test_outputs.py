@@ -12,6 +12,7 @@ import torch
 import yaml
 from torchvision.models import resnet
 
+from pretrain.encoders import base_encoder
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from tests.transfer.convert.test_convert import caffe2
@@ -21,7 +22,11 @@ from transfer.config.load import load_config
 from transfer.convert.architecture import DEPTHS, Architecture, AuditError
 from transfer.convert.convert import convert, take
 from transfer.convert.keymap import trunk_to_detectron2
+from transfer.convert.read import read_weights
 from transfer.convert.write import OutputError, check_output, staged
+from transfer.engines.tv.adapters import check_support
+from transfer.engines.tv.adapters.instances import build_detector
+from transfer.engines.tv.weights import load_weights
 
 FORMS = [(".pkl", "detectron2"), (".pth", "detectron2"), (".pth", "torchvision"), (".safetensors", "torchvision"),
          (".safetensors", "detectron2")]  # fmt: skip
@@ -66,12 +71,14 @@ SLOW = dict.fromkeys((101, 152), pytest.mark.slow)  # the same blocks as 50, and
     "arch",
     [
         *(pytest.param(f"resnet{d}", marks=SLOW.get(d, ())) for d in DEPTHS),
+        "resnet18_w0.5x",
         "resnext50_32x4d",
         pytest.param("resnext50_32x8d", marks=pytest.mark.slow),
     ],
 )
 def test_to_detectron2_and_back_is_bit_equal(tmp_path, arch):
-    build = Architecture(50, 32, 8).build if arch == "resnext50_32x8d" else getattr(resnet, arch)  # MoCo's, theirs
+    ours = arch in ("resnext50_32x8d", "resnet18_w0.5x")  # of MoCo's table or narrow: torchvision has none
+    build = base_encoder(arch) if ours else getattr(resnet, arch)
     state = lively(build())
     torch.save(state, tmp_path / "a.pth")
     convert(tmp_path / "a.pth", tmp_path / "b.pkl")
@@ -85,6 +92,7 @@ def test_to_detectron2_and_back_is_bit_equal(tmp_path, arch):
 def test_the_shapes_of_an_architecture_are_those_of_torchvision():
     wide = [Architecture(50, 32, 4), Architecture(101, 32, 8), Architecture(50, 1, 128), Architecture(50, 1, 128, 2)]
     wide += [Architecture(50, 1, 16, 0.25), Architecture(50, 1, 32, 0.5)]
+    wide += [Architecture(18, 1, 64, 0.5), Architecture(34, 1, 64, 0.25), Architecture(18, 1, 64, 0.75)]
     for architecture in [*(Architecture(d, 1, 64) for d in DEPTHS), *wide, Architecture(50, 1, 256, 4)]:
         with torch.device("meta"):
             state = architecture.build().state_dict()
@@ -288,6 +296,23 @@ def test_the_config_fragment_fits_the_weights(tmp_path, stated):
     assert [f for f in lint(cfg, weights_facts(cfg.MODEL.WEIGHTS)) if f.level == "error"] == []
     if stated:
         assert cfg.INPUT.FORMAT == "RGB" and not cfg.MODEL.RESNETS.STRIDE_IN_1X1
+
+
+@pytest.mark.parametrize("architecture", [Architecture(18, 1, 64, 0.5), Architecture(34, 1, 64, 0.25)], ids=str)
+def test_basic_blocks_of_another_width_with_the_fragment_make_a_detector(tmp_path, architecture):
+    """What the fragment adds to the C4 config is what the linter, the engine and the weights ask for."""
+    state = architecture.build().state_dict()
+    torch.save(moco(state), tmp_path / "a.pth")
+    convert(tmp_path / "a.pth", tmp_path / "b.pkl", emit_config=tmp_path / "c.yaml")
+    (tmp_path / "d.yaml").write_text(f'_BASE_: "{C4}"\n{(tmp_path / "c.yaml").read_text()}')
+    cfg = load_config(tmp_path / "d.yaml", ["MODEL.RESNETS.NORM", "BN"])
+    assert cfg.MODEL.BACKBONE.NAME == "build_any_width_resnet_backbone" and cfg.MODEL.RESNETS.WIDTH_PER_GROUP == 64
+    assert [f for f in lint(cfg, weights_facts(cfg.MODEL.WEIGHTS)) if f.level == "error"] == []
+    check_support(cfg)
+    model = build_detector(cfg)
+    load_weights(model, read_weights(tmp_path / "b.pkl"), "b.pkl")
+    assert torch.equal(model.backbone.layer3[1].conv2.weight, state["layer3.1.conv2.weight"])
+    assert torch.equal(model.roi_heads.box_head.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
 
 
 def test_a_stem_bias_of_zeros_is_none(tmp_path):

@@ -27,6 +27,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress, setup_logging
 from pretrain.runtime.preempt import Preempted, StopRequest
 from pretrain.runtime.result import RunResult
+from transfer.config.basic_blocks import check_basic_blocks
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
@@ -87,6 +88,7 @@ class Detectron2Engine(base.Engine):
 def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | None = None) -> RunResult:
     """Runs a training, or an evaluation (`mode` None): here, in `num_gpus` processes, or as one of a group."""
     args = () if mode is None else (mode,)
+    check_basic_blocks(cfg)
     _check_machine(cfg)
     warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())
     check_run_data(cfg, training=mode is not None)

@@ -1,4 +1,4 @@
-"""What stock Detectron2 lacks of the papers' detectors: the norm of the C4 head, the convolution behind conv5."""
+"""What stock Detectron2 lacks: the norm of the C4 head, the convolution behind conv5, ResNet-18 and 34 of any width."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import fvcore.nn.weight_init as weight_init
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from detectron2.modeling.backbone.resnet import BasicBlock, ResNet, build_resnet_backbone
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet, build_resnet_backbone
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
+
+from transfer.config.basic_blocks import WIDTH, check_basic_blocks
+
+_BASIC_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # per stage; deeper ResNets are of bottlenecks
 
 
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
@@ -31,19 +35,8 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
         arguments = super().from_config(cfg, input_shape)
         r = cfg.MODEL.RESNETS
         arguments["extra_norm"] = r.NORM
-        if r.DEPTH in (18, 34):  # Res5ROIHeads knows bottlenecks only
-            channels = r.RES2_OUT_CHANNELS * 8
-            blocks = {18: 2, 34: 3}[r.DEPTH]
-            arguments["res5"] = nn.Sequential(
-                *ResNet.make_stage(
-                    BasicBlock,
-                    blocks,
-                    stride_per_block=[2] + [1] * (blocks - 1),
-                    in_channels=channels // 2,
-                    out_channels=channels,
-                    norm=r.NORM,
-                )
-            )
+        if r.DEPTH in _BASIC_BLOCKS:  # Res5ROIHeads knows bottlenecks only
+            arguments["res5"] = nn.Sequential(*_basic_stage(cfg, 3))
         return arguments
 
 
@@ -73,8 +66,40 @@ def build_dilated_c5_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> DilatedC5
     return DilatedC5(build_resnet_backbone(cfg, input_shape), r.RES5_REDUCED_CHANNELS, r.NORM)
 
 
+def build_any_width_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """Builds what `build_resnet_backbone` does, and ResNet-18 and 34 whose res2 has not 64 channels, which it refuses.
+
+    Raises:
+        ConfigError: groups, dilation or deformable convolutions, which basic blocks do not have.
+    """
+    r = cfg.MODEL.RESNETS
+    if r.DEPTH not in _BASIC_BLOCKS or r.RES2_OUT_CHANNELS == WIDTH:
+        return build_resnet_backbone(cfg, input_shape)
+    check_basic_blocks(cfg)
+    stem = BasicStem(in_channels=input_shape.channels, out_channels=r.STEM_OUT_CHANNELS, norm=r.NORM)
+    stages = [_basic_stage(cfg, number) for number in range(4)]
+    return ResNet(stem, stages, out_features=r.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def _basic_stage(cfg: CfgNode, number: int) -> list[nn.Module]:
+    """The blocks of one stage of ResNet-18 or 34, res2 (`number` 0) to res5, each of twice the channels before it."""
+    r = cfg.MODEL.RESNETS
+    blocks, width = _BASIC_BLOCKS[r.DEPTH][number], r.RES2_OUT_CHANNELS * 2**number
+    stage: list[nn.Module] = ResNet.make_stage(
+        BasicBlock,
+        blocks,
+        stride_per_block=[2 if number else 1] + [1] * (blocks - 1),
+        in_channels=width // 2 if number else r.STEM_OUT_CHANNELS,
+        out_channels=width,
+        norm=r.NORM,
+    )
+    return stage
+
+
 def register_heads() -> None:
-    """Makes both known to Detectron2 by the names that the YAMLs use; calling it again does nothing."""
-    for registry, part in ((ROI_HEADS_REGISTRY, Res5ROIHeadsExtraNorm), (BACKBONE_REGISTRY, build_dilated_c5_backbone)):
-        if part.__name__ not in registry:
-            registry.register(part)
+    """Makes them known to Detectron2 by the names that the YAMLs use; calling it again does nothing."""
+    for part in (build_dilated_c5_backbone, build_any_width_resnet_backbone):
+        if part.__name__ not in BACKBONE_REGISTRY:
+            BACKBONE_REGISTRY.register(part)
+    if Res5ROIHeadsExtraNorm.__name__ not in ROI_HEADS_REGISTRY:
+        ROI_HEADS_REGISTRY.register(Res5ROIHeadsExtraNorm)

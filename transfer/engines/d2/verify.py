@@ -10,17 +10,20 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.backbone import build_resnet_backbone
 from torch import nn
 
+from transfer.config.support import ANY_WIDTH
 from transfer.convert.architecture import AuditError
 from transfer.convert.convert import PARITY_LIMIT
 from transfer.convert.forward import detectron2_forward, relative_differences
 from transfer.convert.read import read_weights
+from transfer.engines.d2.heads import build_any_width_resnet_backbone
 
 
 def verify(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Loads a converted trunk into Detectron2's own backbone through Detectron2's own checkpointer.
+
+    ResNet-18 and 34 of another width than 64 are built of Detectron2's own blocks, since it has no such backbone.
 
     Args:
         metadata: see `transfer.convert.convert.metadata_of`.
@@ -63,6 +66,7 @@ def verify(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _backbone(metadata: Mapping[str, Any]) -> nn.Module:
     cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = ANY_WIDTH
     resnets = cfg.MODEL.RESNETS
     resnets.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     resnets.NORM = "BN"
@@ -73,4 +77,4 @@ def _backbone(metadata: Mapping[str, Any]) -> nn.Module:
     resnets.RES2_OUT_CHANNELS = metadata["res2_out_channels"]
     resnets.STRIDE_IN_1X1 = bool(metadata["stride_in_1x1"])
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    return build_resnet_backbone(cfg, ShapeSpec(channels=3))
+    return build_any_width_resnet_backbone(cfg, ShapeSpec(channels=3))

@@ -135,10 +135,8 @@ def build_trunk(
     """
     if depth not in DEPTHS:
         raise ConfigError(f"MODEL.RESNETS.DEPTH {depth}: choose one of {', '.join(map(str, DEPTHS))}")
-    if depth < 50 and (groups, width_per_group, stem_out_channels) != (1, 64, 64):
-        raise ConfigError(
-            f"ResNet-{depth} comes in one width: set NUM_GROUPS 1, WIDTH_PER_GROUP 64 and STEM_OUT_CHANNELS 64"
-        )
+    if depth < 50 and (groups, width_per_group) != (1, 64):
+        raise ConfigError(f"ResNet-{depth} has no groups and no bottlenecks: set NUM_GROUPS 1 and WIDTH_PER_GROUP 64")
     architecture = Architecture(depth, groups, width_per_group, wider=max(16, stem_out_channels // 16 * 16) / 64)
     wanted = (architecture.stem_out_channels, architecture.res2_out_channels)
     if (stem_out_channels, res2_out_channels) != wanted:

@@ -50,6 +50,46 @@ def test_no_run_where_another_one_works(run, small_config, small_opts, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_its_resnet_would_assert_is_refused_in_a_sentence(run, small_config, small_opts, tmp_path, training):
+    from transfer.engines.d2.engine import Detectron2Engine
+
+    engine, half = Detectron2Engine(), ["MODEL.RESNETS.RES2_OUT_CHANNELS", "32"]
+    with pytest.raises(
+        ConfigError, match="^MODEL.RESNETS.RES2_OUT_CHANNELS: 32, .* to build_any_width_resnet_backbone$"
+    ):
+        if training:
+            run(*half)
+        else:
+            engine.evaluate(load_config(small_config, [*small_opts, *half], engine.defaults()))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("freeze_at", "features"), [(0, ["res4"]), (2, ["res2", "res5"])])
+def test_the_resnet_of_any_width_is_detectron2s_in_all_but_its_channels(freeze_at, features):
+    """At half the width it has the stock network's names, halved shapes, frozen parts, outputs and strides."""
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling import build_backbone
+
+    from transfer.engines.d2.engine import Detectron2Engine
+
+    models = []
+    for name, width in (("build_resnet_backbone", 64), ("build_any_width_resnet_backbone", 32)):
+        cfg = Detectron2Engine().defaults()
+        r, cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = cfg.MODEL.RESNETS, name, freeze_at
+        r.DEPTH, r.NORM, r.OUT_FEATURES, r.STEM_OUT_CHANNELS, r.RES2_OUT_CHANNELS = 34, "BN", features, width, width
+        models.append(build_backbone(cfg, ShapeSpec(channels=3)))
+    stock, half = models
+    assert [(n, p.requires_grad) for n, p in stock.named_parameters()] == [
+        (n, p.requires_grad) for n, p in half.named_parameters()
+    ]
+    assert [(n, type(m)) for n, m in stock.named_modules()] == [(n, type(m)) for n, m in half.named_modules()]
+    for a, b in zip(stock.parameters(), half.parameters(), strict=True):
+        assert [n // 2 if i < 2 and n != 3 else n for i, n in enumerate(a.shape)] == list(b.shape)
+    shapes = {name: (spec.channels // 2, spec.stride) for name, spec in stock.output_shape().items()}
+    assert shapes == {name: (spec.channels, spec.stride) for name, spec in half.output_shape().items()}
+
+
 def test_a_run_leaves_what_it_promises_and_resumes(run, tmp_path):
     torch.save(moco(trunk(18)), tmp_path / "moco.pth.tar")
     convert(tmp_path / "moco.pth.tar", tmp_path / "trunk.pkl")

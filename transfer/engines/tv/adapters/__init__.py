@@ -7,6 +7,7 @@ from typing import Any
 
 from pretrain.runtime.config import ConfigError
 from transfer.config import support
+from transfer.config.basic_blocks import check_basic_blocks
 from transfer.config.lint import NAMES
 from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.adapters.instances import InstancesAdapter
@@ -34,6 +35,7 @@ def adapter_of(task: str) -> Adapter:
 
 def check_support(cfg: Mapping[str, Any]) -> list[str]:
     """Holds a config against what this engine does; see `transfer.config.support.check`."""
+    check_basic_blocks(cfg)
     task = task_of(cfg)
     return support.check(cfg, {} if task is None else adapter_of(task.name).support)
 

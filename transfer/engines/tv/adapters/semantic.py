@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
-from transfer.config.support import FCN_16S, HONOURED, Support
+from transfer.config.support import ANY_WIDTH, FCN_16S, HONOURED, RESNET, Support
 from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
 from transfer.data.semantic import read_labels
@@ -39,7 +39,7 @@ class SemanticAdapter(Adapter):
     support: ClassVar[Mapping[str, Support]] = MappingProxyType(
         {
             "MODEL.META_ARCHITECTURE": _only("this adapter segments", "SemanticSegmentor"),
-            "MODEL.BACKBONE.NAME": _only("FCN-16s stands on the ResNet itself", "build_resnet_backbone"),
+            "MODEL.BACKBONE.NAME": _only("FCN-16s stands on the ResNet itself", RESNET, ANY_WIDTH),
             "MODEL.MASK_ON": _BOXES,
             "MODEL.KEYPOINT_ON": _BOXES,
             **{f"MODEL.{part}.*": _BOXES for part in ("RPN", "ROI_HEADS", "ROI_BOX_HEAD", "ROI_MASK_HEAD")},
