@@ -212,7 +212,7 @@ def test_stopped_and_resumed(name: str, generated: Path, tmp_path: Path, gpu, me
     way = math.sqrt(sum(float((a[key] - middle["model"][key]).square().sum()) for key in keys))
     gap = math.sqrt(sum(float((a[key] - b[key]).square().sum()) for key in keys))
     assert way > 0
-    measured.at_most(f"{name}: stopped and resumed, weights over the way from there", gap / way, 5e-2)
+    measured.at_most(f"{name}: stopped and resumed, weights over the way from there", gap / way, 3e-1)
 
 
 def test_sync_bn_of_one_process(gpu: torch.device, measured: Measured) -> None:

@@ -10,7 +10,9 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.log import progress
 from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.validation import validate
 from transfer.trials.aggregate import aggregate
@@ -36,6 +39,7 @@ logger = logging.getLogger(__name__)
 LAUNCHERS = ("local", "slurm")
 _ATTEMPTS = 3  # of a job that was killed without a word
 _POLL = 0.2  # seconds
+_BAR = re.compile(r"([\w -]+):\s+(\d+%)\|")  # what tqdm begins with
 
 
 class SlurmOptions(BaseModel):
@@ -204,6 +208,7 @@ def _pool(works: Sequence[Work], submit: Callable[[Work, int], Any], slots: int)
     outcomes: dict[int, list[Outcome]] = {}
     waiting, running = list(enumerate(works)), dict[int, tuple[int, Any]]()
     attempts = [0] * len(works)
+    bar, due = progress(len(works), "jobs", unit="job"), 0.0
     try:
         while waiting or running:
             for slot in [s for s in range(slots) if s not in running][: len(waiting)]:
@@ -219,11 +224,27 @@ def _pool(works: Sequence[Work], submit: Callable[[Work, int], Any], slots: int)
                     waiting.insert(0, (n, works[n]))
                 else:
                     outcomes[n] = found
+                    bar.update()
+            if time.monotonic() >= due and running:
+                bar.set_postfix_str("; ".join(_how_far(works[n], job.paths.stderr) for n, job in running.values()))
+                due = time.monotonic() + (1.0 if sys.stderr.isatty() else 30.0)
             time.sleep(_POLL)
     finally:  # Ctrl-C: the jobs would go on without us
+        bar.close()
         for _, job in running.values():
             job.cancel()
     return [outcome for n in range(len(works)) for outcome in outcomes[n]]
+
+
+def _how_far(work: Work, log: Path) -> str:
+    """Where a job is: its first stage, and the last bar in its log."""
+    try:
+        with log.open("rb") as f:
+            f.seek(max(0, log.stat().st_size - 4096))
+            bars = _BAR.findall(f.read().decode(errors="replace"))
+    except OSError:  # it has not begun
+        bars = []
+    return " ".join([work.chain[0].name, *(bars[-1] if bars else ())])
 
 
 def _on_slurm(plan: Plan, chains: Sequence[Chain], launcher: Launcher) -> list[Outcome]:

@@ -111,9 +111,17 @@ class Plan:
         e = self.experiment
         if e.generated is not None:
             yield [(self._data(),)]
-        yield [*self._trunks(), *self._files()]
         once = replace(self, listing=functools.cache(self.listing))
-        yield [once.chain(column, row, seed) for column, row in self.runs() for seed in column.seeds]
+        alone, led = list[tuple[Column, Row]](), list[tuple[Column, Row]]()
+        for column, row in self.runs():
+            own = row.file is None and (row.pretrain is None or column.anew)
+            (alone if own else led).append((column, row))
+        yield [
+            *self._trunks(),
+            *self._files(),
+            *(once.chain(column, row, seed) for column, row in alone for seed in column.seeds),
+        ]
+        yield [once.chain(column, row, seed) for column, row in led for seed in column.seeds]
 
     def _trunks(self) -> Iterator[Chain]:
         """The pre-trainings that are made once, each with its conversion if something is fine-tuned from it."""

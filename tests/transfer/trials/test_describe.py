@@ -94,22 +94,25 @@ def test_rows_stages_and_trials_can_be_chosen(tmp_path):
     assert "moco_ig1b" not in "".join(map(str, missing(p)))
     p = plan("demo", tmp_path, rows=("moco-v2",), only=("data", "pretrain"))
     assert [s.kind for s in p.stages()] == ["data", "pretrain"]
-    with pytest.raises(ConfigError, match="no row is called 'MoCo v3'; rows are 'random-init', 'moco-v2'"):
+    with pytest.raises(
+        ConfigError, match="no row is called 'MoCo v3'; rows are 'random-init', 'supervised', 'moco-v2'"
+    ):
         plan("demo", tmp_path, rows=("MoCo v3",))
     with pytest.raises(ConfigError, match="stages are data, pretrain, convert, trials"):
         plan("demo", tmp_path, only=("report",))
 
 
 def test_chains_of_a_wave_are_independent(tmp_path):
-    """A probe follows its own pre-training; trials wait for all trunks."""
+    """A probe follows its own pre-training; trials wait for all trunks, but those from random weights for none."""
     waves = list(plan("moco_momentum", tmp_path, trials=2).waves())
     assert [len(wave) for wave in waves] == [10]
     assert all(probe.needs == (pre.folder / "checkpoint_last.pth.tar",) for pre, probe in waves[0])
     waves = list(plan("demo", tmp_path, trials=2).waves())
     assert [[stage.kind for chain in wave for stage in chain] for wave in waves] == [
-        ["data"], ["pretrain", "convert"], ["trials"] * 4,
+        ["data"], ["pretrain", "convert"] * 2 + ["trials"] * 2, ["trials"] * 4,
     ]  # fmt: skip
-    assert len(waves[1]) == 1 and len(waves[2]) == 4
+    assert len(waves[1]) == 4 and len(waves[2]) == 4
+    assert all("random" in chain[0].name for chain in waves[1][2:])
 
 
 def test_problems_are_told_once(tmp_path):
