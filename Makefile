@@ -20,8 +20,8 @@ demo: $(STAMP)
 	$(PY) tools/reproduce.py configs/experiments/demo.yaml --jobs $(JOBS) --jobs-per-gpu $(JOBS)
 
 evidence: $(STAMP)
-	@echo "evidence: the small twins of the papers' experiments, one after the other; hours, and goes on where it was stopped"
-	$(PY) tools/evidence.py
+	@echo "evidence: the demo and the small twins of the papers' experiments, one after the other; hours, and goes on where it was stopped"
+	$(PY) tools/evidence.py --jobs $(JOBS) --jobs-per-gpu $(JOBS)
 
 # Two test processes of one thread each: more threads than cores wait for each other most of the time.
 test: $(STAMP)

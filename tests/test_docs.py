@@ -107,6 +107,7 @@ SMALL = {
 CHECKED = {
     "make demo": "an environment of its own, and minutes; what it runs is configs/experiments/demo.yaml",
     "make test": "it would run this test",
+    "make gpu-check": "it needs a GPU",
     "make detectron2": "it builds from a clone of Detectron2's repository",
     "pip install -e .": "it would change the environment that the tests run in",
     "python tools/status.py work/table2 --watch 10": "it shows results that take hours, until Ctrl-C",

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Runs the small twins of the papers' experiments one after the other, and writes which of the findings show.
 
-    python tools/evidence.py                                            # all of configs/experiments/small_*.yaml: hours
-    python tools/evidence.py configs/experiments/small_momentum.yaml    # one
+    python tools/evidence.py --jobs 2                                   # the demo and configs/experiments/small_*.yaml
+    python tools/evidence.py configs/experiments/small_ablations.yaml   # one
     python tools/evidence.py --page-only                                # the page of what is on disk
 
 What is finished is skipped, what was interrupted goes on. The page is written anew as each experiment ends.
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument(
-        "experiments", nargs="*", metavar="EXPERIMENT.yaml", help="default: configs/experiments/small_*.yaml"
+        "experiments", nargs="*", metavar="EXPERIMENT.yaml", help="default: demo.yaml and small_*.yaml"
     )
     p.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md", metavar="FILE.md", help="%(default)s")
     p.add_argument("--engine", default="auto", choices=CHOICES)
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
-    every = sorted((ROOT / "configs" / "experiments").glob("small_*.yaml"))
+    experiments = ROOT / "configs" / "experiments"
+    every = [experiments / "demo.yaml", *sorted(experiments.glob("small_*.yaml"))]
     launcher = Launcher("local", args.jobs, per_gpu=args.jobs_per_gpu)
     chosen, engine = [Path(name) for name in args.experiments] or every, select(args.engine)
     plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*chosen, *every)}
