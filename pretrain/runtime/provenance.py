@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -36,7 +37,19 @@ def environment(computed_on: str) -> dict[str, Any]:
         "gpus": torch.cuda.device_count(),
         "threads": torch.get_num_threads(),
         "commit": code_commit(),
+        "peak_memory_gb": peak_memory(computed_on),
     }
+
+
+def peak_memory(computed_on: str) -> dict[str, float]:
+    """The most memory that this process held, in 10^9 bytes: its own, and on a GPU that of the tensors there."""
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+    held = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+    if computed_on == "cuda":
+        held["gpu"] = torch.cuda.max_memory_allocated() / 1e9
+    return {name: round(value, 3) for name, value in held.items()}
 
 
 def package_version(name: str) -> str | None:

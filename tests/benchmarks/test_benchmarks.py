@@ -74,3 +74,12 @@ def test_both_steps_compute_the_same() -> None:
     assert apart["ours"] is not None and float(apart["ours"][1]) == float(apart["ours"][2]) == 0
     for name, bound in (("ours, channels_last", 1e-4), ("ours, bf16 + channels_last", 0.1)):
         assert (found := apart[name]) is not None and float(found[1]) < bound
+
+
+@pytest.mark.slow
+def test_pretrain_cost() -> None:
+    names = ("moco", "end_to_end", "memory_bank", "simclr", "supervised")
+    small = ("--arch", "resnet18", "--size", 32, "--share", 8, "--iterations", 1, "--device", "cpu")
+    lines = run("pretrain_cost.py", "--mechanisms", *names, *small)
+    for name in names:
+        assert any(re.match(rf"{name}, 1 x 8 +- +- +\d+\.\d+ +\d+\.\d h   -$", line) for line in lines), name

@@ -51,7 +51,8 @@ def _environment(results: Sequence[RunResult]) -> Markup:
     facts: dict[str, Counter[str]] = {"engine": Counter(r.engine for r in results)}
     for r in results:
         flat = {**r.provenance, **r.provenance.get("packages", {})}
-        flat.pop("packages", None)
+        for name in ("packages", "peak_memory_gb"):  # the latter differs from run to run
+            flat.pop(name, None)
         for key, value in flat.items():
             facts.setdefault(str(key), Counter())[fact(value)] += 1
     pairs = []
@@ -59,6 +60,10 @@ def _environment(results: Sequence[RunResult]) -> Markup:
         one = len(counted) == 1
         values = [value if one else f"{value} ({n} of {len(results)} runs)" for value, n in counted.most_common()]
         pairs += [tag("dt", key), tag("dd", "; ".join(values))]
+    for name in ("process", "gpu"):
+        held = [r.provenance["peak_memory_gb"][name] for r in results if name in r.provenance.get("peak_memory_gb", {})]
+        if held:
+            pairs += [tag("dt", f"peak memory, {name}"), tag("dd", f"{min(held):.2f} to {max(held):.2f} GB")]
     return tag("div", tag("h3", "Software and hardware"), tag("dl", *pairs), class_="card")
 
 

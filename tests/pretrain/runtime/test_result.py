@@ -100,6 +100,9 @@ def test_config_digest_leaves_out_what_is_excluded_and_nothing_else() -> None:
 def test_environment_names_versions_and_machine() -> None:
     found = environment("cpu")
     machine = {"computed_on", "processes", "device", "gpus", "threads"}
-    assert {"python", "packages", "platform", "commit", *machine} == found.keys()
+    assert {"python", "packages", "platform", "commit", "peak_memory_gb", *machine} == found.keys()
     assert (found["computed_on"], found["processes"]) == ("cpu", 1)
+    block = bytearray(10**8)
+    held = environment("cpu")["peak_memory_gb"]["process"]
+    assert held >= found["peak_memory_gb"]["process"] > 0.01 and held > len(block) / 1e9
     assert {"torch", "torchvision"} <= found["packages"].keys()
