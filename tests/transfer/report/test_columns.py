@@ -62,12 +62,8 @@ def plan(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> Plan:
 
 def test_one_pretraining_serves_all_columns(plan: Plan) -> None:
     names = [stage.name for stage in plan.stages()]
-    assert names[:4] == [
-        "pre-train 'moco'",
-        "convert 'moco'",
-        "kNN: knn of 'MoCo <v2>', seed 1",
-        "kNN: knn of 'MoCo <v2>', seed 2",
-    ]
+    assert names[:2] == ["pre-train 'moco'", "convert 'moco'"]
+    assert [name for name in names if "kNN" in name] == [f"kNN: knn of 'MoCo <v2>', seed {seed}" for seed in (1, 2)]
     assert len(names) == 4 + 2 * 3 and sum("pre-train" in name for name in names) == 1
     folders = {stage.folder.relative_to(plan.experiment.output).as_posix() for stage in plan.stages()}
     assert {"rows/knn/knn/moco-v2/seed_1", "rows/voc/torchvision/supervised/seed_3"} <= folders
