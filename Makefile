@@ -4,8 +4,8 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 TEST_JOBS ?= 3
-# trials side by side, of one thread each where there is no GPU: two threads of one run are hardly faster than one
-JOBS ?= 2
+# trials side by side: with GPUs as many as they allow, else two that share the cores, which is faster than one with all
+JOBS ?= $(if $(wildcard /dev/nvidia0),0,2)
 # what setup.py says; keep DETECTRON2_COMMIT in one place
 DETECTRON2_COMMIT := $(shell sed -n 's/^DETECTRON2_COMMIT = "\([0-9a-f]*\)".*/\1/p' setup.py)
 DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_COMMIT)
@@ -17,11 +17,11 @@ DENSEPOSE ?= $(if $(wildcard $(DETECTRON2)/projects/DensePose),$(DETECTRON2)/pro
 
 demo: $(STAMP)
 	@echo "demo: pre-train, convert, fine-tune 5 trials per row, report (configs/experiments/demo.yaml)"
-	$(PY) tools/reproduce.py configs/experiments/demo.yaml --jobs $(JOBS) --jobs-per-gpu $(JOBS)
+	$(PY) tools/reproduce.py configs/experiments/demo.yaml --jobs $(JOBS)
 
 evidence: $(STAMP)
 	@echo "evidence: the demo and the small twins of the papers' experiments, one after the other; hours, and goes on where it was stopped"
-	$(PY) tools/evidence.py --jobs $(JOBS) --jobs-per-gpu $(JOBS)
+	$(PY) tools/evidence.py --jobs $(JOBS)
 
 # Two test processes of one thread each: more threads than cores wait for each other most of the time.
 test: $(STAMP)

@@ -34,7 +34,7 @@ class Draws:
             blocks += 1
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """As `torch.empty(1).uniform_(low, high)`: a float32 of [low, high), multiplied and added with one rounding."""
+        """As `torch.empty(1).uniform_(low, high)`: a float32 of [low, high), or high itself by rounding."""
         low32 = F(low)
         return float(F((next(self._numbers) & 0xFFFFFF) * 2**-24 * float(F(high) - low32) + float(low32)))
 

@@ -35,9 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument(
-        "experiments", nargs="*", metavar="EXPERIMENT.yaml", help="default: demo.yaml and small_*.yaml"
-    )
+    p.add_argument("experiments", nargs="*", metavar="EXPERIMENT.yaml", help="default: demo.yaml and small_*.yaml")
     p.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md", metavar="FILE.md", help="%(default)s")
     p.add_argument("--engine", default="auto", choices=CHOICES)
     p.add_argument("--jobs", type=int, default=0, metavar="N", help="trials side by side; default: as GPUs allow")

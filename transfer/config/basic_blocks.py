@@ -28,6 +28,15 @@ def misfit(cfg: Mapping[str, Any]) -> tuple[str, str] | None:
         if r[key] != only:
             why = "its blocks have neither groups nor dilated nor deformable convolutions"
             return f"MODEL.RESNETS.{key}", f"{r[key]} does not go with {network}: {why}; set it to {only}"
+    if r["WIDTH_PER_GROUP"] != 64:
+        why = "has no effect on basic blocks; their width is RES2_OUT_CHANNELS"
+        return "MODEL.RESNETS.WIDTH_PER_GROUP", f"{r['WIDTH_PER_GROUP']} {why}: leave it at 64"
+    if (width == WIDTH or name == ANY_WIDTH) and (r["STEM_OUT_CHANNELS"] != width or width % 16):
+        why = f"but the {network} of {name} has as many in its stem as in res2, a multiple of 16"
+        return (
+            "MODEL.RESNETS.STEM_OUT_CHANNELS",
+            f"{r['STEM_OUT_CHANNELS']} (RES2_OUT_CHANNELS {width}), {why}: set both",
+        )
     if width == WIDTH or name == ANY_WIDTH:
         return None
     if name == RESNET:

@@ -153,8 +153,8 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     if kind == "basic":
         if width == per_group != 64 and not as_wide_as_its_stem:
             raise AuditError(
-                f"res2 is {width} channels wide, not 64, and the stem {in_stem}: a ResNet-{depth} of another width has "
-                "the same multiple of 16 in both"
+                f"res2 is {width} channels wide, not 64, and the stem {in_stem or 'missing'}: a ResNet-{depth} of "
+                "another width has the same multiple of 16 in both"
             )
         return Architecture(depth, 1, 64, wider=width / 64 if as_wide_as_its_stem else 1)
     if as_wide_as_its_stem:

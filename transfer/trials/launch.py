@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 LAUNCHERS = ("local", "slurm")
 _ATTEMPTS = 3  # of a job that was killed without a word
 _POLL = 0.2  # seconds
-_BAR = re.compile(r"([\w -]+):\s+(\d+%)\|")  # what tqdm begins with
+_BAR = re.compile(r"([^\r\n|]+?):\s+(\d+%)\|")  # what tqdm begins with
 
 
 class SlurmOptions(BaseModel):
@@ -150,7 +150,8 @@ def gpu_slots(num_gpus: int, jobs: int, per_gpu: int = 1) -> list[tuple[int, ...
         ConfigError: more GPUs are wanted than there are, or they are not named by number.
     """
     count = torch.cuda.device_count()
-    places = count // num_gpus * per_gpu
+    apart = count // num_gpus
+    places = apart * per_gpu
     if jobs == 0 and places > 1 and importlib.util.find_spec("submitit") is None:
         logger.warning("submitit is not installed: trials run one after the other, on %d of %d GPUs", num_gpus, count)
         jobs = 1
@@ -158,16 +159,14 @@ def gpu_slots(num_gpus: int, jobs: int, per_gpu: int = 1) -> list[tuple[int, ...
     if count == 0 or jobs == 1:
         return [()] * jobs
     if jobs > places:
-        raise ConfigError(
-            f"{jobs} jobs of {num_gpus} GPUs side by side, but there are {count}: lower --jobs, or let "
-            f"{-(-jobs * num_gpus // count)} of them share a GPU with --jobs-per-gpu"
-        )
+        share = f"--jobs, or let them share with --jobs-per-gpu {-(-jobs // apart)}" if apart else "--num-gpus"
+        raise ConfigError(f"{jobs} jobs of {num_gpus} GPUs side by side, but there are {count}: lower {share}")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     names = [name.strip() for name in visible.split(",")]
     if not all(name.isdigit() for name in names):
         raise ConfigError(f"CUDA_VISIBLE_DEVICES={visible}: to run trials side by side, name the GPUs by number")
-    groups = [tuple(map(int, names[i : i + num_gpus])) for i in range(0, count - num_gpus + 1, num_gpus)]
-    return [groups[i % len(groups)] for i in range(jobs)]
+    groups = [tuple(map(int, names[i * num_gpus : (i + 1) * num_gpus])) for i in range(apart)]
+    return [groups[i % apart] for i in range(jobs)]
 
 
 def _side_by_side(plan: Plan, chains: Sequence[Chain], slots: Sequence[tuple[int, ...]]) -> list[Outcome]:
@@ -237,14 +236,14 @@ def _pool(works: Sequence[Work], submit: Callable[[Work, int], Any], slots: int)
 
 
 def _how_far(work: Work, log: Path) -> str:
-    """Where a job is: its first stage, and the last bar in its log."""
+    """Where a job is: what its chain is to end in, and the last bar in its log."""
     try:
         with log.open("rb") as f:
             f.seek(max(0, log.stat().st_size - 4096))
             bars = _BAR.findall(f.read().decode(errors="replace"))
     except OSError:  # it has not begun
         bars = []
-    return " ".join([work.chain[0].name, *(bars[-1] if bars else ())])
+    return " ".join([f"{work.chain[-1].name}:", *(bars[-1] if bars else ("...",))])
 
 
 def _on_slurm(plan: Plan, chains: Sequence[Chain], launcher: Launcher) -> list[Outcome]:

@@ -241,7 +241,7 @@ class Plan:
         return Stage(
             "generate data",
             e.output / "stages" / "data",
-            (sys.executable, str(script), "--root", str(folder), *flags),
+            (sys.executable, str(script), "--root", str(folder), "--force", *flags),
             {"parameters": dict(e.generated)},
             ("../../data/manifest.json",),
             "data",

@@ -133,8 +133,14 @@ def test_slots(monkeypatch):
     with pytest.raises(ConfigError, match="3 jobs of 4 GPUs side by side, but there are 8"):
         gpu_slots(4, 3)
     assert gpu_slots(4, 3, per_gpu=2) == [(7, 6, 5, 4), (3, 2, 1, 0), (7, 6, 5, 4)] and len(gpu_slots(1, 0, 2)) == 16
-    with pytest.raises(ConfigError, match="17 jobs .* let 3 of them share a GPU with --jobs-per-gpu"):
+    with pytest.raises(ConfigError, match="17 jobs .* lower --jobs, or let them share with --jobs-per-gpu 3$"):
         gpu_slots(1, 17, per_gpu=2)
+    assert len(gpu_slots(1, 17, per_gpu=3)) == 17
+    with pytest.raises(ConfigError, match="2 jobs of 9 GPUs side by side, but there are 8: lower --num-gpus$"):
+        gpu_slots(9, 2)
+    with pytest.raises(ConfigError, match="3 jobs of 5 .* --jobs-per-gpu 3$"):
+        gpu_slots(5, 3)
+    assert gpu_slots(5, 3, per_gpu=3) == [(7, 6, 5, 4, 3)] * 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d,GPU-e,GPU-f,GPU-g,GPU-h")
     with pytest.raises(ConfigError, match="by number"):
         gpu_slots(4, 0)
@@ -257,3 +263,13 @@ def test_a_small_experiment_side_by_side(tmp_path, generated):
     assert launch.run(plan, Launcher(jobs=2)) == first
     assert (row / "seed_1" / "result.json").stat().st_mtime_ns == before[1]
     assert "2" in text_table(plan) and "±" in text_table(plan)
+
+
+def test_where_a_job_is(tmp_path):
+    stages = [SimpleNamespace(name=name) for name in ("pre-train 'moco'", "knn of 'MoCo', seed 1")]
+    work, log = launch.Work(stages), tmp_path / "log"
+    assert launch._how_far(work, log) == "knn of 'MoCo', seed 1: ..."
+    log.write_text(
+        "I pretrain: 100 images\npretrain:  10%|#  | 1/10\rpretrain:  90%|######## | 9/10\ndetect voc_a.b:   5%|# | 1/2"
+    )
+    assert launch._how_far(work, log) == "knn of 'MoCo', seed 1: detect voc_a.b 5%"
