@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ from pretrain.runtime.wording import short
 from transfer.config.load import NOT_IN_DIGEST, digest
 from transfer.engines.base import FINAL_WEIGHTS, LAST_CHECKPOINT, EngineError
 
+logger = logging.getLogger(__name__)
+
 BEGUN = "begun.json"  # what a run began with
+_NAME = re.compile(r"model_(?:\d{7}|final)\.pth")  # of a checkpoint, as both engines name them
 RECORD = "resumed.json"  # where a run was continued with another schedule, and what was changed
 SCHEDULE = ("SOLVER.MAX_ITER", "SOLVER.STEPS")
 """What may change when a run goes on: it is trained longer. The iterations before stay what they were."""
@@ -56,14 +61,12 @@ def check_resume(output_dir: Path, resume: str) -> bool:
     """Whether to continue from a checkpoint in `output_dir`.
 
     Raises:
-        EngineError: `resume="must"` and there is nothing to continue from; or `resume="no"` and there is something
-            that a fresh run would overwrite.
+        EngineError: `resume="must"` and there is nothing to continue from; `resume="no"` and there is something
+            that a fresh run would overwrite; or no checkpoint is whole.
     """
     if resume not in ("no", "must", "auto"):
         raise ValueError(f"resume must be no, must or auto, not {resume!r}")
     found = (output_dir / LAST_CHECKPOINT).is_file()
-    if found and resume != "no" and not (output_dir / LAST_CHECKPOINT).read_text(errors="replace").strip():
-        raise EngineError(f"--resume: '{output_dir / LAST_CHECKPOINT}' is empty; write the checkpoint's name into it")
     if resume == "must" and not found:
         raise EngineError(f"--resume: no checkpoint in '{output_dir}'; drop --resume or use --resume auto")
     if resume == "no" and found:
@@ -71,7 +74,50 @@ def check_resume(output_dir: Path, resume: str) -> bool:
             f"'{output_dir}' holds the checkpoint of an earlier run; continue it with --resume, or choose another "
             "OUTPUT_DIR"
         )
-    return found and resume != "no"
+    if not found:
+        return False
+    problem: str | None = None
+    if dist.is_main():
+        try:
+            _point_to_a_whole_one(output_dir)
+        except EngineError as error:
+            problem = str(error)
+    if (problem := dist.broadcast_object(problem)) is not None:
+        raise EngineError(problem)
+    return True
+
+
+def _point_to_a_whole_one(output_dir: Path) -> None:
+    """Sees to it that `last_checkpoint` names a checkpoint of this folder that can be gone on from, and is only data.
+
+    Detectron2 unpickles whatever the file names, wherever it is. Where it names no file of the run, or one that is cut
+    short, gone or asks for more than data, the newest whole one takes its place, and a warning says so.
+
+    Raises:
+        EngineError: there is no whole one.
+    """
+    pointer = output_dir / LAST_CHECKPOINT
+    named = pointer.read_bytes()[:1000].decode(errors="replace").strip()
+    there = sorted((path.name for path in output_dir.glob("model_*.pth") if _NAME.fullmatch(path.name)), reverse=True)
+    reasons = [] if _NAME.fullmatch(named) else [f"'{pointer}' names {short(named)}, no checkpoint of this folder"]
+    for name in dict.fromkeys([*([] if reasons else [named]), *there]):
+        try:
+            state = checkpoint.load(output_dir / name)
+        except checkpoint.CheckpointError as error:
+            reasons.append(str(error))
+            continue
+        if not isinstance(state, dict) or "iteration" not in state or not {"optimizer", "trainer"} & state.keys():
+            reasons.append(f"'{output_dir / name}' holds weights alone")
+            continue
+        if name != named:
+            logger.warning("%s; going on from '%s'", "; ".join(reasons), output_dir / name)
+            with checkpoint.atomic_write(pointer, "w") as f:
+                f.write(name)
+        return
+    raise EngineError(
+        f"--resume: no checkpoint in '{output_dir}' can be gone on from: {'; '.join(reasons)}. Restore one, or remove "
+        f"'{pointer}' to begin anew"
+    )
 
 
 def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 import yaml
 
 from pretrain.runtime.config import ConfigError, to_dict
@@ -21,12 +24,60 @@ def begun(folder, cfg):
     (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(cfg)))
 
 
+def written(folder, iteration, **more):
+    name = f"model_{iteration:07d}.pth"
+    torch.save({"model": {}, "optimizer": {}, "iteration": iteration + 1, **more}, folder / name)
+    (folder / base.LAST_CHECKPOINT).write_text(name)
+    return folder / name
+
+
+class Opens:
+    """Pickled, it touches a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("damage", ["empty", "gone", "cut", "weights", "elsewhere", "above", "letters", "code", "long"])
+def test_a_damaged_pointer_or_checkpoint_falls_back_to_the_newest_whole_one(damage, tmp_path, caplog):
+    folder, outside, ran = tmp_path / "run", tmp_path / "evil.pth", tmp_path / "ran"
+    folder.mkdir()
+    written(folder, 1), written(folder, 3)
+    newest, pointer = written(folder, 5), folder / base.LAST_CHECKPOINT
+    torch.save({"x": Opens(ran)}, outside)
+    names = {"empty": "", "elsewhere": str(outside), "above": "../evil.pth", "letters": "\ud800", "long": "x" * 10**6}
+    if damage in names:
+        pointer.write_bytes(names[damage].encode("utf-8", "surrogatepass"))
+    elif damage == "gone":
+        newest.unlink()
+    elif damage == "cut":
+        newest.write_bytes(newest.read_bytes()[:-100])
+    elif damage == "weights":
+        torch.save({"model": {}}, newest)
+    else:
+        torch.save({"optimizer": Opens(ran), "iteration": 6}, newest)
+    assert resume.check_resume(folder, "auto") is True
+    left = 5 if damage in names else 3
+    assert (
+        pointer.read_text() == f"model_{left:07d}.pth"
+        and f"going on from '{folder / pointer.read_text()}" in caplog.text
+    )
+    assert not ran.exists()
+    for path in folder.glob("model_*"):
+        path.unlink()
+    with pytest.raises(EngineError, match="can be gone on from: .* to begin anew"):
+        resume.check_resume(folder, "must")
+
+
 def test_resume_rules(tmp_path):
     assert resume.check_resume(tmp_path, "no") is False
     assert resume.check_resume(tmp_path, "auto") is False
     with pytest.raises(EngineError, match="no checkpoint in"):
         resume.check_resume(tmp_path, "must")
-    (tmp_path / base.LAST_CHECKPOINT).write_text("model_0000001.pth")
+    written(tmp_path, 1)
     assert resume.check_resume(tmp_path, "must") and resume.check_resume(tmp_path, "auto")
     with pytest.raises(EngineError, match="holds the checkpoint of an earlier run"):
         resume.check_resume(tmp_path, "no")
