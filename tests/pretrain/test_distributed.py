@@ -87,7 +87,7 @@ def test_two_processes_equal_one_with_two_bn_groups(
     # image j*2 + r. The same shuffle is then the same order, translated at both ends.
     image = torch.arange(WORLD * N).view(N, WORLD).T.flatten()
     drawn = torch.randperm
-    monkeypatch.setattr(torch, "randperm", lambda n: image[drawn(n)].view(WORLD, N).T.flatten())
+    monkeypatch.setattr(torch, "randperm", lambda n, **how: image[drawn(n, **how)].view(WORLD, N).T.flatten())
     one = train(WORLD, 0, 1)
 
     losses = torch.stack([p["trained"]["losses"] for p in processes]).mean(0)

@@ -14,6 +14,12 @@ from transfer.trials import launch
 from transfer.trials.jobs import Outcome
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing has run of the experiments that every page is made of, as it may have in the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_the_page_of_what_is_there(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
     trees.fill(trees.plan(file))
