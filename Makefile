@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 TEST_JOBS ?= 3
 # trials side by side: with GPUs as many as they allow, else two that share the cores, which is faster than one with all
-JOBS ?= $(if $(wildcard /dev/nvidia0),0,2)
+JOBS ?= $(shell $(PY) -c "import torch; print(0 if torch.cuda.is_available() else 2)")
 # what setup.py says; keep DETECTRON2_COMMIT in one place
 DETECTRON2_COMMIT := $(shell sed -n 's/^DETECTRON2_COMMIT = "\([0-9a-f]*\)".*/\1/p' setup.py)
 DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_COMMIT)

@@ -24,7 +24,7 @@ import torch
 from show import machine
 from torch.amp import GradScaler
 
-from pretrain.augment import normalise
+from pretrain.augment import TwoCrops, normalise
 from pretrain.build import build_model, build_optimizer, data_parallel, mechanism, memory_format, place
 from pretrain.config import get_cfg
 from pretrain.loop import train_step
@@ -65,7 +65,7 @@ def measure(name: str, share: int, args: argparse.Namespace, device: torch.devic
     optimizer, score = build_optimizer(cfg, model), mechanism(cfg).score(cfg)
     scaler = GradScaler(device.type, enabled=args.amp == "fp16")
     views = torch.randint(256, (2, share, 3, args.size, args.size), dtype=torch.uint8).to(device)
-    if name in ("moco", "end_to_end", "simclr"):
+    if mechanism(cfg).views is TwoCrops:
         key = normalise(views[1], device, memory_format(cfg))
     else:  # an image's number, or its label
         key = torch.arange(share, device=device)

@@ -19,7 +19,7 @@ from pretrain.runtime.log import read_metrics
 from pretrain.runtime.preempt import Preempted
 from tests import architectures, segmentors
 from tests.gpu.conftest import Measured
-from tests.parity.models import SPREAD
+from tests.parity.models import SPREAD, spread_norms
 from transfer.config.load import load_config
 from transfer.data.catalog import open_dataset, resolve
 from transfer.engines.tv import solver
@@ -57,11 +57,7 @@ def pair(cfg: CfgNode, gpu: torch.device) -> tuple[nn.Module, nn.Module]:
     """One network on the CPU and on the GPU, with the statistics and the sure answers of a trained one."""
     torch.manual_seed(0)
     here, there = (adapter_of(task_of(cfg).name).build(plain_norms(cfg), device) for device in ("cpu", gpu.type))
-    for module in here.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+    spread_norms(here)
     state = detectron2_state(here)
     for key, factor in {**SPREAD, "sem_seg_head.predictor.weight": 30.0}.items():
         if key in state:
@@ -185,13 +181,15 @@ def test_a_run(name: str, amp: bool, generated: Path, tmp_path: Path, gpu: torch
 
 @pytest.mark.parametrize("name", ["R18-FPN-mask", "semantic"])
 def test_stopped_and_resumed(name: str, generated: Path, tmp_path: Path, gpu, measured: Measured, monkeypatch) -> None:
-    """SIGUSR1 in the second of four iterations. Not bit for bit: RoIAlign and the maps' loss add up in any order."""
+    """SIGUSR1 in the second of four iterations. RoIAlign and the maps' loss add up in any order, so that two whole runs
+    differ too: a resumed one may differ by 0.05 of its way, or by four times what those do.
+    """
 
     def cfg(folder: str) -> CfgNode:
         opts = ["MODEL.DEVICE", gpu.type, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", 9]
         return configured(name, generated, tmp_path, *opts, "OUTPUT_DIR", tmp_path / folder)
 
-    whole = ENGINE.train(cfg("whole"))
+    whole, _ = ENGINE.train(cfg("whole")), ENGINE.train(cfg("again"))
     rate = solver.learning_rate
     with monkeypatch.context() as patch:
 
@@ -207,12 +205,17 @@ def test_stopped_and_resumed(name: str, generated: Path, tmp_path: Path, gpu, me
     assert middle["iteration"] == 2 and len(middle["rng"]) == 1
     resumed = ENGINE.train(cfg("stopped"), resume="must")
     assert resumed.iterations == whole.iterations == 4 and resumed.metrics.keys() == whole.metrics.keys()
-    a, b = (checkpoint.load(tmp_path / folder / "model_final.pth")["model"] for folder in ("whole", "stopped"))
-    keys = [key for key, x in a.items() if x.is_floating_point() and "running" not in key]
-    way = math.sqrt(sum(float((a[key] - middle["model"][key]).square().sum()) for key in keys))
-    gap = math.sqrt(sum(float((a[key] - b[key]).square().sum()) for key in keys))
+    final = {f: checkpoint.load(tmp_path / f / "model_final.pth")["model"] for f in ("whole", "again", "stopped")}
+    keys = [key for key, x in final["whole"].items() if x.is_floating_point() and "running" not in key]
+
+    def apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+        return math.sqrt(sum(float((a[key] - b[key]).square().sum()) for key in keys))
+
+    way = apart(final["whole"], middle["model"])
     assert way > 0
-    measured.at_most(f"{name}: stopped and resumed, weights over the way from there", gap / way, 3e-1)
+    chance, gap = (apart(final["whole"], final[folder]) / way for folder in ("again", "stopped"))
+    measured.note(f"{name}: two whole runs, weights over the way from the stop", f"{chance:.1e}")
+    measured.at_most(f"{name}: stopped and resumed, weights over the way from there", gap, max(5e-2, 4 * chance))
 
 
 def test_sync_bn_of_one_process(gpu: torch.device, measured: Measured) -> None:

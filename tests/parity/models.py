@@ -46,14 +46,19 @@ def pair(config: Path, opts: Sequence[str], norm: str = "BN", spread: bool = Tru
     return cfg, theirs, ours
 
 
-def _spread(model: nn.Module, cfg: Any) -> dict[str, torch.Tensor]:
-    from transfer.engines.tv.weights import detectron2_state
-
+def spread_norms(model: nn.Module) -> None:
+    """Gives every batch norm the statistics and weights of a trained one."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
+
+
+def _spread(model: nn.Module, cfg: Any) -> dict[str, torch.Tensor]:
+    from transfer.engines.tv.weights import detectron2_state
+
+    spread_norms(model)
     state = detectron2_state(model)
     for key, factor in SPREAD.items():
         if key in state:

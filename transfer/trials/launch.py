@@ -6,7 +6,6 @@ any other scheduler can run it: a command that exits with 75 wants to be run aga
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
@@ -20,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime import checkpoint
@@ -29,6 +27,7 @@ from pretrain.runtime.log import progress
 from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.validation import validate
 from transfer.trials.aggregate import aggregate
+from transfer.trials.gpus import gpu_slots
 from transfer.trials.jobs import Outcome, Work, run_chain
 from transfer.trials.missing import refuse_missing
 from transfer.trials.reproduce import Chain, Plan
@@ -136,37 +135,6 @@ def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
                 if any(outcome.state == "stopped" for outcome in outcomes):
                     return outcomes
     return outcomes + _rows(plan)
-
-
-def gpu_slots(num_gpus: int, jobs: int, per_gpu: int = 1) -> list[tuple[int, ...]]:
-    """The GPUs of each of the chains that run side by side here; empty tuples where there is nothing to share out.
-
-    Args:
-        num_gpus: of one chain.
-        jobs: chains; 0: as many as there are GPUs for, and one without any GPU or without submitit.
-        per_gpu: chains that share a GPU.
-
-    Raises:
-        ConfigError: more GPUs are wanted than there are, or they are not named by number.
-    """
-    count = torch.cuda.device_count()
-    apart = count // num_gpus
-    places = apart * per_gpu
-    if jobs == 0 and places > 1 and importlib.util.find_spec("submitit") is None:
-        logger.warning("submitit is not installed: trials run one after the other, on %d of %d GPUs", num_gpus, count)
-        jobs = 1
-    jobs = jobs or max(places, 1)
-    if count == 0 or jobs == 1:
-        return [()] * jobs
-    if jobs > places:
-        share = f"--jobs, or let them share with --jobs-per-gpu {-(-jobs // apart)}" if apart else "--num-gpus"
-        raise ConfigError(f"{jobs} jobs of {num_gpus} GPUs side by side, but there are {count}: lower {share}")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    names = [name.strip() for name in visible.split(",")]
-    if not all(name.isdigit() for name in names):
-        raise ConfigError(f"CUDA_VISIBLE_DEVICES={visible}: to run trials side by side, name the GPUs by number")
-    groups = [tuple(map(int, names[i * num_gpus : (i + 1) * num_gpus])) for i in range(apart)]
-    return [groups[i % apart] for i in range(jobs)]
 
 
 def _side_by_side(plan: Plan, chains: Sequence[Chain], slots: Sequence[tuple[int, ...]]) -> list[Outcome]:
