@@ -260,6 +260,9 @@ def add_transfer_config(cfg: CfgNode) -> None:
     """Adds this project's own keys to a Detectron2-shaped tree (ours or a stock `detectron2.config.get_cfg()`)."""
     # Small YAML files that name data sets (see datasets/README.md); relative paths start at the working directory.
     cfg.DATASETS.SPECS = ()
+    # Share of the training images that DATALOADER.SAMPLER_TRAIN RandomSubsetTrainingSampler trains on; Detectron2 reads
+    # the key, but has no default for it.
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
     # Channels after the 3x3 convolution behind the dilated conv5 (MODEL.BACKBONE.NAME build_dilated_c5_backbone).
     cfg.MODEL.RESNETS.RES5_REDUCED_CHANNELS = 512
     # DensePose, on Detectron2 alone: what our YAMLs set of its project's keys, with the project's values. A tree

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
-from pretrain.runtime.config import load, to_dict
+from pretrain.runtime.config import load, to_dict, value_at
 from pretrain.runtime.provenance import config_digest
 from transfer.config.defaults import get_cfg
 from transfer.config.limits import KINDS, check
@@ -25,6 +25,9 @@ NOT_IN_DIGEST = (
     "DATALOADER.NUM_WORKERS",
     "SOLVER.CHECKPOINT_PERIOD",
 )
+# Keys that came after results had been recorded, each at the value that leaves a run what it was without it: results
+# and runs from before go on.
+_ADDED = {"DATALOADER.RANDOM_SUBSET_RATIO": 1.0}
 
 
 def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults: CfgNode | None = None) -> CfgNode:
@@ -46,4 +49,5 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults
 
 def digest(cfg: CfgNode) -> str:
     """Digest of everything in `cfg` that defines the experiment (equal over its trials and on both engines)."""
-    return config_digest(to_dict(cfg), exclude=NOT_IN_DIGEST)
+    without_effect = (key for key, value in _ADDED.items() if value_at(cfg, key) == value)
+    return config_digest(to_dict(cfg), exclude=(*NOT_IN_DIGEST, *without_effect))

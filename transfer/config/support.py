@@ -83,6 +83,10 @@ def _repeats(cfg: Mapping[str, Any]) -> bool:
     return bool(cfg["DATALOADER"]["SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler")
 
 
+def _samples_a_share(cfg: Mapping[str, Any]) -> bool:
+    return bool(cfg["DATALOADER"]["SAMPLER_TRAIN"] == "RandomSubsetTrainingSampler")
+
+
 def _mask(entry: Support = HONOURED) -> Support:
     return _read_by(_has_masks, "there is no mask head while MODEL.MASK_ON is False", entry)
 
@@ -217,10 +221,14 @@ TABLE: Mapping[str, Support] = {
     "DATALOADER.SAMPLER_TRAIN": _only(
         "TrainingSampler",
         "RepeatFactorTrainingSampler",
-        why="images come alike, or those of rare classes more often",
+        "RandomSubsetTrainingSampler",
+        why="images come alike, those of rare classes more often, or a share of them",
     ),
     "DATALOADER.REPEAT_THRESHOLD": _repeated(),
     "DATALOADER.REPEAT_SQRT": _repeated(),
+    "DATALOADER.RANDOM_SUBSET_RATIO": _read_by(
+        _samples_a_share, "belongs to DATALOADER.SAMPLER_TRAIN RandomSubsetTrainingSampler"
+    ),
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": HONOURED,
     "SOLVER.*": HONOURED,
     "SOLVER.LR_SCHEDULER_NAME": _only("WarmupMultiStepLR", "WarmupCosineLR", why="step and cosine schedules"),

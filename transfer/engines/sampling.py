@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from pretrain.runtime.seed import derive
+
 logger = logging.getLogger(__name__)
 
 REPEAT_FACTOR = "RepeatFactorTrainingSampler"
+SUBSET = "RandomSubsetTrainingSampler"
 
 
 def index_stream(
@@ -25,7 +28,7 @@ def index_stream(
     Args:
         count: of images.
         factors: how often each image comes per pass, on average: a fraction is rounded up in that share of the passes
-            (LVIS, appendix B.2 of its second version). None: once.
+            (LVIS, appendix B.2 of its second version), and 0 leaves the image out. None: once.
     """
 
     def everything() -> Iterator[int]:
@@ -44,9 +47,13 @@ def _repeated(factors: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     return torch.arange(len(factors)).repeat_interleave(times.long())
 
 
-def configured_factors(cfg: CfgNode, records: Iterable[Mapping[str, Any]]) -> list[float] | None:
+def configured_factors(cfg: CfgNode, records: Sequence[Mapping[str, Any]]) -> list[float] | None:
     """Returns the factors that DATALOADER.SAMPLER_TRAIN asks for; None if all images come alike."""
     loader = cfg.DATALOADER
+    if loader.SAMPLER_TRAIN == SUBSET:
+        factors = subset_factors(len(records), loader.RANDOM_SUBSET_RATIO, seed := max(cfg.SEED, 0))
+        logger.info("%.0f of %d images are trained on, drawn by the seed %d", sum(factors), len(factors), seed)
+        return factors
     if loader.SAMPLER_TRAIN != REPEAT_FACTOR:
         return None
     factors = repeat_factors(records, loader.REPEAT_THRESHOLD, loader.REPEAT_SQRT)
@@ -55,6 +62,18 @@ def configured_factors(cfg: CfgNode, records: Iterable[Mapping[str, Any]]) -> li
         max(factors, default=1.0), sum(factors), len(factors),
     )  # fmt: skip
     return factors
+
+
+def subset_factors(count: int, ratio: float, seed: int) -> list[float]:
+    """Draws the share `ratio` of `count` images, at least one: 1 for these, 0 for the others.
+
+    Each seed draws other images, so that the trials of a row differ in them and the rows of a trial agree; of one seed
+    a smaller share lies within a larger one.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, 2)))
+    factors = torch.zeros(count)
+    factors[order[: max(1, round(count * ratio))]] = 1
+    return factors.tolist()
 
 
 def repeat_factors(records: Iterable[Mapping[str, Any]], threshold: float, sqrt: bool = True) -> list[float]:

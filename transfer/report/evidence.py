@@ -142,7 +142,7 @@ def _origin(report: ExperimentReport) -> str:
 
 def _pictures(plan: Plan, report: ExperimentReport, folder: Path) -> list[tuple[str, str]]:
     """(path from the page, alternative text) of a picture per column and metric that a finding is about."""
-    wanted = dict.fromkeys((f.column.name, f.metric.key) for f in report.findings)
+    wanted = {(c.name, f.metric.key) for f in report.findings for c in (f.column, f.than_column)}
     saved = []
     for column in report.columns:
         for metric in column.metrics:

@@ -65,9 +65,11 @@ def judged(report: ExperimentReport) -> list[Judged]:
     """Every finding of the experiment, in the file's order."""
     found = []
     for finding in report.findings:
-        column = next(c for c in report.columns if c.name == finding.column.name)
-        rows = {row.name: row.statistic(finding.metric.key) for row in column.rows}
-        found.append(judge(finding, rows[finding.row], rows[finding.than]))
+        row, than = (
+            next(row for c in report.columns if c.name == column.name for row in c.rows if row.name == name)
+            for column, name in ((finding.column, finding.row), (finding.than_column, finding.than))
+        )
+        found.append(judge(finding, row.statistic(finding.metric.key), than.statistic(finding.metric.key)))
     return found
 
 
@@ -85,6 +87,7 @@ def to_json(report: ExperimentReport) -> list[dict[str, Any]]:
             "column": j.finding.column.name,
             "metric": j.finding.metric.key,
             "row": j.finding.row,
+            "than_column": j.finding.than_column.name,
             "than": j.finding.than,
             "verdict": j.verdict,
             "versus": None if j.versus is None else asdict(j.versus),

@@ -36,6 +36,7 @@ What the rows are to show may be said beforehand, and is judged once every trial
 
     findings:
       - {claim: MoCo is ahead of random init., source: "MoCo, Table 2", row: MoCo, than: random init, metric: AP}
+      - {claim: longer is better, source: ..., row: MoCo, column: 2x, than: MoCo, than_column: 1x, metric: AP}
 
 Paths of configs are relative to the file; `{data}` in an option stands for `<output>/data`. What a paper says a
 pre-training, a fine-tuning or the making of a file's weights costs stands beside it, for one trial:
@@ -223,25 +224,28 @@ class _Reader:
         return dict(zip(keys, given.values(), strict=True))
 
     def finding(self, n: int, given: said.FindingModel, columns: Sequence[Column], rows: Sequence[Row]) -> Finding:
-        """A claim about two rows that are both run in its column."""
+        """A claim about two rows that are both run, in one column or in two."""
         where = f"findings[{n}]"
         by_name = {column.name: column for column in columns}
-        if given.column not in by_name:
-            known = ", ".join(name for name in by_name if name) or "of one table; leave `column` out"
-            raise self.error(where, f"no column is called {short(given.column)} (columns are {known})")
-        column = by_name[given.column]
-        run = [row.name for row in rows if row.entry(column).run is not None]
-        for name in (given.row, given.than):
+        beneath = given.than_column or given.column
+        for name in (given.column, beneath):
+            if name not in by_name:
+                known = ", ".join(name for name in by_name if name) or "of one table; leave `column` out"
+                raise self.error(where, f"no column is called {short(name)} (columns are {known})")
+        column, than_column = by_name[given.column], by_name[beneath]
+        for name, place in ((given.row, column), (given.than, than_column)):
+            run = [row.name for row in rows if row.entry(place).run is not None]
             if name not in run:
                 known = ", ".join(run)
                 raise self.error(
                     where, f"no row that is run is called {short(name)}{did_you_mean(name, run)} ({known})"
                 )
         metric = self.metric(given.metric, self.protocols(column), where)
-        if metric not in column.metrics:
-            shown = ", ".join(m.key for m in column.metrics)
-            raise self.error(where, f"metric {given.metric} is none of the column's ({shown}); add it to `metrics`")
-        return Finding(given.claim, given.source, column, given.row, given.than, metric, given.unless)
+        for place in (column, than_column):
+            if metric not in place.metrics:
+                shown = ", ".join(m.key for m in place.metrics)
+                raise self.error(where, f"metric {given.metric} is none of the column's ({shown}); add it to `metrics`")
+        return Finding(given.claim, given.source, column, given.row, than_column, given.than, metric, given.unless)
 
     def protocols(self, column: Column) -> tuple[Protocol, ...]:
         return of_fine_tuning() if column.probe is None else (PROTOCOLS[column.probe],)

@@ -217,7 +217,10 @@ class DataModel(Strict):
 
 
 class FindingModel(Strict):
-    """What the rows are to show: that `row` is above `than` in `metric`, with the paper that says so."""
+    """What the rows are to show: that `row` is above `than` in `metric`, with the paper that says so.
+
+    `than` may stand in another column than `row`, as the same row of a longer schedule does.
+    """
 
     claim: Text
     source: Text
@@ -225,11 +228,12 @@ class FindingModel(Strict):
     than: Text
     metric: Text
     column: Text = ""
+    than_column: Text = ""
     unless: Text = ""
 
     @model_validator(mode="after")
     def _two(self) -> Self:
-        if self.row == self.than:
+        if self.row == self.than and self.than_column in ("", self.column):
             raise ValueError(f"row and than are both {short(self.row)}; a finding compares two rows")
         return self
 

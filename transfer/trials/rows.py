@@ -139,12 +139,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """A paper's qualitative result, as a comparison of two rows of one column.
+    """A paper's qualitative result, as a comparison of two rows, of one column or of two.
 
     Attributes:
         claim: the result, in words.
         source: who says so.
-        row, than: names of the row that is to be above, and of the one beneath it.
+        column, row: where the row that is to be above stands, and its name.
+        than_column, than: of the one beneath it; mostly in the same column.
         metric: in which `row` is above `than`.
         unless: the most likely reason if it does not show, and what would decide it; empty if none is known.
     """
@@ -153,6 +154,7 @@ class Finding:
     source: str
     column: Column
     row: str
+    than_column: Column
     than: str
     metric: Metric
     unless: str = ""

@@ -29,6 +29,11 @@ MAPS = (
     f"\nclasses: {['background', *CLASS_NAMES]}\n"
 )
 SPEC = f"name: generated\nformat: voc\nroot: .\nyear: 2007\nsplits: [trainval, test]\nclasses: {[*CLASS_NAMES]}\n"
+COCO = (
+    "name: generated_coco\nformat: coco\nroot: .\n"
+    "splits: {train: {images: a, annotations: a.json}, val: {images: a, annotations: b.json}}\n"
+    f"classes: {[*CLASS_NAMES]}\n"
+)
 MSRA = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 
 
@@ -40,7 +45,9 @@ def test_the_projects_configs_have_no_errors(path, tmp_path):
     """
     (tmp_path / "voc.yaml").write_text(SPEC)
     (tmp_path / "semantic.yaml").write_text(MAPS)
-    specs = ["DATASETS.SPECS", f"('{tmp_path}/voc.yaml', '{tmp_path}/semantic.yaml')"] if "demo" in path.stem else []
+    (tmp_path / "coco.yaml").write_text(COCO)
+    paths = tuple(str(tmp_path / f"{name}.yaml") for name in ("voc", "semantic", "coco"))
+    specs = ["DATASETS.SPECS", str(paths)] if "demo" in path.stem else []
     findings = inspect(load_config(path, specs), None)
     assert not [str(f) for f in findings if f.level == ERROR]
     allowed = {"learning-rate", "data"} if "demo" in path.stem else {"data"} if path.parent.name == "lvis" else set()
@@ -131,6 +138,20 @@ def test_a_sampler_that_repeats_nothing():
     assert [(f.level, f.key) for f in found if f.code == "repeat-threshold"] == [
         ("error", "DATALOADER.REPEAT_THRESHOLD")
     ]
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ["DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler"],
+        ["DATALOADER.RANDOM_SUBSET_RATIO", "0.1"],
+    ],
+)
+def test_half_of_a_subset(opts):
+    found = [f for f in inspect(load_config(C4, opts), None) if f.code == "subset"]
+    assert [(f.level, f.key) for f in found] == [("error", "DATALOADER.RANDOM_SUBSET_RATIO")]
+    both = ["DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler", "DATALOADER.RANDOM_SUBSET_RATIO", "0.1"]
+    assert "subset" not in {f.code for f in inspect(load_config(C4, both), None)}
 
 
 def test_class_counts():

@@ -79,3 +79,10 @@ def test_defaults_are_a_fresh_copy():
     cfg = get_cfg()
     cfg.MODEL.PIXEL_MEAN[0] = 0.0
     assert get_cfg().MODEL.PIXEL_MEAN[0] == 103.530
+
+
+def test_a_key_that_came_later_leaves_the_digest_at_its_default():
+    """What `docs/evidence.md` recorded before there was RANDOM_SUBSET_RATIO."""
+    demo = VOC / "faster_rcnn_narrow_C4_demo_moco.yaml"
+    assert digest(load_config(demo)) == "c8b1baf2e4d514c0"
+    assert digest(load_config(demo, ["DATALOADER.RANDOM_SUBSET_RATIO", "0.5"])) != "c8b1baf2e4d514c0"

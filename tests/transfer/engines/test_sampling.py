@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from transfer.engines.sampling import index_stream, repeat_factors
+from transfer.config.load import load_config
+from transfer.engines.sampling import configured_factors, index_stream, repeat_factors, subset_factors
+
+DEMO = Path(__file__).parents[3] / "configs" / "transfer" / "voc" / "faster_rcnn_narrow_C4_demo_moco.yaml"
 
 
 def records(seed: int = 0, images: int = 50) -> list[dict]:
@@ -57,3 +61,25 @@ def test_the_stream_is_a_function_of_the_seed_and_shared_by_ranks() -> None:
     parts = [list(itertools.islice(index_stream(50, 7, rank, 2, factors), 100)) for rank in (0, 1)]
     assert sorted(parts[0] + parts[1]) == whole
     assert [p for p, _ in parts[1]] == list(range(1, 200, 2))
+
+
+@pytest.mark.parametrize(("ratio", "images"), [(0.1, 4), (0.01, 1), (0.5, 20), (1.0, 40)])
+def test_a_share_of_the_images_is_trained_on(ratio: float, images: int) -> None:
+    """Always the same ones of a seed, all of them equally often."""
+    factors = subset_factors(40, ratio, seed=3)
+    drawn = Counter(i for _, i in itertools.islice(index_stream(40, 5, factors=factors), 10 * images))
+    assert len(drawn) == images and set(drawn.values()) == {10}
+    assert {i for i, factor in enumerate(factors) if factor} == set(drawn)
+
+
+def test_shares_are_nested_and_differ_by_seed() -> None:
+    few, more = (set(np.flatnonzero(subset_factors(200, ratio, 1))) for ratio in (0.01, 0.1))
+    assert few < more
+    assert few != set(np.flatnonzero(subset_factors(200, 0.01, 2)))
+
+
+def test_the_share_comes_from_the_config() -> None:
+    asked = ["DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler", "DATALOADER.RANDOM_SUBSET_RATIO", "0.1"]
+    cfg = load_config(DEMO, [*asked, "SEED", "4"])
+    assert configured_factors(cfg, records()) == subset_factors(50, 0.1, 4)
+    assert configured_factors(load_config(DEMO), records()) is None

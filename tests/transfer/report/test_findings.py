@@ -19,7 +19,8 @@ from transfer.trials.aggregate import Statistic, statistic
 from transfer.trials.rows import Column, Finding
 
 KNN = Metric("knn/acc1", "kNN top-1")
-FINDING = Finding("momentum helps", "MoCo", Column("", 5, (KNN,)), "m = 0.99", "m = 0", KNN)
+COLUMN = Column("", 5, (KNN,))
+FINDING = Finding("momentum helps", "MoCo", COLUMN, "m = 0.99", COLUMN, "m = 0", KNN)
 CLAIM = {"claim": "MoCo is ahead of supervised", "source": "Table 2", "row": "MoCo <v2>", "than": "supervised IN-1M",
          "metric": "AP", "unless": "too few trials"}  # fmt: skip
 
@@ -93,6 +94,7 @@ def test_open_while_trials_are_missing(generated: Path, tmp_path: Path) -> None:
         ({"than": "MoCo <v2>"}, "row and than are both 'MoCo <v2>'; a finding compares two rows"),
         ({"metric": "knn/acc1"}, r"findings\[0\]: no metric is called 'knn/acc1'"),
         ({"metric": "segm/AP"}, r"findings\[0\]: metric segm/AP is none of the column's .*add it to `metrics`"),
+        ({"than_column": "VOC"}, r"findings\[0\]: no column is called 'VOC' .*leave `column` out"),
         ({"column": "VOC"}, r"findings\[0\]: no column is called 'VOC' .*leave `column` out"),
         ({"claim": ""}, "claim: is empty; give some text"),
         ({"better": "x"}, "better: is not known"),
