@@ -102,7 +102,8 @@ def _experiment(plan: Plan, report: ExperimentReport, folder: Path) -> str:
     spent = hours.spent(plan, report)
     table = markdown(report).partition("\n\n")[2]  # its first line is the title, which is the heading here
     command = f"python tools/reproduce.py {_relative(e.path, plan)}"
-    lines = [f"## {escaped(e.title)}", "", f"`{command}`; {_spent(spent)}.", "", table]
+    remark = f" {escaped(e.remark)}" if e.remark else ""
+    lines = [f"## {escaped(e.title)}", "", f"`{command}`; {_spent(spent)}.{remark}", "", table]
     lines += [f"![{alt}]({path})" for path, alt in _pictures(plan, report, folder)]
     lines += ["", _origin(report), ""]
     return "\n".join(lines)

@@ -67,7 +67,9 @@ def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
         ax.set_xlim(*_limits([v for r in near for v in _extent(r)], [v for r in near for v in r.interval or ()]))
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        left, right = ax.get_xlim()
+        room = 0.03 * (right - left)  # for half a number, which would be cut at the edge of the picture
+        ax.set_xticks([x for x in MaxNLocator(5).tick_values(left, right) if left + room <= x <= right - room])
         ax.tick_params(axis="x", length=0, pad=5)
         ax.grid(axis="x")
         ax.set_axisbelow(True)

@@ -107,7 +107,7 @@ def load_experiment(
         rows = tuple(read.row(row, {"": read.plain_entry(row, column, default)}) for row in file.rows)
     generated = file.data.generated or {} if "data" in data else None
     findings = tuple(read.finding(n, given, shown, rows) for n, given in enumerate(file.findings))
-    experiment = Experiment(path, file.title, out, shown, rows, read.pretrain, generated, findings)
+    experiment = Experiment(path, file.title, out, shown, rows, read.pretrain, generated, findings, file.remark)
     _check_folders(experiment)
     return experiment
 

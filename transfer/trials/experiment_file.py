@@ -244,6 +244,7 @@ class _Shared(Strict):
     data: DataModel = DataModel(generated=None)
     pretrain: dict[Text, JobModel] = {}
     findings: list[FindingModel] = []
+    remark: Text = ""
 
 
 class OneColumn(_Shared, _Evaluated):

@@ -162,7 +162,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment file says; see `experiment`."""
+    """What an experiment file says; see `experiment`.
+
+    Attributes:
+        remark: what a reader of the findings must know beside them; empty if nothing.
+    """
 
     path: Path
     title: str
@@ -172,6 +176,7 @@ class Experiment:
     pretrain: Mapping[str, Job]
     generated: Mapping[str, Any] | None
     findings: tuple[Finding, ...] = ()
+    remark: str = ""
 
     def runs(self) -> Iterator[tuple[Column, Row]]:
         """Every cell that is run, by column, then row."""
