@@ -224,11 +224,13 @@ def train_loader(
     start: int,
     rank: int,
     world_size: int,
+    pin_memory: bool = False,
 ) -> Iterator[list[dict[str, Any]]]:
     """Endless batches of this rank from iteration `start` on.
 
     Args:
         batch_size: images per process.
+        pin_memory: for a GPU, whose copies the host then need not wait for.
         start: batches that an earlier process has already consumed; they are skipped without reading an image.
     """
     stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size, samples.factors)
@@ -238,6 +240,7 @@ def train_loader(
         batch_sampler=chosen,
         num_workers=workers,
         collate_fn=list,
+        pin_memory=pin_memory,
         worker_init_fn=start_worker,
         generator=torch.Generator(),  # its own, so that starting a loader leaves the model's random numbers alone
     )

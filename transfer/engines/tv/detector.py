@@ -65,7 +65,9 @@ class Detector(nn.Module):
 
     def preprocess(self, images: Sequence[Tensor]) -> ImageList:
         """Normalises by PIXEL_MEAN and PIXEL_STD and pads with zeros to what the backbone needs."""
-        normalised = [(image.to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for image in images]
+        normalised = [
+            (image.to(self.pixel_mean.device, non_blocking=True) - self.pixel_mean) / self.pixel_std for image in images
+        ]
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in normalised]
         return ImageList(zero_padded(normalised, self.backbone.multiple), sizes)
 
@@ -76,17 +78,19 @@ def rescale(detection: dict[str, Tensor], size: tuple[int, int], original: tuple
     Points are scaled, not clipped.
     """
     (h, w), (height, width) = size, original
-    scale = detection["boxes"].new_tensor([width / w, height / h] * 2)
-    limit = detection["boxes"].new_tensor([width, height] * 2)
-    boxes = torch.minimum((detection["boxes"] * scale).clamp(min=0), limit)
-    keep = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
+    boxes = torch.empty_like(detection["boxes"])
+    for axis, (factor, limit) in enumerate(((width / w, width), (height / h, height))):
+        boxes[:, axis::2] = (detection["boxes"][:, axis::2] * factor).clamp(0, limit)
+    (keep,) = torch.where(((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1))
     kept: dict[str, Any] = {
         "boxes": boxes[keep],
         "scores": detection["scores"][keep],
         "labels": detection["labels"][keep],
     }
     if "keypoints" in detection:
-        kept["keypoints"] = detection["keypoints"][keep] * scale.new_tensor([width / w, height / h, 1.0])
+        kept["keypoints"] = points = detection["keypoints"][keep]
+        points[:, :, 0] *= width / w
+        points[:, :, 1] *= height / h
     if "masks" in detection:
         kept["masks"] = paste(detection["masks"][keep], boxes[keep], original)
     return kept

@@ -139,6 +139,7 @@ def predictions(
         batch_size=1,
         num_workers=workers,
         collate_fn=list,
+        pin_memory=next(model.parameters()).is_cuda,
         generator=torch.Generator(),
         worker_init_fn=start_worker,
     )
@@ -277,6 +278,7 @@ def _loader(cfg: CfgNode, samples: data.Augmented, start: int) -> Iterator[loop.
         start=start,
         rank=dist.rank(),
         world_size=dist.world_size(),
+        pin_memory=base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()).startswith("cuda"),
     )
 
 

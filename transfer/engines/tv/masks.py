@@ -52,8 +52,8 @@ class Polygons:
         return Polygons([polygons for polygons, kept in zip(self.objects, keep.tolist(), strict=True) if kept])
 
     def crop(self, of: Tensor, boxes: Tensor, side: int) -> Tensor:
-        windows = zip(of.tolist(), boxes.detach().cpu().numpy(), strict=True)
-        targets = [_rasterise(self.objects[number], box, side) for number, box in windows]
+        windows = torch.cat([boxes.detach(), of[:, None].to(boxes.dtype)], dim=1).cpu().numpy()  # one copy to the host
+        targets = [_rasterise(self.objects[int(window[4])], window[:4], side) for window in windows]
         stacked = np.stack(targets) if targets else np.zeros((0, side, side), dtype=bool)
         return torch.from_numpy(stacked).to(boxes.device)
 

@@ -10,6 +10,7 @@ network input.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
 
 from transfer.engines.tv import keypoints
 from transfer.engines.tv.heads import mask_loss
+from transfer.engines.tv.matching import BoxCoder, Sampler
 from transfer.engines.tv.rpn import box_loss
 
 
@@ -44,19 +46,17 @@ class AlignedRoIPool(nn.Module):
         self.strides, self.output_size, self.sampling_ratio = dict(strides), output_size, sampling_ratio
 
     def forward(self, features: dict[str, Tensor], boxes: list[Tensor]) -> Tensor:
-        counts = [len(b) for b in boxes]
-        images = torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(
-            torch.tensor(counts, device=boxes[0].device)
-        )
-        rois = torch.cat([images[:, None].to(boxes[0].dtype), torch.cat(boxes)], dim=1)  # R x 5
+        images = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
+        rois = torch.cat([images, torch.cat(boxes)], dim=1)  # R x 5
         if len(self.strides) == 1:
             ((name, stride),) = self.strides.items()
             return self._pool(features[name], rois, stride)
         levels = self._levels(rois[:, 1:])
         size = (len(rois), features[next(iter(self.strides))].shape[1], self.output_size, self.output_size)
         pooled = features[next(iter(self.strides))].new_zeros(size)
-        for level, (name, stride) in enumerate(self.strides.items()):
-            (here,) = torch.nonzero(levels == level, as_tuple=True)
+        counts = torch.stack([(levels == level).sum() for level in range(len(self.strides))]).tolist()
+        by_level = levels.argsort(stable=True).split(counts)
+        for here, (name, stride) in zip(by_level, self.strides.items(), strict=True):
             pooled = pooled.index_put((here,), self._pool(features[name], rois[here], stride))
         return pooled
 
@@ -78,6 +78,9 @@ class Heads(RoIHeads):
     head's maps. With a pyramid masks are pooled for themselves. Keypoints always are.
     """
 
+    box_coder: BoxCoder
+    fg_bg_sampler: Sampler
+
     def __init__(
         self,
         *args: object,
@@ -96,6 +99,8 @@ class Heads(RoIHeads):
             keypoint_loss: see `keypoints.loss`.
         """
         super().__init__(*args, **kwargs)
+        self.box_coder = BoxCoder(self.box_coder.weights)
+        self.fg_bg_sampler = Sampler(self.fg_bg_sampler.batch_size_per_image, self.fg_bg_sampler.positive_fraction)
         self.num_classes = num_classes
         self.smooth_l1_beta = smooth_l1_beta
         self.box_loss_weight = box_loss_weight
@@ -116,16 +121,33 @@ class Heads(RoIHeads):
         """
         if self.training:
             assert targets is not None
-            proposals, labels, matches = self.sample(proposals, targets)
+            proposals, labels, matches, positives = self.sample(proposals, targets)
             shared, logits, deltas = self._box_branch(features, proposals)
             matched = [
                 t["boxes"][m] if len(t["boxes"]) else p for t, m, p in zip(targets, matches, proposals, strict=True)
             ]
-            losses = self.losses(logits, deltas, torch.cat(labels), torch.cat(proposals), torch.cat(matched))
+            starts = itertools.accumulate([0, *map(len, proposals)])
+            foreground = torch.cat(
+                [
+                    torch.arange(start, start + count, device=logits.device)
+                    for start, count in zip(starts, positives, strict=False)
+                ]
+            )
+            losses = self.losses(
+                logits, deltas, torch.cat(labels), torch.cat(proposals), torch.cat(matched), foreground
+            )
+            rois, of = ([x[:count] for x, count in zip(part, positives, strict=True)] for part in (proposals, matches))
             if self.mask_head is not None:
-                losses["loss_mask"] = self._mask_loss(features, shared, proposals, labels, matches, targets)
+                losses["loss_mask"] = self._mask_loss(
+                    features,
+                    None if shared is None else shared[foreground],
+                    rois,
+                    of,
+                    torch.cat(labels)[foreground],
+                    targets,
+                )
             if self.keypoint_head is not None:
-                losses["loss_keypoint"] = self._keypoint_loss(features, proposals, labels, matches, targets)
+                losses["loss_keypoint"] = self._keypoint_loss(features, rois, of, targets)
             return [], losses
         _, logits, deltas = self._box_branch(features, proposals)
         boxes, scores, classes = self.postprocess_detections(logits, deltas, proposals, image_shapes)
@@ -152,21 +174,19 @@ class Heads(RoIHeads):
         self,
         features: dict[str, Tensor],
         shared: Tensor | None,
-        proposals: list[Tensor],
-        labels: list[Tensor],
+        rois: list[Tensor],
         matches: list[Tensor],
+        labels: Tensor,
         targets: list[dict[str, Any]],
     ) -> Tensor:
-        """Of the sampled RoIs that are foreground."""
-        foreground = [label < self.num_classes for label in labels]
-        rois = [boxes[keep] for boxes, keep in zip(proposals, foreground, strict=True)]
-        pooled = shared[torch.cat(foreground)] if shared is not None else self.mask_roi_pool(features, rois)
+        """Of the sampled RoIs that are foreground; all arguments are of these alone."""
+        pooled = shared if shared is not None else self.mask_roi_pool(features, rois)
         logits = self.mask_head(pooled)
         wanted = [
-            target["masks"].crop(match[keep], boxes, logits.shape[-1])
-            for target, match, keep, boxes in zip(targets, matches, foreground, rois, strict=True)
+            target["masks"].crop(match, boxes, logits.shape[-1])
+            for target, match, boxes in zip(targets, matches, rois, strict=True)
         ]
-        return mask_loss(logits, torch.cat(labels)[torch.cat(foreground)], torch.cat(wanted))
+        return mask_loss(logits, labels, torch.cat(wanted))
 
     def _masks(self, features: dict[str, Tensor], boxes: list[Tensor], classes: list[Tensor]) -> list[Tensor]:
         """Per image (Ri, S, S): the mask of each detection's class."""
@@ -179,34 +199,29 @@ class Heads(RoIHeads):
         return list(chosen.sigmoid().split([len(b) for b in boxes]))
 
     def _keypoint_loss(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        labels: list[Tensor],
-        matches: list[Tensor],
-        targets: list[dict[str, Any]],
+        self, features: dict[str, Tensor], rois: list[Tensor], matches: list[Tensor], targets: list[dict[str, Any]]
     ) -> Tensor:
-        """Of the sampled RoIs that are foreground and have a labelled point of their object inside."""
-        rois, points = [], []
-        for boxes, label, match, target in zip(proposals, labels, matches, targets, strict=True):
-            foreground = label < self.num_classes
-            boxes, of = boxes[foreground], target["keypoints"][match[foreground]]
-            inside = keypoints.inside(of, boxes).any(dim=1)
-            rois.append(boxes[inside])
+        """Of the sampled RoIs that are foreground, as all arguments are, and have a labelled point of theirs inside."""
+        kept, points = [], []
+        for boxes, match, target in zip(rois, matches, targets, strict=True):
+            of = target["keypoints"][match]
+            (inside,) = torch.where(keypoints.inside(of, boxes).any(dim=1))
+            kept.append(boxes[inside])
             points.append(of[inside])
-        logits = self.keypoint_head(self.keypoint_roi_pool(features, rois))
-        return self.keypoint_loss(logits, torch.cat(points), torch.cat(rois), len(rois))
+        logits = self.keypoint_head(self.keypoint_roi_pool(features, kept))
+        return self.keypoint_loss(logits, torch.cat(points), torch.cat(kept), len(kept))
 
     @torch.no_grad()
     def sample(
         self, proposals: list[Tensor], targets: list[dict[str, Any]]
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """A fixed-size random sample of RoIs per image.
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int]]:
+        """A fixed-size random sample of RoIs per image, the foreground first.
 
         Returns:
-            Per image: (Ri, 4) RoIs, (Ri,) labels in [0, K], (Ri,) matched object (meaningless for background).
+            Per image: (Ri, 4) RoIs, (Ri,) labels in [0, K], (Ri,) matched object (meaningless for background), and how
+            many are foreground.
         """
-        rois, labels, matched = [], [], []
+        rois, labels, matched, positives = [], [], [], []
         for boxes, target in zip(proposals, targets, strict=True):
             gt, gt_labels = target["boxes"], target["labels"]
             if self.append_gt:
@@ -219,21 +234,21 @@ class Heads(RoIHeads):
                 label[match == self.proposal_matcher.BETWEEN_THRESHOLDS] = -1
             else:
                 label = of = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-            positive, negative = (mask[0].bool() for mask in self.fg_bg_sampler([label]))
-            chosen = torch.cat([positive.nonzero()[:, 0], negative.nonzero()[:, 0]])
+            positive, negative = self.fg_bg_sampler.draw(label)
+            positives.append(len(positive))
+            chosen = torch.cat([positive, negative])
             rois.append(boxes[chosen])
             labels.append(torch.where(label[chosen] > 0, label[chosen] - 1, self.num_classes))
             matched.append(of[chosen])
-        return rois, labels, matched
+        return rois, labels, matched, positives
 
     def losses(
-        self, logits: Tensor, deltas: Tensor, labels: Tensor, rois: Tensor, matched: Tensor
+        self, logits: Tensor, deltas: Tensor, labels: Tensor, rois: Tensor, matched: Tensor, foreground: Tensor
     ) -> dict[str, Tensor]:
         """Cross-entropy over all RoIs, and the box loss of the foreground divided by the number of all RoIs.
 
-        Shapes: (R, K+1), (R, 4K), (R,), (R, 4), (R, 4).
+        Shapes: (R, K+1), (R, 4K), (R,), (R, 4), (R, 4), and the indices of the foreground.
         """
-        foreground = (labels < self.num_classes).nonzero()[:, 0]
         predicted = deltas.view(len(labels), self.num_classes, 4)[foreground, labels[foreground]]
         target = self.box_coder.encode_single(matched[foreground], rois[foreground])
         loc = box_loss(predicted, target, self.smooth_l1_beta) / max(len(labels), 1)
@@ -251,10 +266,10 @@ class Heads(RoIHeads):
         out: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
         for boxes, scores, shape in zip(boxes_all, scores_all, image_shapes, strict=True):
             finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
-            boxes, scores = boxes[finite].view(-1, self.num_classes, 4), scores[finite][:, :-1]
-            above = scores > self.score_thresh
-            classes = above.nonzero()[:, 1]
-            boxes, scores = clip_boxes_to_image(boxes[above], shape), scores[above]
+            above = (scores[:, :-1] > self.score_thresh) & finite[:, None]
+            rows, classes = torch.where(above)
+            boxes = clip_boxes_to_image(boxes.view(len(boxes), self.num_classes, 4)[rows, classes], shape)
+            scores = scores[rows, classes]
             keep = batched_nms(boxes, scores, classes, self.nms_thresh)[: self.detections_per_img]
             for column, values in zip(out, (boxes[keep], scores[keep], classes[keep]), strict=True):
                 column.append(values)

@@ -20,9 +20,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from transfer.engines.tv.matching import BoxCoder, Matcher, Sampler
+
 
 class Anchors(AnchorGenerator):
     """Anchors at exact sizes, on strides that do not depend on the size of the batch."""
+
+    cell_anchors: list[Tensor]
 
     def __init__(
         self,
@@ -64,6 +68,8 @@ class Anchors(AnchorGenerator):
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """One (sum over maps of H*W*A, 4) tensor per image (the same tensor: images of a batch share their anchors)."""
         device = feature_maps[0].device
+        if self.cell_anchors[0].device != device:
+            self.cell_anchors = [cell.to(device) for cell in self.cell_anchors]  # once, not in every step
         per_level = []
         for feature, stride, cell in zip(feature_maps, self.strides, self.cell_anchors, strict=True):
             h, w = feature.shape[-2:]
@@ -72,13 +78,17 @@ class Anchors(AnchorGenerator):
             ys = torch.arange(shift, h * stride, step=stride, dtype=torch.float32, device=device)
             y, x = torch.meshgrid(ys, xs, indexing="ij")
             shifts = torch.stack((x, y, x, y), dim=-1).reshape(-1, 1, 4)
-            per_level.append((shifts + cell.to(device).reshape(1, -1, 4)).reshape(-1, 4))
+            per_level.append((shifts + cell.reshape(1, -1, 4)).reshape(-1, 4))
         anchors = torch.cat(per_level)
         return [anchors] * len(image_list.image_sizes)
 
 
 class RPN(RegionProposalNetwork):
     """Region proposal network (Faster R-CNN, section 3.1) with Detectron2's proposals, losses and normalisers."""
+
+    box_coder: BoxCoder
+    proposal_matcher: Matcher
+    fg_bg_sampler: Sampler
 
     def __init__(
         self,
@@ -102,7 +112,10 @@ class RPN(RegionProposalNetwork):
         self.in_features = tuple(in_features)
         self.min_size = min_box_size
         self.smooth_l1_beta = smooth_l1_beta
-        self.box_coder.weights = tuple(box_weights)
+        self.box_coder = BoxCoder(tuple(box_weights))
+        matcher, sampler = self.proposal_matcher, self.fg_bg_sampler
+        self.proposal_matcher = Matcher(matcher.high_threshold, matcher.low_threshold, allow_low_quality_matches=True)
+        self.fg_bg_sampler = Sampler(sampler.batch_size_per_image, sampler.positive_fraction)
         self.loss_weights = loss_weights
 
     def forward(
@@ -142,18 +155,18 @@ class RPN(RegionProposalNetwork):
         """
         logits = objectness.detach().reshape(len(image_shapes), -1)
         level_of = torch.cat([torch.full((n,), i, device=logits.device) for i, n in enumerate(num_anchors_per_level)])
-        top = self._get_top_n_idx(logits, num_anchors_per_level)
+        top = self._get_top_n_idx(logits, num_anchors_per_level)  # N x top
+        rows = torch.arange(len(top), device=top.device)[:, None]
+        boxes_in, scores_in = proposals[rows, top], logits[rows, top]
+        finite = torch.isfinite(boxes_in).all(dim=2) & torch.isfinite(scores_in)
+        if self.training and not finite.all():
+            raise FloatingPointError("the RPN predicts Inf or NaN: training has diverged; lower SOLVER.BASE_LR")
         boxes_out, scores_out = [], []
         for image, shape in enumerate(image_shapes):
-            boxes, scores, levels = proposals[image, top[image]], logits[image, top[image]], level_of[top[image]]
-            finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
-            if not finite.all():
-                if self.training:
-                    raise FloatingPointError("the RPN predicts Inf or NaN: training has diverged; lower SOLVER.BASE_LR")
-                boxes, scores, levels = boxes[finite], scores[finite], levels[finite]
-            boxes = clip_boxes_to_image(boxes, shape)
-            keep = ((boxes[:, 2:] - boxes[:, :2]) > self.min_size).all(dim=1)
-            boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
+            boxes = clip_boxes_to_image(boxes_in[image], shape)
+            large = ((boxes[:, 2:] - boxes[:, :2]) > self.min_size).all(dim=1)
+            (keep,) = torch.where(large & finite[image])
+            boxes, scores, levels = boxes[keep], scores_in[image][keep], level_of[top[image]][keep]
             keep = batched_nms(boxes, scores, levels, self.nms_thresh)[: self.post_nms_top_n()]
             boxes_out.append(boxes[keep])
             scores_out.append(scores[keep])
@@ -163,13 +176,18 @@ class RPN(RegionProposalNetwork):
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Objectness and box loss over sampled anchors, each a sum divided by (anchors per image x N)."""
-        positive, negative = (torch.cat(masks).bool() for masks in self.fg_bg_sampler(labels))
-        sampled = positive | negative
+        drawn = [self.fg_bg_sampler.draw(label) for label in labels]
+        starts = range(0, len(labels) * len(labels[0]), len(labels[0]))
+        positive, negative = (
+            torch.cat([found + start for found, start in zip(side, starts, strict=True)])
+            for side in zip(*drawn, strict=True)
+        )
+        sampled, order = torch.cat([positive, negative]).sort()  # as the anchors stand
+        wanted = objectness.new_zeros(len(sampled))
+        wanted[: len(positive)] = 1
         normaliser = self.fg_bg_sampler.batch_size_per_image * len(labels)
         loc = box_loss(pred_bbox_deltas[positive], torch.cat(regression_targets)[positive], self.smooth_l1_beta)
-        cls = F.binary_cross_entropy_with_logits(
-            objectness.flatten()[sampled], positive[sampled].to(objectness.dtype), reduction="sum"
-        )
+        cls = F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], wanted[order], reduction="sum")
         return cls / normaliser, loc / normaliser
 
 

@@ -90,7 +90,9 @@ class Segmentor(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, batch: list[dict[str, Any]]) -> Any:
-        images = [(s["image"].to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for s in batch]
+        images = [
+            (s["image"].to(self.pixel_mean.device, non_blocking=True) - self.pixel_mean) / self.pixel_std for s in batch
+        ]
         padded = zero_padded(images, 1)
         logits = self.sem_seg_head(self.backbone(padded)[self.feature])
         if not self.training:
@@ -103,7 +105,7 @@ class Segmentor(nn.Module):
         )
         for target, sample in zip(targets, batch, strict=True):
             h, w = sample["sem_seg"].shape
-            target[:h, :w] = sample["sem_seg"]
+            target[:h, :w].copy_(sample["sem_seg"], non_blocking=True)
         return {"loss_sem_seg": self.loss_weight * pixel_loss(logits, targets, self.ignore_label)}
 
 
