@@ -1,10 +1,15 @@
-"""What a loader's worker process must be told when it starts."""
+"""What a loader's worker processes need, and must be told when they start."""
 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import signal
 
+import torch
+from torch.utils.data._utils import signal_handling
+
+from pretrain.runtime.machine import NOT_SHARED, MachineError
 from pretrain.runtime.preempt import STOP_SIGNALS
 
 
@@ -17,3 +22,22 @@ def start_worker(worker: int) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     gc.freeze()
+
+
+def check_workers(count: int) -> None:
+    """Sees to it that so many worker processes could hand over their batches; torch fails late, and in a page of words.
+
+    And that a killed one ends the wait for its batch: torch would raise wherever the main process happens to be, in the
+    midst of an optimizer's step or of a checkpoint.
+
+    Raises:
+        MachineError: there is no shared memory.
+    """
+    if not count:
+        return
+    signal_handling._SIGCHLD_handler_set = True  # which torch looks at before it sets one
+    try:
+        multiprocessing.Lock()
+        torch.zeros(1).share_memory_()
+    except (OSError, RuntimeError) as error:
+        raise MachineError(f"{NOT_SHARED} ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
