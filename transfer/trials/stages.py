@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.commands import CODES
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.lock import hold, run_in
 from pretrain.runtime.preempt import REQUEUE_STATUS
@@ -221,7 +222,7 @@ def _ended(pid: int) -> bool:
 
 def _meaning(code: int) -> str:
     if code >= 0:
-        return ""
+        return f" ({CODES[code]})" if code in CODES else ""
     return f" ({signal.Signals(-code).name}{': out of memory?' if code == -signal.SIGKILL else ''})"
 
 
