@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pretrain.runtime.lock import claimed, unclaimed
 
-_OURS = re.compile(r"\..+\.\w{1,8}\.tmp|\.staged\.\w{8}")  # as `temporary` and `staging` name them
+_OURS = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp|\.staged\.[a-z0-9_]{8}")  # as `temporary` and `staging` name them
 
 
 @contextmanager

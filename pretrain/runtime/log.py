@@ -28,7 +28,8 @@ def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> N
     root.setLevel(logging.INFO)
     for handler in list(root.handlers):
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of a full disk, on which lines are still to be written
+            handler.close()
     line = logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S")
     if rank == 0:
         screen: logging.Handler = _TqdmHandler()

@@ -39,6 +39,9 @@ def set_up(cfg: CfgNode, eval_only: bool) -> None:
     rank = dist.rank()
     if dist.is_main():
         PathManager.mkdirs(cfg.OUTPUT_DIR)
+    for name in ("fvcore", "detectron2"):  # an earlier run of this process logs no more
+        logging.getLogger(name).handlers.clear()
+    setup_logger.cache_clear()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="fvcore")
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
     for handler in (*logger.handlers, *logging.getLogger("fvcore").handlers):
