@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import signal
+from multiprocessing.queues import Queue
+from typing import Any
 
 import torch
+from torch.utils.data import get_worker_info
 from torch.utils.data._utils import signal_handling
 
 from pretrain.runtime.machine import NOT_SHARED, MachineError
@@ -19,9 +23,25 @@ def start_worker(worker: int) -> None:
     Stop signals reach workers too, but the training process still needs their batches. The objects that a worker
     inherits never die in it: a collector that walked them would copy the memory which they share with the parent.
     """
+    _end_when_a_batch_is_lost()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     gc.freeze()
+
+
+def _end_when_a_batch_is_lost() -> None:
+    """Ends a worker that cannot hand over a batch, for lack of shared memory: else its trainer would wait for ever."""
+    queue: Any = Queue
+    usual = queue._on_queue_feeder_error
+
+    def lost(error: Exception, batch: object) -> None:
+        if get_worker_info() is None:  # a queue of something else
+            usual(error, batch)
+        else:
+            os._exit(1)
+
+    if usual.__qualname__ != lost.__qualname__:
+        queue._on_queue_feeder_error = staticmethod(lost)
 
 
 def check_workers(count: int) -> None:
@@ -35,6 +55,7 @@ def check_workers(count: int) -> None:
     """
     if not count:
         return
+    _end_when_a_batch_is_lost()  # here too: Detectron2's loaders have a start of their own, and are forked
     signal_handling._SIGCHLD_handler_set = True  # which torch looks at before it sets one
     try:
         multiprocessing.Lock()

@@ -121,6 +121,23 @@ def test_a_loader_whose_process_is_killed(capsys: pytest.CaptureFixture[str]) ->
     )
 
 
+class Unsendable(Dataset[object]):
+    """Items that cannot be handed over, as tensors cannot when shared memory is full."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> object:
+        return lambda: index
+
+
+def test_a_batch_that_cannot_be_handed_over_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    check_workers(1)
+    loader = DataLoader(Unsendable(), num_workers=1, collate_fn=list, multiprocessing_context="fork")
+    assert commands.status(lambda: len(list(loader))) == NO_RESOURCE
+    assert "by the system if memory or /dev/shm ran out" in capsys.readouterr().err
+
+
 @pytest.fixture
 def no_semaphores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import _multiprocessing

@@ -224,6 +224,10 @@ def _train(cfg: CfgNode, mode: str) -> None:
                 trainer.train()
         except Stopped as stopped:
             raise Preempted(str(stopped)) from None
+        except OSError as error:  # of one of Detectron2's own writers, which name no file
+            if error.filename is not None or error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, str(output_dir)) from error
         metrics, details = session.latest
     continued = resume.changes(output_dir)
     if dist.is_main():
