@@ -24,7 +24,7 @@ NOT_SHARED = (
     "no shared memory: /dev/shm is missing, full or not writable; give the container more (--shm-size 8g, or "
     "--ipc=host), or set the number of workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS) to 0"
 )
-_FILES = f"too many open files; raise the limit (ulimit -n), or {_FEWER}"
+NO_FILES = f"too many open files; raise the limit (ulimit -n), or {_FEWER}"
 _PROCESSES = f"no more processes can be started; raise the limit (ulimit -u), or {_FEWER}"
 _MEMORY = (
     "out of memory", "can't allocate memory", "Cannot allocate memory", "Insufficient memory", "bad_alloc",
@@ -90,7 +90,7 @@ def _told(text: str) -> Fault | None:
     if lines := [line.strip() for line in text.splitlines() if any(words in line for words in _MEMORY)]:
         return Fault(NO_RESOURCE, _out_of_memory(lines[0]))
     if _says(text, "EMFILE", "ENFILE") or "items of ancdata" in text:
-        return Fault(NO_RESOURCE, _FILES)
+        return Fault(NO_RESOURCE, NO_FILES)
     if _says(text, "EAGAIN") or "can't start new thread" in text:
         return Fault(NO_RESOURCE, _PROCESSES)
     if _says(text, *_STORAGE):
@@ -117,7 +117,7 @@ def _of_system_call(error: OSError) -> Fault | None:
     if code == errno.ENOMEM:
         return Fault(NO_RESOURCE, _out_of_memory(what))
     if code in (errno.EMFILE, errno.ENFILE):
-        return Fault(NO_RESOURCE, _FILES)
+        return Fault(NO_RESOURCE, NO_FILES)
     if code == errno.EAGAIN:
         return Fault(NO_RESOURCE, _PROCESSES)
     if code in [getattr(errno, name) for name in _STORAGE]:

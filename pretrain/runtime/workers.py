@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import resource
 import signal
 from multiprocessing.queues import Queue
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils import signal_handling
 
-from pretrain.runtime.machine import NOT_SHARED, MachineError
+from pretrain.runtime.machine import NO_FILES, NOT_SHARED, MachineError
 from pretrain.runtime.preempt import STOP_SIGNALS
 
 
@@ -51,10 +52,13 @@ def check_workers(count: int) -> None:
     midst of an optimizer's step or of a checkpoint.
 
     Raises:
-        MachineError: there is no shared memory.
+        MachineError: there is no shared memory, or too few files may be open: half of them would start, and never end.
     """
     if not count:
         return
+    limit, proc = resource.getrlimit(resource.RLIMIT_NOFILE)[0], "/proc/self/fd"
+    if limit != resource.RLIM_INFINITY and os.path.isdir(proc) and limit - len(os.listdir(proc)) < 8 * count + 16:
+        raise MachineError(f"{NO_FILES} ({limit} may be open, for {count} workers)")
     _end_when_a_batch_is_lost()  # here too: Detectron2's loaders have a start of their own, and are forked
     signal_handling._SIGCHLD_handler_set = True  # which torch looks at before it sets one
     try:

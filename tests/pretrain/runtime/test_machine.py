@@ -158,6 +158,15 @@ def test_without_shared_memory_no_loader_starts(no_semaphores: None, capsys: pyt
     assert capsys.readouterr().err.startswith("error: no shared memory: /dev/shm is missing, full or not writable; ")
 
 
+def test_too_few_files_are_said_before_half_of_the_workers_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (len(os.listdir("/proc/self/fd")) + 30, 4096))
+    assert commands.status(lambda: check_workers(1) or 0) == 0
+    assert commands.status(lambda: check_workers(8) or 0) == NO_RESOURCE
+    assert capsys.readouterr().err.startswith("error: too many open files; raise the limit (ulimit -n), or take fewer")
+
+
 def test_the_page_has_every_code() -> None:
     text = (ROOT / "docs" / "clusters.md").read_text()
     rows = dict(re.findall(r"^\| (\d+) \| ([^|]+?) \|", text, re.M))
