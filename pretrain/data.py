@@ -21,7 +21,7 @@ from pretrain.images import Images
 from pretrain.order import GlobalShuffle, Order
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.seed import derive
-from pretrain.runtime.workers import start_worker
+from pretrain.runtime.workers import check_workers, start_worker
 
 MAX_REPLACEMENTS = 100  # unreadable images in a row after which skipping gives up
 
@@ -184,7 +184,11 @@ def build_loader(dataset: ViewDataset, batches: TrainingBatches, num_workers: in
     The loader has its own generator, so that making it does not move the global one. Its processes ignore the signals
     that ask a run to stop: a scheduler sends them to all, and the training process still needs its batches. On Linux
     they are forked whatever Python's default is, because they then share the set instead of copying it.
+
+    Raises:
+        MachineError: they cannot share memory.
     """
+    check_workers(num_workers)
     return DataLoader(
         dataset,
         batch_sampler=batches,

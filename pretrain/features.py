@@ -28,7 +28,7 @@ from pretrain.augment import OneCrop
 from pretrain.data import ViewDataset, build_loader
 from pretrain.decode import BadImageError
 from pretrain.labelled import LabelledImages
-from pretrain.runtime import dist
+from pretrain.runtime import dist, leftovers
 from pretrain.runtime.checkpoint import atomic_write, save_json
 from pretrain.runtime.log import progress
 from pretrain.trunk import Trunk
@@ -165,6 +165,8 @@ def extract(
         "arithmetic": arithmetic,
     }
     path = folder / f"{name}.json"
+    if dist.is_main():
+        leftovers.remove(folder)
     if not dist.broadcast_object(dist.is_main() and _identity(path) == identity):
         batches = forward(
             trunk,

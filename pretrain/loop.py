@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -178,6 +178,7 @@ def train(
 
     Raises:
         BadImageError: an image cannot be read (nor replaced).
+        Exception: from `batches`; after it as after BadImageError one process has written a checkpoint.
         DivergedError: the loss is not finite; checked at every line of metrics and before every checkpoint.
         Preempted: a signal asked to stop, and a checkpoint was written. One process looks after every iteration;
             several agree at every line of metrics, so that all stop after the same iteration.
@@ -188,9 +189,14 @@ def train(
     warned: set[str] = set()
     total, initial = plan.iterations * plan.batch_size, state.iteration * plan.batch_size
     bar = progress(total, name, unit="img", initial=initial, disable=writer is None)
+    saved = state.iteration
+
+    def keep() -> None:
+        if dist.world_size() == 1 and state.iteration > saved and math.isfinite(state.epoch.over_processes()["loss"]):
+            save(state)
+
     with bar, StopRequest() as stop:
-        for batch in batches:
-            im_q, key = _receive(batch, state, warned, device, memory_format)
+        for im_q, key in _received(batches, keep, state, warned, device, memory_format):
             epoch, step = divmod(state.iteration, plan.per_epoch)
             if step == 0:
                 state.epoch.reset()
@@ -228,7 +234,7 @@ def train(
                     epoch_ended(epoch + 1)
             if due or asked:
                 save(state)
-                last_save = time.perf_counter()
+                last_save, saved = time.perf_counter(), state.iteration
             if asked and state.iteration < plan.iterations:
                 dist.barrier()  # nobody leaves, and has the others killed, before the file is written
                 raise Preempted(f"{asked}: stopped after {state.iteration} of {plan.iterations} iterations")
@@ -242,6 +248,28 @@ class _Clock:
 
     def now(self) -> float:
         return self.before + time.perf_counter() - self.start
+
+
+def _received(
+    batches: Iterable[Batch],
+    keep: Callable[[], None],
+    state: TrainState,
+    warned: set[str],
+    device: torch.device,
+    memory_format: torch.memory_format,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`_receive` of every batch; where none can be had, `keep()` comes before the error."""
+    source = iter(batches)
+    while True:
+        try:
+            batch = next(source, None)
+            received = None if batch is None else _receive(batch, state, warned, device, memory_format)
+        except Exception:
+            keep()
+            raise
+        if received is None:
+            return
+        yield received
 
 
 def _receive(

@@ -81,7 +81,7 @@ def resume_point(last: Path, resume: Resume) -> Path | None:
 
 
 def prepare(folder: Path, cfg: CfgNode, iteration: int) -> MetricsWriter:
-    """Makes the output folder, with the config in it and without what a killed process left; for the main process.
+    """Makes the output folder, with the config in it and without an earlier run's result; for the main process.
 
     Args:
         iteration: at which the run starts or goes on.
@@ -94,8 +94,6 @@ def prepare(folder: Path, cfg: CfgNode, iteration: int) -> MetricsWriter:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.rglob(".*.tmp"):  # half-written files
-            path.unlink(missing_ok=True)
         (folder / FILE_NAME).unlink(missing_ok=True)  # of another config: it would speak for this run
         with checkpoint.atomic_write(folder / "config.yaml", "w") as f:
             f.write(cfg.dump())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pretrain.runtime import dist
+from pretrain.runtime import dist, leftovers
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.lock import LockError, hold_run
@@ -15,19 +15,23 @@ from pretrain.runtime.lock import LockError, hold_run
 
 @contextmanager
 def alone_in(output_dir: str | os.PathLike[str]) -> Iterator[None]:
-    """Keeps other runs out of a folder; the main process takes the lock, and all processes of the group hear of it.
+    """Keeps other runs out of a folder, and removes what a killed one has left half-written there.
+
+    The main process takes the lock, and all processes of the group hear of it.
 
     Processes that a run starts for itself must not call this: the one that started them holds the lock for them.
 
     Raises:
         LockError: another run works there.
         ConfigError: the folder cannot be written.
+        FolderGone: it was removed or renamed meanwhile.
     """
     problem: ExpectedError | None = None
     with ExitStack() as held:
         if dist.is_main():
             try:
                 held.enter_context(hold_run(Path(output_dir)))
+                leftovers.remove(Path(output_dir))
             except LockError as error:
                 problem = error
             except OSError as error:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,9 @@ from typing import IO, Any
 import torch
 
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.leftovers import temporary
+from pretrain.runtime.lock import check_folders
+from pretrain.runtime.machine import FolderGone
 
 # How files of torch.save begin: a zip archive, or before torch 1.6 a pickle of this number.
 _TORCH = (b"PK\x03\x04", (0x1950A86A20F9469CFC6C).to_bytes(10, "little"))
@@ -28,21 +30,26 @@ class CheckpointError(ExpectedError, RuntimeError):
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a temporary file in the folder of `path` and renames it to `path` once it is written and on disk.
 
-    If the block raises, nothing is left behind and an earlier `path` stays as it was. An OSError names `path`.
+    If the block raises, nothing is left behind and an earlier `path` stays as it was. An OSError names `path`. What a
+    killed process has left half-written in that folder goes; what a living one is writing stays.
+
+    Raises:
+        FolderGone: the folder of a run of this process is not there any more.
     """
     path = Path(path)
+    check_folders()
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(fd, mode) as f:
+        with temporary(path) as (fd, tmp), os.fdopen(fd, mode) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(tmp, 0o644)
-        os.replace(tmp, path)
-    except BaseException as error:
-        Path(tmp).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None and error.errno is not None:  # of write, flush, fsync
+            os.chmod(tmp, 0o644)
+            os.replace(tmp, path)
+    except OSError as error:
+        temporary_name = str(path.parent / f".{path.name}.")
+        if error.errno is not None and str(error.filename or temporary_name).startswith(temporary_name):
+            check_folders()
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -53,9 +60,22 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointError: it could not be written, because the disk is full for instance; an earlier file is still there.
     """
+    with checkpoint_file(path) as f:
+        torch.save(obj, f)
+
+
+@contextmanager
+def checkpoint_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """`atomic_write` for what `torch.save` writes.
+
+    Raises:
+        CheckpointError: see `save`.
+    """
     try:
         with atomic_write(path) as f:
-            torch.save(obj, f)
+            yield f
+    except FolderGone:
+        raise
     except (OSError, RuntimeError) as error:  # torch's writer hides an OSError behind a RuntimeError about positions
         if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while writing, hidden in the same way
             raise error.__context__ from None

@@ -12,12 +12,22 @@ from typing import Any, NoReturn
 
 from pretrain.runtime.errors import ExpectedError, Preempted
 from pretrain.runtime.limits import Limit
+from pretrain.runtime.machine import NO_RESOURCE, NO_STORAGE, fault
 from pretrain.runtime.wording import short
 
 WRONG = 2  # something is wrong with the command, the config, the data or a file; one line says what
 REQUEUE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again
 INTERRUPTED = 128 + 2  # what a shell reports of a command that Ctrl-C (SIGINT, 2) has ended
 UNREAD = 128 + 13  # the same for a closed pipe (SIGPIPE, 13)
+CODES = {
+    0: "done",
+    WRONG: "something is wrong with the command, the config, the data or a file",
+    NO_RESOURCE: "memory, shared memory, processes or open files ran out, or a loader's process was killed",
+    NO_STORAGE: "the disk is full, read-only or broken, or the output folder was removed",
+    REQUEUE_STATUS: "asked to stop, and saved: run it again",
+    INTERRUPTED: "Ctrl-C before there was anything to save",
+    UNREAD: "whoever read the output has gone",
+}  # what `docs/clusters.md` says of exit codes
 
 
 def parse_with_resume(
@@ -68,24 +78,26 @@ def number(limit: Limit, kind: type[int] | type[float] = int) -> Callable[[str],
 def status(main: Callable[..., int], *args: Any) -> int:
     """The exit code of `main(*args)`; what it raises through no fault of the program is one line on stderr, and a code.
 
-    That is an expected error, a file that cannot be read or written, a loss that is no number, or too little memory
-    (2); or a signal that asked to stop (75).
+    That is an expected error, a file that cannot be read or written, or a loss that is no number (2); what the machine
+    has not or has lost (71, 74: see `machine`); or a signal that asked to stop (75).
     """
     try:
         return main(*args)
     except Preempted as stop:
         sys.stderr.write(f"{stop}; go on with --resume auto (trials: with the same command)\n")
         return REQUEUE_STATUS
-    except BrokenPipeError:  # the reader of our output has gone, or a loader's process: nothing to tell
-        raise
-    except (ExpectedError, OSError, FloatingPointError) as error:
-        sys.stderr.write(f"error: {_in_words(error)}\n")
-        return WRONG
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except BrokenPipeError as error:  # the reader of our output has gone, which is nothing to tell; or a loader's pipe
+        if (found := fault(error)) is None:
             raise
-        what = (str(error).splitlines() or ["no more is to be had"])[0]
-        sys.stderr.write(f"error: out of memory: {what}; take a smaller batch, model or queue, or a larger machine\n")
+        sys.stderr.write(f"error: {found.words}\n")
+        return found.code
+    except Exception as error:
+        if (found := fault(error)) is not None:
+            sys.stderr.write(f"error: {found.words}\n")
+            return found.code
+        if not isinstance(error, (ExpectedError, OSError, FloatingPointError)):
+            raise
+        sys.stderr.write(f"error: {_in_words(error)}\n")
         return WRONG
 
 
@@ -121,11 +133,6 @@ def _in_words(error: BaseException) -> str:
     if re.match(r"Caught \w+ in DataLoader worker process", text):  # torch puts the worker's traceback into the message
         text = re.sub(r"^[\w.]+: ", "", text.rstrip().splitlines()[-1])
     return text
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is Python's, the allocator's of torch (which is not imported here), or CUDA's."""
-    return isinstance(error, MemoryError) or any(w in str(error) for w in ("out of memory", "can't allocate memory"))
 
 
 def _drop_unread() -> bool:

@@ -1,4 +1,4 @@
-"""Two locks per folder: of the stage that works there, and of the run that writes there. Imports no torch.
+"""Two locks per folder: of the stage that works there, and of the run that writes there; and of what is half-written.
 
 The kernel holds them (`flock`; on NFS from version 4 on) and releases them when the last process that has the file open
 is gone, however it died: a file that a killed process leaves locks nothing.
@@ -24,13 +24,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.machine import FolderGone
 
 logger = logging.getLogger(__name__)
 
 RUN = ".run.lock"
 _PATIENCE = 1.0  # seconds that a run tries: whoever asks about a lock holds it for an instant
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_of_runs: set[int] = set()  # file descriptors
+_of_runs: dict[int, Path] = {}  # file descriptor -> folder
+_of_temporaries: set[int] = set()  # file descriptors
 
 
 class LockError(ExpectedError, RuntimeError):
@@ -82,12 +84,14 @@ def hold_run(folder: Path) -> Iterator[None]:
 
     Raises:
         LockError: another run works there; says who.
+        FolderGone: the folder was removed or renamed meanwhile.
         OSError: the folder cannot be written.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     fd = _take(folder)
     try:
         yield
+        check_folders()
     finally:
         if fd in _of_runs:  # not in a process that was forked meanwhile
             if _is_at(fd, folder / RUN):
@@ -96,6 +100,20 @@ def hold_run(folder: Path) -> Iterator[None]:
             with suppress(OSError):  # not empty
                 for path in missing:
                     path.rmdir()
+
+
+def check_folders() -> None:
+    """Sees to it that the folders of this process's runs are there, before a file is written that would make them anew.
+
+    Raises:
+        FolderGone: one was removed or renamed.
+    """
+    for fd, folder in _of_runs.items():
+        if not _is_at(fd, folder / RUN):
+            raise FolderGone(
+                f"'{folder}' was removed or renamed while the run worked there, with what it had written; put it back "
+                "to go on from its last checkpoint (--resume auto), or begin anew"
+            )
 
 
 def _take(folder: Path) -> int:
@@ -108,7 +126,7 @@ def _take(folder: Path) -> int:
             if time.monotonic() > until:
                 raise
             continue
-        _of_runs.add(fd)
+        _of_runs[fd] = folder
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(fd, folder / RUN):  # whoever held it removed the file when it was done
@@ -141,7 +159,7 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def _drop(fd: int) -> None:
-    _of_runs.discard(fd)
+    _of_runs.pop(fd, None)
     os.close(fd)
 
 
@@ -156,12 +174,52 @@ def _sign(fd: int) -> None:
 
 
 def _disown() -> None:
-    """In a process that was just forked: only its parent runs."""
-    while _of_runs:
-        os.close(_of_runs.pop())
+    """In a process that was just forked: only its parent runs, and writes."""
+    for fd in (*_of_runs, *_of_temporaries):
+        os.close(fd)
+    _of_runs.clear()
+    _of_temporaries.clear()
 
 
 os.register_at_fork(after_in_child=_disown)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Marks a new temporary file or folder as a living process's.
+
+    Yields:
+        Whether it is still there: somebody may have come upon it before it was marked.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    _of_temporaries.add(fd)
+    try:
+        with suppress(OSError):  # a file system without locks: nobody removes anything there
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        yield _is_at(fd, path)
+    finally:
+        if fd in _of_temporaries:  # not in a process that was forked meanwhile
+            _of_temporaries.discard(fd)
+            os.close(fd)
+
+
+@contextmanager
+def unclaimed(path: Path) -> Iterator[bool]:
+    """Whether no living process has marked a temporary file or folder; none can inside. False where nobody knows."""
+    try:
+        fd = os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(fd)
 
 
 def holder(path: Path) -> str:

@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> N
     root.setLevel(logging.INFO)
     for handler in list(root.handlers):
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of a full disk, on which lines are still to be written
+            handler.close()
     line = logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S")
     if rank == 0:
         screen: logging.Handler = _TqdmHandler()
@@ -40,8 +43,23 @@ def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> N
             raise ConfigError(
                 f"OUTPUT_DIR '{output_dir}' cannot be written ({error.strerror}); choose another folder"
             ) from error
+        say_once(file, file.baseFilename)
         file.setFormatter(line)
         root.addHandler(file)
+
+
+def say_once(handler: logging.Handler, name: str) -> None:
+    """Has a handler say once, in a line on the screen, that its file cannot be written: the run goes on without it."""
+    said: list[OSError] = []
+
+    def lost(record: logging.LogRecord) -> None:
+        if not isinstance(error := sys.exc_info()[1], OSError):
+            type(handler).handleError(handler, record)
+        elif not said:
+            said.append(error)
+            tqdm.write(f"'{name}' cannot be written ({error.strerror}): lines are missing", sys.stderr)
+
+    handler.handleError = lost  # type: ignore[method-assign]
 
 
 class _TqdmHandler(logging.Handler):
@@ -53,17 +71,28 @@ class _TqdmHandler(logging.Handler):
 
 def progress(total: int, desc: str, unit: str = "it", initial: int = 0, disable: bool = False) -> tqdm:
     """A bar with ETA and rate on standard error; off a terminal it redraws every 10 s so that log files stay short."""
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(
+    terminal = sys.stderr.isatty()
+    return _Bar(
         total=total,
         desc=desc,
         unit=unit,
         initial=initial,
         disable=disable,
-        mininterval=interval,
-        dynamic_ncols=sys.stderr.isatty(),
-        ncols=None if sys.stderr.isatty() else 110,
+        mininterval=0.2 if terminal else 10.0,
+        miniters=1,
+        dynamic_ncols=terminal,
+        ncols=None if terminal else 110,
     )
+
+
+class _Bar(tqdm):
+    """tqdm by a clock that nobody sets: with the wall clock put back it would stand still for as long."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not self.disable:
+            self._time = time.monotonic
+            self.start_t = self.last_print_t = self._time()
 
 
 class MetricsWriter:
@@ -90,16 +119,24 @@ class MetricsWriter:
             self._board = SummaryWriter(str(Path(output_dir) / "tensorboard"), purge_step=start_iteration)
 
     def write(self, iteration: int, **scalars: float) -> None:
-        """Non-finite values are written as null (JSON has no NaN) and skipped in TensorBoard."""
+        """Non-finite values are written as null (JSON has no NaN) and skipped in TensorBoard.
+
+        Raises:
+            OSError: the disk is full; names the file.
+        """
         clean = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
-        self._file.write(json.dumps({"iteration": iteration, **clean}) + "\n")
+        try:
+            self._file.write(json.dumps({"iteration": iteration, **clean}) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if self._board is not None:
             for name, value in clean.items():
                 if value is not None:
                     self._board.add_scalar(name, value, iteration)
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # a line that could not be written is tried again; `write` has raised that
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -1,10 +1,20 @@
-"""What a loader's worker process must be told when it starts."""
+"""What a loader's worker processes need, and must be told when they start."""
 
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
+import resource
 import signal
+from multiprocessing.queues import Queue
+from typing import Any
 
+import torch
+from torch.utils.data import get_worker_info
+from torch.utils.data._utils import signal_handling
+
+from pretrain.runtime.machine import NO_FILES, NOT_SHARED, MachineError
 from pretrain.runtime.preempt import STOP_SIGNALS
 
 
@@ -14,6 +24,45 @@ def start_worker(worker: int) -> None:
     Stop signals reach workers too, but the training process still needs their batches. The objects that a worker
     inherits never die in it: a collector that walked them would copy the memory which they share with the parent.
     """
+    _end_when_a_batch_is_lost()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     gc.freeze()
+
+
+def _end_when_a_batch_is_lost() -> None:
+    """Ends a worker that cannot hand over a batch, for lack of shared memory: else its trainer would wait for ever."""
+    queue: Any = Queue
+    usual = queue._on_queue_feeder_error
+
+    def lost(error: Exception, batch: object) -> None:
+        if get_worker_info() is None:  # a queue of something else
+            usual(error, batch)
+        else:
+            os._exit(1)
+
+    if usual.__qualname__ != lost.__qualname__:
+        queue._on_queue_feeder_error = staticmethod(lost)
+
+
+def check_workers(count: int) -> None:
+    """Sees to it that so many worker processes could hand over their batches; torch fails late, and in a page of words.
+
+    And that a killed one ends the wait for its batch: torch would raise wherever the main process happens to be, in the
+    midst of an optimizer's step or of a checkpoint.
+
+    Raises:
+        MachineError: there is no shared memory, or too few files may be open: half of them would start, and never end.
+    """
+    if not count:
+        return
+    limit, proc = resource.getrlimit(resource.RLIMIT_NOFILE)[0], "/proc/self/fd"
+    if limit != resource.RLIM_INFINITY and os.path.isdir(proc) and limit - len(os.listdir(proc)) < 8 * count + 16:
+        raise MachineError(f"{NO_FILES} ({limit} may be open, for {count} workers)")
+    _end_when_a_batch_is_lost()  # here too: Detectron2's loaders have a start of their own, and are forked
+    signal_handling._SIGCHLD_handler_set = True  # which torch looks at before it sets one
+    try:
+        multiprocessing.Lock()
+        torch.zeros(1).share_memory_()
+    except (OSError, RuntimeError) as error:
+        raise MachineError(f"{NOT_SHARED} ({(str(error).splitlines() or [type(error).__name__])[0]})") from error

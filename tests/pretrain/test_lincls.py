@@ -229,7 +229,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     died = run_tool(tmp_path / "killed.py", *words, cwd=ROOT)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert not (folder / "result.json").exists()
-    (folder / "features" / ".train.features.npy.x.tmp").write_text("half")
+    (folder / "features" / ".train.features.npy.x1y2z3_4.tmp").write_text("half")
     assert checkpoint.load(folder / "checkpoint_last.pth.tar")["iteration"] == 6
 
     cfg = make(folder, *opts)

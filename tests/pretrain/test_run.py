@@ -60,7 +60,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "result.json").exists()
-    (folder / ".checkpoint_last.pth.tar.x.tmp").write_text("half")
+    (folder / ".checkpoint_last.pth.tar.x1y2z3_4.tmp").write_text("half")
     assert checkpoint.load(folder / "checkpoint_last.pth.tar")["iteration"] == 7  # an epoch has 10
 
     result = main(make_cfg(images, folder, *opts), resume="auto")

@@ -48,10 +48,9 @@ def test_finished_is_this_very_run(tmp_path: Path) -> None:
 def test_prepare_leaves_a_clean_folder(tmp_path: Path) -> None:
     cfg = get_lincls_cfg()
     cfg.TENSORBOARD = False
-    (tmp_path / "deep").mkdir()
-    for name in (".x.tmp", "deep/.y.tmp", FILE_NAME, "kept.txt"):
+    for name in (FILE_NAME, "kept.txt"):
         (tmp_path / name).write_text("")
     prepare(tmp_path, cfg, 0).close()
-    assert {path.name for path in tmp_path.rglob("*")} == {"deep", "kept.txt", "config.yaml", "metrics.jsonl"}
+    assert {path.name for path in tmp_path.rglob("*")} == {"kept.txt", "config.yaml", "metrics.jsonl"}
     with pytest.raises(ConfigError, match="OUTPUT_DIR '.*kept.txt/run' cannot be written"):
         prepare(tmp_path / "kept.txt" / "run", cfg, 0)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain.runtime import leftovers
 from pretrain.runtime.errors import ExpectedError
 from transfer.convert import keymap
 
@@ -61,7 +60,8 @@ def check_places(sources: Sequence[Path], outputs: Sequence[Path]) -> None:
 def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
     """Paths of the same names in fresh folders beside `outputs`; all moved there if the block ends well.
 
-    The files are on disk before they get their names, which they get one after the other. If the block raises, nothing
+    The files are on disk before they get their names, which they get one after the other. What a killed process has
+    left in such folders goes. If the block raises, nothing
     is left, folders that were made for them included, and earlier files stay.
 
     Raises:
@@ -69,6 +69,7 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
     """
     folders: list[Path] = []
     made: list[Path] = []
+    living = ExitStack()
     try:
         for output in outputs:
             if os.path.isdir(output):
@@ -76,7 +77,7 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
             try:
                 made += [p for p in (output.parent, *output.parent.parents) if not p.exists() and p not in made]
                 output.parent.mkdir(parents=True, exist_ok=True)
-                folders.append(Path(tempfile.mkdtemp(dir=output.parent, prefix=".staged.")))
+                folders.append(living.enter_context(leftovers.staging(output)))
             except OSError as error:
                 raise OutputError(f"cannot write '{output}' ({error.strerror}); choose another folder") from error
         paths = tuple(folder / output.name for folder, output in zip(folders, outputs, strict=True))
@@ -92,8 +93,7 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
                 raise OutputError(f"cannot replace '{output}' ({error.strerror}); choose another name") from error
         made.clear()
     finally:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        living.close()
         for folder in sorted(made, key=lambda p: len(p.parts), reverse=True):
             with suppress(OSError):  # somebody else has put something there meanwhile
                 folder.rmdir()

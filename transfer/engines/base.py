@@ -235,6 +235,7 @@ def finish(
     """Assembles the result of a run and saves it as `OUTPUT_DIR/result.json`.
 
     Args:
+        started: `time.monotonic()` then.
         iterations: optimizer steps that were done.
         run_digest: of what was trained, where that is not what the config says (see `resume.run_digest`).
     """
@@ -246,7 +247,7 @@ def finish(
         weights_sha256=checkpoint.sha256(initial_weights) if initial_weights else None,
         metrics=dict(metrics),
         iterations=iterations,
-        seconds=time.time() - started,
+        seconds=time.monotonic() - started,
         notes=list(notes),
         artifacts=dict(artifacts),
         provenance=provenance.environment(resolve_device(cfg.MODEL.DEVICE, RunNotes()).partition(":")[0]),

@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 
 from pretrain.runtime import commands, dist
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.machine import MachineError, fault
 from pretrain.runtime.preempt import PassedOn, Preempted
 from transfer.engines.base import EngineError
 
@@ -69,9 +70,9 @@ class Machines:
         except mp.ProcessExitedException as error:
             if error.signal_name is None:
                 return error.exit_code
-            raise EngineError(f"a process of machine {self.rank} was ended by {error.signal_name}") from error
+            raise _failure(f"a process of machine {self.rank}", error) from error
         except mp.ProcessRaisedException as error:
-            raise EngineError(_expected(str(error)) or f"a process of machine {self.rank} failed:{error}") from error
+            raise _failure(f"a process of machine {self.rank}", error) from error
         return 0
 
 
@@ -104,6 +105,7 @@ def spawning(processes: int) -> Iterator[None]:
     Raises:
         Preempted: they stopped because of one.
         EngineError: one failed.
+        MachineError: one was killed, or the machine failed it.
     """
     if processes == 1:
         yield
@@ -114,7 +116,23 @@ def spawning(processes: int) -> Iterator[None]:
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
             if stop.received and (isinstance(error, mp.ProcessExitedException) or Preempted.__name__ in str(error)):
                 raise Preempted(f"{stop.received}: the {processes} processes stopped") from error
-            raise EngineError(_expected(str(error)) or f"a process of {processes} failed:{error}") from error
+            raise _failure(f"a process of {processes}", error) from error
+
+
+def _failure(who: str, error: mp.ProcessRaisedException | mp.ProcessExitedException) -> ExpectedError:
+    """What to raise for a process that died: its own words if it was expected to go wrong, else all that it said."""
+    if isinstance(error, mp.ProcessExitedException) and error.signal_name == "SIGKILL":
+        return MachineError(
+            f"{who} was ended by SIGKILL, by the system if memory ran out; take a smaller batch or a larger machine, "
+            "and run it again with --resume auto"
+        )
+    if isinstance(error, mp.ProcessExitedException) and error.signal_name is not None:
+        return EngineError(f"{who} was ended by {error.signal_name}")
+    if (words := _expected(str(error))) is not None:
+        found = fault(EngineError(words))
+        return EngineError(words) if found is None else MachineError(words, found.code)
+    found = fault(error)
+    return EngineError(f"{who} failed:{error}") if found is None else MachineError(found.words, found.code)
 
 
 def _expected(traceback: str) -> str | None:

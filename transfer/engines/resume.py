@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,20 +155,6 @@ def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
             "another OUTPUT_DIR"
         )
     return {key: values for key, values in changed.items() if key in SCHEDULE}
-
-
-@contextmanager
-def config_kept(output_dir: Path, resuming: bool) -> Iterator[None]:
-    """Puts the run's config.yaml back, which Detectron2 writes before anything is checked, if going on is refused."""
-    path = output_dir / "config.yaml"
-    before = path.read_bytes() if resuming and dist.is_main() and path.is_file() else None
-    try:
-        yield
-    except Exception:
-        if before is not None:
-            with checkpoint.atomic_write(path) as f:
-                f.write(before)
-        raise
 
 
 def record_change(cfg: CfgNode, output_dir: Path, changed: Mapping[str, tuple[Any, Any]], done: int) -> None:

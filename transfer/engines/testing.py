@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from pretrain.runtime import dist
 from transfer.data.dataset import Dataset
 from transfer.engines.base import RunNotes
 from transfer.evaluation.evaluator import Evaluator
+
+logger = logging.getLogger(__name__)
 
 
 def test(
@@ -40,6 +43,7 @@ def test(
         states = dist.gather_objects(found.state())
         if not dist.is_main():
             continue
+        logger.info("scoring the predictions of '%s': %d images", dataset.name, len(dataset.records))
         found.merge(states)
         found.save(output_dir)
         scores = found.scores()

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 
 from pretrain.runtime import checkpoint
 
+logger = logging.getLogger(__name__)
+
 FAILED = "failed.json"
 
 
 def write_failure(folder: Path, reason: str) -> None:
-    checkpoint.save_json({"error": reason, "time": time.strftime("%Y-%m-%d %H:%M:%S")}, folder / FAILED)
+    """Keeps the reason in the folder, if the disk lets it: what has failed may be the disk."""
+    try:
+        checkpoint.save_json({"error": reason, "time": time.strftime("%Y-%m-%d %H:%M:%S")}, folder / FAILED)
+    except OSError as error:
+        logger.warning("'%s' cannot be written (%s)", folder / FAILED, error.strerror)
 
 
 def read_failure(folder: Path) -> str | None:

@@ -11,6 +11,8 @@ from torch import multiprocessing as mp
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.lock import LockError
+from pretrain.runtime.machine import fault
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest, load_config
 from transfer.engines import base
@@ -49,6 +51,7 @@ def run_trial(
 
     Raises:
         ConfigError, DatasetError: from the engine, before a trial has begun.
+        LockError: another run works in the trial's folder.
         TRIAL_ERRORS: the trial failed.
         AggregateError: the folder holds the trial of another config, engine or weights.
     """
@@ -76,10 +79,17 @@ def run_trial(
     try:
         engine.train(cfg, resume="auto", num_gpus=num_gpus)
         return base.add_notes(cfg.OUTPUT_DIR, notes)
+    except LockError:  # the other run's trial has not failed
+        raise
     except (*TRIAL_ERRORS, ValueError) as error:  # ConfigError and DatasetError are ValueErrors
         if dist.is_main():
-            write_failure(folder, str(error) or type(error).__name__)
+            write_failure(folder, _reason(error))
         raise
+
+
+def _reason(error: BaseException) -> str:
+    found = fault(error)
+    return found.words if found is not None else str(error) or type(error).__name__
 
 
 def run_trials(
@@ -104,6 +114,7 @@ def run_trials(
 
     Raises:
         ConfigError, DatasetError: from the engine; finished trials stay finished.
+        LockError: another run works in a trial's folder.
         TrialsFailed: some trials failed, after all the others were run.
         AggregateError: a folder holds the trial of another config, engine or weights.
     """
@@ -115,11 +126,14 @@ def run_trials(
         logger.info("trial %d of %d", n, len(seeds))
         try:
             results.append(run_trial(engine, config, opts, output_dir, seed, num_gpus, notes))
+        except LockError:  # somebody else makes this row
+            raise
         except TRIAL_ERRORS as error:
             if dist.is_initialized():
                 raise
-            failed[seed] = str(error) or type(error).__name__
-            logger.error("seed %d failed: %s", seed, failed[seed], exc_info=not isinstance(error, EXPLAINED))
+            failed[seed] = _reason(error)
+            explained = isinstance(error, EXPLAINED) or fault(error) is not None
+            logger.error("seed %d failed: %s", seed, failed[seed], exc_info=not explained)
     if failed:
         alike = {reason: [str(s) for s in failed if failed[s] == reason] for reason in failed.values()}
         reasons = "; ".join(f"seed{'s' * (len(s) > 1)} {', '.join(s)}: {reason}" for reason, s in alike.items())

@@ -23,8 +23,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.commands import CODES
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.lock import hold, run_in
+from pretrain.runtime.machine import NO_RESOURCE, NO_STORAGE
 from pretrain.runtime.preempt import REQUEUE_STATUS
 from pretrain.runtime.provenance import package_version
 from pretrain.runtime.validation import validate_json
@@ -221,7 +223,7 @@ def _ended(pid: int) -> bool:
 
 def _meaning(code: int) -> str:
     if code >= 0:
-        return ""
+        return f" ({CODES[code]})" if code in (NO_RESOURCE, NO_STORAGE) else ""
     return f" ({signal.Signals(-code).name}{': out of memory?' if code == -signal.SIGKILL else ''})"
 
 

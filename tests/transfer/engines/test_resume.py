@@ -97,19 +97,6 @@ def test_only_the_length_may_change(config, tmp_path):
         resume.changed_keys(config("SEED", "4"), tmp_path)
 
 
-def test_a_refused_continuation_leaves_the_config(tmp_path):
-    """Detectron2 writes config.yaml before anything is checked."""
-    (tmp_path / "config.yaml").write_text("old")
-    for resuming, left in ((True, "old"), (False, "new")):
-        with pytest.raises(EngineError), resume.config_kept(tmp_path, resuming):
-            (tmp_path / "config.yaml").write_text("new")
-            raise EngineError("refused")
-        assert (tmp_path / "config.yaml").read_text() == left
-    with resume.config_kept(tmp_path, True):
-        (tmp_path / "config.yaml").write_text("newer")
-    assert (tmp_path / "config.yaml").read_text() == "newer"
-
-
 def test_a_folder_without_its_config_is_not_held_against_anything(config, tmp_path):
     assert resume.changed_keys(config(), tmp_path) == {}
 

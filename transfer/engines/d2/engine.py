@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,7 +13,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import default_setup, launch
+from detectron2.engine import launch
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
 from fvcore.common.config import CfgNode
@@ -27,6 +26,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress, setup_logging
 from pretrain.runtime.preempt import Preempted, StopRequest
 from pretrain.runtime.result import RunResult
+from pretrain.runtime.workers import check_workers
 from transfer.config.basic_blocks import check_basic_blocks
 from transfer.convert import keymap
 from transfer.convert.read import read_weights
@@ -34,7 +34,7 @@ from transfer.data.dataset import Dataset
 from transfer.data.missing import Missing
 from transfer.data.spec import DatasetError
 from transfer.engines import base, machines, resume, testing
-from transfer.engines.d2 import names, register
+from transfer.engines.d2 import files, names, register
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.d2.trainer import Stopped, Trainer
 from transfer.engines.data import check_run_data, open_run_data, with_objects
@@ -146,7 +146,7 @@ class _Session:
     """What training and evaluation both need; `self.cfg` has device and norm resolved for this machine."""
 
     def __init__(self, cfg: CfgNode, eval_only: bool):
-        self.written, self.notes, self.started = cfg, base.RunNotes(), time.time()
+        self.written, self.notes, self.started = cfg, base.RunNotes(), time.monotonic()
         if dist.world_size() > 1:  # a spawned process, which has neither a log nor what defaults() registered
             setup_logging(None, dist.rank())
         register.register_parts()
@@ -158,7 +158,7 @@ class _Session:
             needed = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and self.data.task.needs_objects
             with_objects(self.data.train, keep_empty=not needed)
         register.register_datasets((*self.data.train, *self.data.test), self.adapter)
-        default_setup(cfg, argparse.Namespace(eval_only=eval_only))
+        files.set_up(cfg, eval_only)
         self.cfg = base.resolve_norms(self.adapter.prepare(cfg), dist.world_size(), self.notes)
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
@@ -184,6 +184,7 @@ class _Session:
         )
 
     def _predict(self, model: nn.Module, dataset: Dataset) -> Iterator[Any]:
+        check_workers(self.cfg.DATALOADER.NUM_WORKERS)
         mapper = self.adapter.mapper(self.cfg, is_train=False)
         loader = build_detection_test_loader(self.cfg, dataset.name, mapper=mapper)
         with (
@@ -205,15 +206,15 @@ def _train(cfg: CfgNode, mode: str) -> None:
     sha256 = checkpoint.sha256(initial) if initial else None
     if resuming:
         resume.check_weights(output_dir, sha256)
-    with resume.config_kept(output_dir, resuming):
-        session = _Session(cfg, eval_only=False)
-        if session.weights is None:
-            session.notes.add("initialisation: random (MODEL.WEIGHTS is empty)")
-        trainer = Trainer.start(session, resuming)
-        if session.weights is not None and not resuming:
-            check_loaded(trainer.model, session.weights)
-        if resuming:
-            resume.record_change(cfg, output_dir, changed, trainer.start_iter)
+    session = _Session(cfg, eval_only=False)
+    if session.weights is None:
+        session.notes.add("initialisation: random (MODEL.WEIGHTS is empty)")
+    trainer = Trainer.start(session, resuming)
+    if session.weights is not None and not resuming:
+        check_loaded(trainer.model, session.weights)
+    if resuming:
+        resume.record_change(cfg, output_dir, changed, trainer.start_iter)
+    files.save_config(cfg)
     if trainer.start_iter >= trainer.max_iter:  # killed between the last checkpoint and the evaluation
         metrics, details = session.test(trainer.model)
     else:
@@ -223,6 +224,10 @@ def _train(cfg: CfgNode, mode: str) -> None:
                 trainer.train()
         except Stopped as stopped:
             raise Preempted(str(stopped)) from None
+        except OSError as error:  # of one of Detectron2's own writers, which name no file
+            if error.filename is not None or error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, str(output_dir)) from error
         metrics, details = session.latest
     continued = resume.changes(output_dir)
     if dist.is_main():
@@ -238,6 +243,7 @@ def _evaluate(cfg: CfgNode) -> None:
     session = _Session(cfg, eval_only=True)
     if session.weights is None:
         raise ConfigError("--eval-only needs the detector to evaluate: give MODEL.WEIGHTS")
+    files.save_config(cfg)
     model = Trainer.build_model(session.cfg)
     DetectionCheckpointer(model).load(session.weights)
     check_loaded(model, session.weights, whole=True)

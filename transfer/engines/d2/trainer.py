@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,9 @@ from pretrain.runtime import dist
 from pretrain.runtime.log import MetricsWriter
 from pretrain.runtime.preempt import StopRequest
 from pretrain.runtime.seed import derive
+from pretrain.runtime.workers import check_workers
 from transfer.engines.d2.adapters.adapter import Adapter
+from transfer.engines.d2.files import WholeFiles
 from transfer.engines.sampling import configured_factors, index_stream
 
 
@@ -93,6 +95,25 @@ class RepeatedImages(Sampler[int]):
         return (index for _, index in stream)
 
 
+class _Watched:
+    """A loader that calls `failed` before it raises: the iterations before are whole."""
+
+    def __init__(self, loader: Iterable[Any], failed: Callable[[], None]):
+        self._loader, self._failed = loader, failed
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self._loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception:
+                self._failed()
+                raise
+            yield batch
+
+
 class Trainer(DefaultTrainer):
     """Detectron2's trainer, told where to evaluate and where to write."""
 
@@ -103,12 +124,20 @@ class Trainer(DefaultTrainer):
         """Builds the trainer and loads the checkpoint to resume from, or the initial weights."""
         cls.session = session
         trainer = cls(session.cfg)
+        trainer.checkpointer.path_manager = WholeFiles()
+        trainer.data_loader = _Watched(trainer.data_loader, trainer.keep)
         trainer.resume_or_load(resume=resume)
         return trainer
+
+    def keep(self) -> None:
+        """Writes a checkpoint of the iterations that are done, if some are new and no other process has a part."""
+        if dist.world_size() == 1 and self.iter > self.start_iter:
+            self.checkpointer.save(f"model_{self.iter - 1:07d}", iteration=self.iter - 1)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
+        check_workers(cfg.DATALOADER.NUM_WORKERS)
         adapter = cls.session.adapter
         mapper, records = adapter.mapper(cfg, is_train=True), adapter.training_records(cfg)
         factors = configured_factors(cfg, records)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrain.runtime.pixels import to_rgb
 from pretrain.runtime.seed import derive
-from pretrain.runtime.workers import start_worker
+from pretrain.runtime.workers import check_workers, start_worker
 from transfer.data.catalog import DatasetError
 from transfer.data.records import PackedRecords
 from transfer.data.spec import Record
@@ -233,6 +233,7 @@ def train_loader(
         pin_memory: for a GPU, whose copies the host then need not wait for.
         start: batches that an earlier process has already consumed; they are skipped without reading an image.
     """
+    check_workers(workers)
     stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size, samples.factors)
     chosen = itertools.islice(batches(stream, samples.wide, batch_size, grouping), start, None)
     loader = DataLoader(

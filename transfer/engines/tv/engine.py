@@ -22,7 +22,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress, setup_logging
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import derive, seed_everything
-from pretrain.runtime.workers import start_worker
+from pretrain.runtime.workers import check_workers, start_worker
 from transfer.config import defaults
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
@@ -80,7 +80,7 @@ class _Session:
     """What training and evaluation both need: notes, device, data, and a model on its device."""
 
     def __init__(self, cfg: CfgNode, training: bool):
-        self.cfg, self.notes, self.started = cfg, base.RunNotes(), time.time()
+        self.cfg, self.notes, self.started = cfg, base.RunNotes(), time.monotonic()
         for line in check_support(cfg):
             self.notes.add(line)
         self.output_dir = Path(cfg.OUTPUT_DIR)
@@ -134,6 +134,7 @@ def predictions(
     model: nn.Module, samples: Samples[dict[str, Any]], adapter: Adapter, workers: int, what: str
 ) -> Iterator[Any]:
     """Yields the predictions of `model` (left in its mode) on test samples, in their order, as evaluators take them."""
+    check_workers(workers)
     loader = DataLoader(
         samples,
         batch_size=1,
@@ -223,7 +224,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
     if dist.is_main():
         base.finish(
             "torchvision", "train", cfg, metrics, [*session.notes.lines, *(c.words for c in continued)],
-            time.time() - training.seconds,
+            time.monotonic() - training.seconds,
             {"weights": base.FINAL_WEIGHTS, "config": "config.yaml", "metrics": "metrics.jsonl"},
             details, initial, session.seed, training.iteration, resume.run_digest(cfg, continued),
         )  # fmt: skip

@@ -39,12 +39,12 @@ class Training:
         self.model, self.optimizer, self.output_dir, self.amp = model, optimizer, output_dir, amp
         self.scaler = torch.amp.GradScaler("cuda", enabled=amp)
         self.iteration = 0
-        self._seconds_before, self._started = 0.0, time.time()
+        self._seconds_before, self._started = 0.0, time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Wall time of the run so far: of this process, and of the killed ones up to their last checkpoint."""
-        return self._seconds_before + time.time() - self._started
+        return self._seconds_before + time.monotonic() - self._started
 
     def save(self) -> None:
         """Writes `model_<iteration>.pth` and points `last_checkpoint` to it; the one before it is removed."""
@@ -115,6 +115,7 @@ def run(
 
     Raises:
         FloatingPointError: the loss is not finite; the last checkpoint stays.
+        Exception: from `batches`; one process writes a checkpoint before it goes.
         Preempted: a signal asked to stop, and a checkpoint was written. Several processes agree on it every
             `LOG_EVERY` iterations.
     """
@@ -123,13 +124,19 @@ def run(
     bar = progress(max_iter, "fine-tune", initial=training.iteration, disable=not dist.is_main())
     metrics_file = MetricsWriter(training.output_dir / ".", training.iteration) if dist.is_main() else _NoMetrics()
     with bar, metrics_file as out, StopRequest() as stop:
-        started, logged_at = time.time(), training.iteration
+        started, logged_at = time.monotonic(), training.iteration
+        saved = training.iteration
         while training.iteration < max_iter:
             forward.train()
             rate = learning_rate(training.iteration)
             for group in training.optimizer.param_groups:
                 group["lr"] = rate * group["lr_scale"]
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except Exception:  # a loader's process was killed, an image has gone: the iterations before are whole
+                if dist.world_size() == 1 and training.iteration > saved:
+                    training.save()
+                raise
             with torch.autocast(device_type, torch.float16, enabled=training.amp):
                 losses = forward(batch)
                 total = sum(losses.values())
@@ -151,7 +158,7 @@ def run(
 
             i = training.iteration
             if i % LOG_EVERY == 0 or i == max_iter or i == 1:
-                now = time.time()
+                now = time.monotonic()
                 speed = (i - logged_at) * images_per_batch / max(now - started, 1e-9)
                 values = {k: float(v.detach()) for k, v in losses.items()}
                 values["total_loss"] = float(total.detach())
@@ -165,6 +172,7 @@ def run(
             asked = stop.anywhere() if i % LOG_EVERY == 0 or dist.world_size() == 1 else ""
             if i < max_iter and (asked or (checkpoint_period and i % checkpoint_period == 0)):
                 training.save()
+                saved = i
             if i < max_iter and asked:
                 raise Preempted(f"{asked}: stopped after {i} of {max_iter} iterations")
 
