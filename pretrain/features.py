@@ -30,6 +30,7 @@ from pretrain.decode import BadImageError
 from pretrain.labelled import LabelledImages
 from pretrain.runtime import dist
 from pretrain.runtime.checkpoint import atomic_write, save_json
+from pretrain.runtime.files import read_record
 from pretrain.runtime.log import progress
 from pretrain.trunk import Trunk
 
@@ -208,8 +209,10 @@ def load(folder: str | os.PathLike[str], name: str) -> Features:
 
 def _identity(path: Path, with_classes: bool = False) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(read_record(path))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
         return None
     if not with_classes:
         found.pop("classes", None)

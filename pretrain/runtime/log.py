@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.files import RECORD_BYTES, read_regular
 
 
 def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> None:
@@ -111,13 +112,22 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out. Empty if there is no file."""
-    path = Path(path)
+    """The lines of a `metrics.jsonl` up to one that is none, as a kill may leave the last. Empty if there is no file.
+
+    Raises:
+        OSError: something that is no regular file has its name.
+    """
     lines: list[dict[str, Any]] = []
-    if path.is_file():
-        for text in path.read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
+    try:
+        texts = read_regular(path, RECORD_BYTES).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(line, dict) or not isinstance(line.get("iteration"), int):
+            break
+        lines.append(line)
     return lines

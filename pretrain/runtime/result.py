@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.files import RECORD_BYTES, read_regular
 from pretrain.runtime.validation import validate_json
 
 FILE_NAME = "result.json"
@@ -74,7 +75,7 @@ class RunResult:
         """
         path = Path(folder) / FILE_NAME
         what = f"'{path}' is not a result of this version"
-        return validate_json(cls, path.read_bytes(), what, ResultError, "delete it and run again")
+        return validate_json(cls, read_regular(path, RECORD_BYTES), what, ResultError, "delete it and run again")
 
 
 def _without_nan(value: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.files import read_regular
 
 SUFFIX = ".index.json"
 _LARGEST = 1 << 26  # bytes of an index
@@ -58,7 +59,7 @@ def shards(index: Path) -> dict[str, list[str]]:
     if index.stat().st_size > _LARGEST:
         raise ShardingError(f"it is JSON of more than {_LARGEST >> 20} MiB, which no index has")
     try:
-        content = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
+        content = json.loads(read_regular(index).decode("utf-8"), object_pairs_hook=_without_doubles)
     except ShardingError:
         raise
     except (ValueError, RecursionError) as error:

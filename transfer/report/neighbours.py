@@ -22,8 +22,10 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.files import read_record
 from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
+from pretrain.runtime.pixels import opened
 from transfer.convert.architecture import Architecture
 from transfer.convert.convert import take
 from transfer.convert.facts import KEYS
@@ -140,7 +142,7 @@ def _evenly(values: Sequence[Any], count: int) -> list[Any]:
 
 def view(path: Path) -> Image.Image:
     """The square of an image that the trunks see: RGB, SIDE x SIDE."""
-    with Image.open(path) as file:
+    with opened(path) as file:
         file.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a fraction of its size
         return ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC)
 
@@ -204,12 +206,13 @@ def _compute(net: nn.Module, images: Pool, facts: Mapping[str, Any], words: str)
 
 def _load(path: Path, key: dict[str, Any]) -> Neighbours | None:
     try:
-        kept = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        kept = json.loads(read_record(path))
+        if kept["key"] != key:
+            return None
+        nearest = tuple(tuple((int(i), float(c)) for i, c in row) for row in kept["nearest"])
+        return Neighbours(nearest, None if kept["same"] is None else float(kept["same"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # none yet, or none any more: computed anew
         return None
-    if kept.get("key") != key:
-        return None
-    return Neighbours(tuple(tuple((i, c) for i, c in row) for row in kept["nearest"]), kept["same"])
 
 
 def initialised(architecture: Architecture, stride_in_1x1: bool = False) -> nn.Module:

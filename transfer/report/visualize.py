@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from PIL import Image, ImageOps
 
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.pixels import opened
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
 from transfer.data.semantic import read_labels
@@ -130,7 +131,7 @@ def _save(pictures: Sequence[Image.Image], path: Path) -> None:
 
 
 def _pixels(record: Record) -> np.ndarray:
-    with Image.open(record["file_name"]) as file:
+    with opened(record["file_name"]) as file:
         return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
 
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.files import RECORD_BYTES, read_regular
 from pretrain.runtime.lock import hold, run_in
 from pretrain.runtime.preempt import REQUEUE_STATUS
 from pretrain.runtime.provenance import package_version
@@ -157,7 +158,7 @@ class Stage:
     def _record(self) -> dict[str, Any] | None:
         path = self.folder / RECORD
         try:
-            text = path.read_bytes()
+            text = read_regular(path, RECORD_BYTES)
         except FileNotFoundError:
             return None
         what = f"'{path}' is no record of a stage"
