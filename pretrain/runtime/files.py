@@ -46,7 +46,7 @@ def read_regular(path: str | os.PathLike[str], at_most: int | None = None) -> by
     """
     with open_regular(path) as f:
         if at_most is not None and (size := os.fstat(f.fileno()).st_size) > at_most:
-            raise OSError(errno.EFBIG, f"it has {size} bytes, where at most {at_most} are read", os.fspath(path))
+            raise OSError(errno.EINVAL, f"it has {size} bytes, where at most {at_most} are read", os.fspath(path))
         return f.read()
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.files import RECORD_BYTES, read_regular
+from pretrain.runtime.wording import VisibleFormatter
 
 
 def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> None:
@@ -28,7 +29,7 @@ def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> N
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
-    line = logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S")
+    line = VisibleFormatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S")
     if rank == 0:
         screen: logging.Handler = _TqdmHandler()
         screen.setFormatter(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +27,7 @@ from transfer.report import (
 )
 from transfer.report.collect import collect
 from transfer.report.collected import ColumnReport, ExperimentReport
-from transfer.report.markup import Markup, join, prefixed, tag
+from transfer.report.markup import Markup, escaped, join, prefixed, tag
 from transfer.trials.reproduce import Plan
 
 logger = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
 def _filled(title: str, header: Markup, main: Markup) -> str:
     here = files("transfer.report")
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(title),
+        title=escaped(title),
         css=(here / "report.css").read_text(encoding="utf-8").strip(),
         header=header,
         main=main,
