@@ -112,6 +112,11 @@ class MetricsWriter:
         self.close()
 
 
+def _is_scalar(value: Any) -> bool:
+    """Whether a value is one that `MetricsWriter` writes: a finite number, or null for one that was none."""
+    return value is None or isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl` up to one that is none, as a kill may leave the last. Empty if there is no file.
 
@@ -128,7 +133,8 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             line = json.loads(text)
         except (ValueError, RecursionError):
             break
-        if not isinstance(line, dict) or not isinstance(line.get("iteration"), int):
+        known = {k: v for k, v in line.items() if _is_scalar(v)} if isinstance(line, dict) else {}
+        if not isinstance(known.get("iteration"), int):
             break
-        lines.append(line)
+        lines.append(known)
     return lines

@@ -41,6 +41,7 @@ class RunResult:
         seconds: wall time; the torchvision engine and pre-training add that of killed processes before.
         notes: decisions a reader must know (norm kinds resolved, device taken, images skipped).
         artifacts: role -> path relative to the run's folder.
+        inputs: what it read -> digest: SHA-256 of files, digests of listings of data and of the config.
         provenance: see `provenance.environment`.
         extra: anything else worth keeping (per-class tables, conversion proof).
     """
@@ -57,6 +58,7 @@ class RunResult:
     seconds: Annotated[float, Field(ge=0)] = 0.0
     notes: list[str] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -76,6 +78,11 @@ class RunResult:
         path = Path(folder) / FILE_NAME
         what = f"'{path}' is not a result of this version"
         return validate_json(cls, read_regular(path, RECORD_BYTES), what, ResultError, "delete it and run again")
+
+
+def named_inputs(**digests: str | None) -> dict[str, str]:
+    """The digests of what a run read, by name; what it did not read, None, is left out."""
+    return {name: digest for name, digest in digests.items() if digest is not None}
 
 
 def _without_nan(value: Any) -> Any:

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.files import read_regular
+from pretrain.runtime.provenance import file_sha256
 
 SUFFIX = ".index.json"
 _LARGEST = 1 << 26  # bytes of an index
@@ -155,6 +155,6 @@ def sha256(path: Path) -> str:
     """
     found = files(path)
     if len(found) == 1:
-        return checkpoint.sha256(found[0])
-    lines = [f"{os.path.relpath(file, found[0].parent)} {checkpoint.sha256(file)}\n" for file in found]
+        return file_sha256(found[0])
+    lines = [f"{os.path.relpath(file, found[0].parent)} {file_sha256(file)}\n" for file in found]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -262,7 +262,12 @@ class _Files:
                     f"'{listed}' line {number}: '{one_line(words)}' holds {len(words.split())} words; expected one "
                     "stem: the image's path below its folder, without the suffix"
                 )
-            stems.append(self._stem(words))
+            stem = self._stem(words)
+            if os.path.isabs(stem) or ".." in stem.split("/"):
+                raise DatasetError(
+                    f"'{listed}' line {number}: '{one_line(words)}' leads out of the image folder; give paths below it"
+                )
+            stems.append(stem)
         if not stems:
             raise DatasetError(f"dataset '{self.spec.name}': list '{listed}' names no image")
         return stems

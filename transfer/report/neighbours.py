@@ -26,6 +26,8 @@ from pretrain.runtime.files import read_record
 from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
 from pretrain.runtime.pixels import opened
+from pretrain.runtime.provenance import file_sha256
+from pretrain.runtime.slug import folder as folder_name
 from transfer.convert.architecture import Architecture
 from transfer.convert.convert import take
 from transfer.convert.facts import KEYS
@@ -33,7 +35,6 @@ from transfer.convert.forward import torchvision_trunk
 from transfer.data import catalog
 from transfer.trials.inputs import expanded, pretraining_data
 from transfer.trials.reproduce import TRUNK, Plan
-from transfer.trials.slug import folder as folder_name
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ def _weights(plan: Plan) -> Iterable[tuple[str, Path | None]]:
 
 def _trunk(folder: Path, name: str, path: Path, images: Pool, twins: dict[str, Neighbours]) -> Trunk:
     """Args: twins: what random networks of the trunks before this one have said, by architecture and normalisation."""
-    key = {"version": VERSION, "weights": checkpoint.sha256(path), "images": images.digest(), "side": SIDE}
+    key = {"version": VERSION, "weights": file_sha256(path), "images": images.digest(), "side": SIDE}
     place = folder_name(name)
     files = folder / f"{place}.json", folder / f"{place}-random.json"
     trained, random = (_load(file, key) for file in files)

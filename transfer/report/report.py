@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -24,6 +26,7 @@ from transfer.report import (
     rerun,
     summary,
     table_files,
+    verification,
 )
 from transfer.report.collect import collect
 from transfer.report.collected import ColumnReport, ExperimentReport
@@ -48,6 +51,7 @@ _TITLES = {
     "neighbours": "Nearest neighbours",
     "conversion": "Conversion",
     "provenance": "Provenance",
+    "verification": "Verification",
     "rerun": "Run it again",
 }
 
@@ -90,6 +94,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
 
     Nearest neighbours are computed if no page before has: the only thing here that takes more than a few seconds.
     """
+    plan = replace(plan, listing=functools.cache(plan.listing))
     columns = [(column, _column(plan, column)) for column in report.columns]
     shared: Sections = {
         "results": summary.table(report),
@@ -98,6 +103,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
         "neighbours": _neighbours(plan, report),
         "conversion": conversion.conversions(plan, report),
         "provenance": provenance.provenance(plan, report),
+        "verification": verification.verification(plan),
         "rerun": rerun.rerun(plan, report),
     }
     if len(columns) == 1:
