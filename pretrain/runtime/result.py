@@ -9,17 +9,52 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.files import RECORD_BYTES, read_regular
-from pretrain.runtime.validation import validate_json
+from pretrain.runtime.validation import in_words, validate_json
 
 FILE_NAME = "result.json"
 
 # JSON has no NaN: an undefined number is written as null.
 Metric = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+
+
+class _Scored(BaseModel):
+    """What `extra` holds of a test set, as far as it is read again."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    protocol: str | None = None
+    per_class: dict[str, dict[str, float | None]] = {}
+    undefined: dict[str, str] = {}
+
+
+class _Made(BaseModel):
+    """What `provenance` holds, as far as it is read again."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    computed_on: str | None = None
+    processes: Annotated[int, Field(ge=0)] | None = None
+    packages: dict[str, str | None] = {}
+    peak_memory_gb: dict[str, float] = {}
+
+
+def _checked(kind: type[BaseModel]) -> AfterValidator:
+    """Leaves a dict as it is, and refuses one that is not of this kind."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict):
+            try:
+                kind.model_validate(value)
+            except ValidationError as error:
+                raise ValueError(in_words(error, kind)) from None
+        return value
+
+    return AfterValidator(check)
 
 
 class ResultError(ExpectedError, ValueError):
@@ -59,8 +94,8 @@ class RunResult:
     notes: list[str] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+    provenance: Annotated[dict[str, Any], _checked(_Made)] = field(default_factory=dict)
+    extra: dict[str, Annotated[Any, _checked(_Scored)]] = field(default_factory=dict)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         path = Path(folder) / FILE_NAME

@@ -55,7 +55,7 @@ def check_unique(names: Iterable[tuple[str, str]]) -> None:
 
 
 def _alike(path: str) -> str:
-    """What is the same of names that one file system or another holds to be one: other capitals, other Unicode forms."""
+    """What names share that some file system holds to be one: other capitals, other Unicode forms of accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
