@@ -220,10 +220,19 @@ def save_config(cfg: CfgNode, output_dir: Path) -> None:
 
 
 def data_digests(cfg: CfgNode, training: bool) -> dict[str, str]:
-    """`data set <name>` -> digest of its annotations, and of its images' names and sizes, for all that a run reads."""
+    """`data set <name>` -> digest of its annotations, and of its images' names and sizes, for all that a run reads.
+
+    One that is not here any more is left out: a finished training is not lost for that.
+    """
     names = dict.fromkeys((*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST))
-    specs = catalog.resolve(list(names), cfg.DATASETS.SPECS)
-    return {f"data set {spec.name}": catalog.listing_digest(spec) for spec in specs}
+    found = {}
+    for name in names:
+        try:
+            (spec,) = catalog.resolve([name], cfg.DATASETS.SPECS)
+            found[f"data set {name}"] = catalog.listing_digest(spec)
+        except (ExpectedError, OSError) as error:
+            logger.warning("the result does not say which data set '%s' it is of: %s", name, error)
+    return found
 
 
 def finish(
