@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pretrain.decode import BadImageError
 from pretrain.images import Images
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress
+from pretrain.runtime.pixels import ImageFileError, opened
 
 LOG = logging.getLogger(__name__)
 
@@ -120,9 +119,9 @@ def _shapes(files: Images, limit: float) -> np.ndarray:
 
 def _shape(files: Images, index: int) -> tuple[int, int]:
     try:
-        with Image.open(io.BytesIO(files.read(index))) as image:
+        with opened(files.read(index)) as image:
             return image.height, image.width
-    except Exception:  # whatever it is, decoding meets it too and names it
+    except (BadImageError, ImageFileError):  # decoding meets it too, and names it
         return 0, 0
 
 

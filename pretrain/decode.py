@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pretrain.runtime.errors import ExpectedError
-from pretrain.runtime.pixels import to_rgb
+from pretrain.runtime.pixels import MAX_PIXELS, ImageFileError, opened, to_rgb
 
 
 class BadImageError(ExpectedError, RuntimeError):
@@ -20,18 +18,17 @@ def decode(data: bytes, name: str) -> Image.Image:
     """Decodes to RGB. An EXIF orientation is not applied, as in torchvision's ImageFolder.
 
     Args:
-        data: a whole image file of any format that Pillow knows.
+        data: a whole image file, of one of `pixels.FORMATS`.
         name: where the bytes come from, for errors.
 
     Raises:
         BadImageError: for whatever reason it cannot be decoded.
     """
     try:
-        return to_rgb(Image.open(io.BytesIO(data)))
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on broken files
-        reason = "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        reason = reason if data else "it is empty"
-        raise BadImageError(f"cannot read image '{name}' ({reason})") from error
+        with opened(data, name) as image:
+            return to_rgb(image)
+    except ImageFileError as error:
+        raise BadImageError(f"cannot read image '{name}' ({error.reason if data else 'it is empty'})") from error
 
 
 def decode_array(data: bytes, name: str) -> np.ndarray:
@@ -54,12 +51,13 @@ def decode_array(data: bytes, name: str) -> np.ndarray:
 
 
 def is_ordinary_jpeg(data: bytes) -> bool:
-    """Grey or colour, 8 bits, and all there: it ends as a JPEG ends. CMYK is not ordinary: its readers disagree."""
+    """Grey or colour, 8 bits, no bomb, and all there: it ends as a JPEG ends. CMYK is not: its readers disagree."""
     if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
         return False
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         if data[at + 1] in (0xC0, 0xC1, 0xC2):  # baseline, extended, progressive: bits, height, width, components
-            return data[at + 4] == 8 and data[at + 9] in (1, 3)
+            pixels = int.from_bytes(data[at + 5 : at + 7], "big") * int.from_bytes(data[at + 7 : at + 9], "big")
+            return data[at + 4] == 8 and data[at + 9] in (1, 3) and pixels <= MAX_PIXELS
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return False

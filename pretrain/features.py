@@ -30,6 +30,7 @@ from pretrain.decode import BadImageError
 from pretrain.labelled import LabelledImages
 from pretrain.runtime import dist, leftovers
 from pretrain.runtime.checkpoint import atomic_write, save_json
+from pretrain.runtime.files import open_regular, read_record
 from pretrain.runtime.log import progress
 from pretrain.trunk import Trunk
 
@@ -167,7 +168,7 @@ def extract(
     path = folder / f"{name}.json"
     if dist.is_main():
         leftovers.remove(folder)
-    if not dist.broadcast_object(dist.is_main() and _identity(path) == identity):
+    if not dist.broadcast_object(dist.is_main() and _identity(path) == identity and _are_whole(folder, name, images)):
         batches = forward(
             trunk,
             images,
@@ -204,14 +205,29 @@ def load(folder: str | os.PathLike[str], name: str) -> Features:
         raise FileNotFoundError(f"'{folder}' holds no complete features '{name}'; extract them (again)")
     if identity.get("version") != VERSION:
         raise ValueError(f"features '{name}' in '{folder}' are not of this version; delete them")
-    features = np.load(folder / f"{name}.features.npy", mmap_mode="r")
-    return Features(features, np.load(folder / f"{name}.labels.npy"), tuple(identity["classes"]))
+    files = [folder / f"{name}.{kind}.npy" for kind in ("features", "labels")]
+    for file in files:
+        open_regular(file).close()  # what is none is refused before numpy opens it
+    features = np.load(files[0], mmap_mode="r", allow_pickle=False)
+    return Features(features, np.load(files[1], allow_pickle=False), tuple(identity["classes"]))
+
+
+def _are_whole(folder: Path, name: str, images: LabelledImages) -> bool:
+    """Whether the arrays of a set that has been extracted can be read, and are of it."""
+    try:
+        kept = load(folder, name)
+        fits = kept.features.ndim == 2 and len(kept.features) == len(images) and kept.features.dtype == np.float32
+        return fits and np.array_equal(kept.labels, images.labels) and kept.classes == tuple(images.classes)
+    except Exception:  # numpy raises whatever a damaged header makes it raise; features can be computed again
+        return False
 
 
 def _identity(path: Path, with_classes: bool = False) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(read_record(path))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
         return None
     if not with_classes:
         found.pop("classes", None)

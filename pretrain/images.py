@@ -15,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.decode import BadImageError
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.files import read_regular
 from pretrain.runtime.folders import is_hidden, note_left_out, read_tree
 from pretrain.shard_index import is_shard, printable
 from pretrain.shards import expand, open_shards
@@ -79,8 +80,7 @@ class ImageFiles:
             BadImageError: it cannot be read.
         """
         try:
-            with open(self.path(index), "rb") as f:
-                return f.read()
+            return read_regular(self.path(index))
         except OSError as error:
             raise BadImageError(f"cannot read image '{self.name(index)}' ({error.strerror})") from error
 

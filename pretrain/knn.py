@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from pretrain.features import Features, View, extract
 from pretrain.labelled import LabelledImages, central_view, find_pair, top_k_hits
-from pretrain.runtime import checkpoint, dist
+from pretrain.runtime import dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress
-from pretrain.runtime.provenance import digest, environment
-from pretrain.runtime.result import RunResult
+from pretrain.runtime.provenance import digest, environment, file_sha256
+from pretrain.runtime.result import RunResult, named_inputs
 from pretrain.session import session
 from pretrain.trunk import FrozenTrunk, fingerprint, load_trunk, pooled
 from pretrain.view_size import view_size
@@ -243,12 +243,14 @@ def main(
         ]
         metrics = accuracy(*found, k=k, T=T, device=device)
         trunk.verify()
+        sha256 = file_sha256(weights)
         result = RunResult(
             kind="knn",
             engine="pretrain",
             seed=0,
             config_digest=digest({"k": k, "T": T, "resize": size.resize, "crop_size": size.crop}),
-            weights_sha256=checkpoint.sha256(weights),
+            weights_sha256=sha256,
+            inputs=named_inputs(weights=sha256, train=sets[0].digest(), val=sets[1].digest()),
             metrics=metrics,
             seconds=time.perf_counter() - start,
             notes=[

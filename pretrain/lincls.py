@@ -34,8 +34,8 @@ from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.mechanisms.base import AMP
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
-from pretrain.runtime.provenance import config_digest, environment
-from pretrain.runtime.result import RunResult
+from pretrain.runtime.provenance import config_digest, environment, file_sha256
+from pretrain.runtime.result import RunResult, named_inputs
 from pretrain.runtime.seed import seed_everything
 from pretrain.schedule import by_name
 from pretrain.session import Resume, finished, prepare, resume_point, session
@@ -81,12 +81,14 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     resume_from = resume_point(folder / LAST, resume)
     seed_everything(cfg.SEED)
     network, arch = _network(cfg)
+    weights = file_sha256(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
     result = RunResult(
         kind="finetune" if is_free(cfg) else "linear",
         engine="pretrain",
         seed=cfg.SEED,
         config_digest=config_digest(cfg, exclude=RUNTIME_KEYS),
-        weights_sha256=checkpoint.sha256(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None,
+        weights_sha256=weights,
+        inputs=named_inputs(weights=weights, train=train_set.digest(), val=val_set.digest()),
         extra={
             "arch": arch,
             "data_digests": [train_set.digest(), val_set.digest()],

@@ -33,8 +33,8 @@ from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.provenance import config_digest, environment
-from pretrain.runtime.result import FILE_NAME, RunResult
+from pretrain.runtime.provenance import config_digest, environment, file_sha256
+from pretrain.runtime.result import FILE_NAME, RunResult, named_inputs
 from pretrain.session import Resume, finished, prepare, resume_point, session
 
 LOG = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _weights_sha256(path: str) -> str | None:
     if not path:
         return None
     try:
-        return checkpoint.sha256(path)
+        return file_sha256(path)
     except OSError as error:
         raise ConfigError(f"MODEL.WEIGHTS '{path}' cannot be read ({error.strerror}); check the path") from error
 
@@ -176,6 +176,7 @@ def _result(
             *files.notes,
         ],
         artifacts={"checkpoint": snapshot.LAST, "config": "config.yaml", "metrics": "metrics.jsonl"},
+        inputs=named_inputs(config=_digest(cfg), data=identity.data, weights=identity.weights_sha256),
         provenance=environment(device.type),
         extra={
             "arch": cfg.MODEL.ARCH,

@@ -17,6 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.files import open_regular
 from pretrain.runtime.folders import is_hidden
 
 SUFFIX = ".idx"
@@ -113,7 +114,7 @@ def load(shard: str, file: str) -> ShardIndex | None:
 
 def _read(shard: str, file: str, *arrays: str) -> list[np.ndarray] | None:
     try:
-        with np.load(file, allow_pickle=False) as saved:  # an array is read when it is asked for
+        with open_regular(file) as f, np.load(f, allow_pickle=False) as saved:  # an array is read when it is asked for
             return [saved[name] for name in arrays] if np.array_equal(saved["stamp"], _stamp(os.stat(shard))) else None
     except Exception:  # whatever is wrong with an index: it can be built again
         return None
@@ -135,7 +136,7 @@ def scan(shard: str) -> ShardIndex:
     places: list[tuple[int, int]] = []
     hidden = 0
     try:
-        with open(shard, "rb") as f:
+        with open_regular(shard) as f:
             stat, damage = os.fstat(f.fileno()), ""
             try:
                 for member in _members(f, shard):

@@ -16,6 +16,7 @@ import sys
 
 from pretrain.runtime.commands import run
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.wording import visible
 from transfer.data import catalog, doctor
 
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     reports = [doctor.check(spec, decode=not args.headers_only) for spec in specs]
-    print("\n\n".join(map(str, reports)))
+    print(visible("\n\n".join(map(str, reports))))
     return 0 if all(report.ok and (report.scorable or report.spec.official) for report in reports) else 1
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.wording import visible
 from transfer.engines.select import CHOICES, select
 from transfer.report.schedules import write_comparison
 from transfer.trials.experiment import load_experiment
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for file, folder in zip((args.shorter, args.longer), folders, strict=True)
     ]
     path = Path(args.output) if args.output else plans[1].experiment.output / "schedules.html"
-    print(write_comparison(*plans, path))
+    print(visible(write_comparison(*plans, path)))
     print(f"\npage: {path}")
     return 0
 

@@ -19,6 +19,7 @@ from pretrain.runtime.checkpoint import save_json
 from pretrain.runtime.commands import number, run
 from pretrain.runtime.limits import above
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.wording import visible
 from transfer.data import catalog
 from transfer.evaluation.evaluator import Scores
 from transfer.evaluation.predictions import EvaluationError, load_coco_json, load_voc_text
@@ -63,12 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json is not None:
         save_json({"dataset": args.dataset, **scores.to_json()}, args.json)
     for name, row in scores.per_class.items():
-        print(f"  {name:<22}" + "".join(f"{key:>16} {value:7.3f}" for key, value in row.items()))
+        print(f"  {visible(name):<22}" + "".join(f"{key:>16} {value:7.3f}" for key, value in row.items()))
     for name, value in scores.metrics.items():
         why = f"   ({scores.undefined[name]})" if name in scores.undefined else ""
         print(f"{name:<24}{value:8.3f}{why}")
     for note in scores.notes:
-        print(note)
+        print(visible(note))
     return 0
 
 

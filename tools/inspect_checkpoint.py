@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from pretrain.runtime.commands import run
+from pretrain.runtime.wording import visible
 from transfer.convert import compare, contents
 from transfer.convert.convert import take
 from transfer.convert.read import runs
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         found = contents.contents(args.file, args.trunk[0], args.trust)
         text, status = contents.as_text(found), int(found["why_not"] is not None)
-    print(json.dumps(found, indent=1, allow_nan=False) if args.json else text)
+    print(json.dumps(found, indent=1, allow_nan=False) if args.json else visible(text))
     return status
 
 

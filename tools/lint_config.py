@@ -18,6 +18,7 @@ from pathlib import Path
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.commands import run
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.wording import visible
 from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, Finding
 from transfer.config.load import load_config
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(table, indent=1))
     else:
         for file, fs in found.items():
-            print(f"{file}: {'nothing found' if not fs else ''}", *(f"  {f}" for f in fs), sep="\n" if fs else "")
+            print(
+                f"{file}: {'nothing found' if not fs else ''}", *(visible(f"  {f}") for f in fs), sep="\n" if fs else ""
+            )
     return int(any(f.level == ERROR for fs in found.values() for f in fs))
 
 

@@ -11,6 +11,7 @@ from pretrain.runtime.commands import number, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.wording import visible
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
 from transfer.report.tables import text_table
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not experiment.output.is_dir():
         raise ConfigError(f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir")
     plan = Plan(experiment, select(args.engine), Path(__file__).parent, args.num_gpus, args.auto_scale)
-    print(text_table(plan))
+    print(visible(text_table(plan)))
     print(f"\nreport: {write_report(plan)}")
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pretrain.runtime.commands import REQUEUE_STATUS, number, run
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.wording import visible
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
 from transfer.report.tables import text_table
@@ -56,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         tuple(args.only),
     )
     if args.dry_run:
-        print(describe(plan))
+        print(visible(describe(plan)))
         return 0
     outcomes = launch.run(plan, launcher)
-    print(text_table(plan))
+    print(visible(text_table(plan)))
     print(f"\nreport: {write_report(plan)}")
     for line in problems(outcomes):
-        print(f"error: {line}", file=sys.stderr)
+        print(visible(f"error: {line}"), file=sys.stderr)
     states = {outcome.state for outcome in outcomes}
     return REQUEUE_STATUS if "stopped" in states else 0 if states <= {"done"} else 2
 

@@ -16,6 +16,7 @@ from pretrain.runtime.commands import number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import SHARE, between
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.slug import part
 from transfer.config.load import load_config
 from transfer.data import catalog
 from transfer.engines.select import CHOICES, select
@@ -61,7 +62,7 @@ def write(args: argparse.Namespace) -> list[Path]:
     paths = []
     for spec in visualize.evaluated_sets(cfg):
         if args.command == "truth":
-            paths.append(folder / f"truth_{spec.name}.png")
+            paths.append(folder / f"truth_{part(spec.name)}.png")
             visualize.ground_truth(spec, args.count, paths[-1])
         else:
             paths += visualize.of_run(spec, args.run, args.count, args.threshold, folder)

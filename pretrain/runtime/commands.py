@@ -128,7 +128,7 @@ def run(main: Callable[[], int]) -> NoReturn:
 def _in_words(error: BaseException) -> str:
     """The message; of a system call that failed, the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"'{error.filename}': {error.strerror}; check the path and its permissions"
+        return f"{str(error.filename)!r}: {error.strerror}; check the path and its permissions"
     text = str(error) or type(error).__name__
     if re.match(r"Caught \w+ in DataLoader worker process", text):  # torch puts the worker's traceback into the message
         text = re.sub(r"^[\w.]+: ", "", text.rstrip().splitlines()[-1])

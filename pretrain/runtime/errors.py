@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pretrain.runtime.wording import visible
+
 
 class ExpectedError(Exception):
     """A mistake in a command, a config, a file or a data set; its message names the value and the remedy.
@@ -9,6 +11,9 @@ class ExpectedError(Exception):
     Errors of this kind are what a command prints after `error:`, without a traceback. A subclass per subject keeps the
     built-in base class that it has always had (`ValueError`, `RuntimeError`), for code that catches those.
     """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ConfigError(ExpectedError, ValueError):

@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.files import RECORD_BYTES, read_regular
+from pretrain.runtime.wording import VisibleFormatter
 
 
 def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> None:
@@ -30,7 +32,7 @@ def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> N
         root.removeHandler(handler)
         with suppress(OSError):  # of a full disk, on which lines are still to be written
             handler.close()
-    line = logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S")
+    line = VisibleFormatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%H:%M:%S")
     if rank == 0:
         screen: logging.Handler = _TqdmHandler()
         screen.setFormatter(line)
@@ -147,14 +149,29 @@ class MetricsWriter:
         self.close()
 
 
+def _is_scalar(value: Any) -> bool:
+    """Whether a value is one that `MetricsWriter` writes: a finite number, or null for one that was none."""
+    return value is None or isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out. Empty if there is no file."""
-    path = Path(path)
+    """The lines of a `metrics.jsonl` up to one that is none, as a kill may leave the last. Empty if there is no file.
+
+    Raises:
+        OSError: something that is no regular file has its name.
+    """
     lines: list[dict[str, Any]] = []
-    if path.is_file():
-        for text in path.read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
+    try:
+        texts = read_regular(path, RECORD_BYTES).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            break
+        known = {k: v for k, v in line.items() if _is_scalar(v)} if isinstance(line, dict) else {}
+        if not isinstance(known.get("iteration"), int):
+            break
+        lines.append(known)
     return lines

@@ -1,9 +1,69 @@
-"""The one way from an opened image to pixels that both halves of the project share."""
+"""The one way from an image file to pixels, of both halves of the project."""
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.files import open_regular
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, by Pillow's names: pixels alone. Of its other formats some start programs (EPS: Ghostscript)."""
+MAX_PIXELS = 2 * (1 << 30) // 12  # of an image, where Pillow's own limit lies: decoded, 0.5 GB
+
+
+class ImageFileError(ExpectedError, ValueError):
+    """A file that is no readable image; the message names it.
+
+    Attributes:
+        reason: what is wrong, without the name.
+    """
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"cannot read image '{name}' ({reason})")
+        self.reason = reason
+
+
+@contextmanager
+def opened(
+    source: str | os.PathLike[str] | bytes, name: str = "", formats: Sequence[str] = FORMATS
+) -> Iterator[Image.Image]:
+    """Opens an image for the block, in which it is decoded: what goes wrong there is the file's fault, too.
+
+    Args:
+        source: a regular file, or the bytes of one.
+        name: what errors call it, where that is not its path.
+        formats: by Pillow's names.
+
+    Raises:
+        ImageFileError: no regular file, another format, damaged, cut short, or of more than MAX_PIXELS.
+    """
+    name = name or ("bytes" if isinstance(source, bytes) else os.fspath(source))
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file:
+            with Image.open(file, formats=tuple(formats)) as image:
+                check_size(*image.size)
+                yield image
+    except (ExpectedError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        known = ", ".join(formats[:-1]) + f" or {formats[-1]}" if len(formats) > 1 else formats[0]
+        raise ImageFileError(name, f"it is no {known} file, or damaged at its beginning") from error
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
+        said = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise ImageFileError(name, said) from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ValueError for an image that claims more pixels than any photograph has."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"its header claims {width} x {height} pixels; at most {MAX_PIXELS} are decoded")
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -13,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretrain.runtime import dist
+from pretrain.runtime import checkpoint, dist
+from pretrain.runtime.files import open_regular
 
 PACKAGES = ("torch", "torchvision", "detectron2", "fvcore", "pycocotools", "numpy", "moco-transfer")
 
@@ -74,6 +76,23 @@ def code_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+_hashed: dict[tuple[str, int, int, int], str] = {}
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Hex SHA-256 of a file's bytes, computed once per process and file as long as its size and time stay.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    with open_regular(path) as f:
+        state = os.fstat(f.fileno())
+    key = os.path.realpath(path), state.st_size, state.st_mtime_ns, state.st_ino
+    if key not in _hashed:
+        _hashed[key] = checkpoint.sha256(path)
+    return _hashed[key]
 
 
 def digest(value: Any) -> str:

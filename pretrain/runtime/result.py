@@ -9,16 +9,52 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
-from pretrain.runtime.validation import validate_json
+from pretrain.runtime.files import RECORD_BYTES, read_regular
+from pretrain.runtime.validation import in_words, validate_json
 
 FILE_NAME = "result.json"
 
 # JSON has no NaN: an undefined number is written as null.
 Metric = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+
+
+class _Scored(BaseModel):
+    """What `extra` holds of a test set, as far as it is read again."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    protocol: str | None = None
+    per_class: dict[str, dict[str, float | None]] = {}
+    undefined: dict[str, str] = {}
+
+
+class _Made(BaseModel):
+    """What `provenance` holds, as far as it is read again."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    computed_on: str | None = None
+    processes: Annotated[int, Field(ge=0)] | None = None
+    packages: dict[str, str | None] = {}
+    peak_memory_gb: dict[str, float] = {}
+
+
+def _checked(kind: type[BaseModel]) -> AfterValidator:
+    """Leaves a dict as it is, and refuses one that is not of this kind."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict):
+            try:
+                kind.model_validate(value)
+            except ValidationError as error:
+                raise ValueError(in_words(error, kind)) from None
+        return value
+
+    return AfterValidator(check)
 
 
 class ResultError(ExpectedError, ValueError):
@@ -40,6 +76,7 @@ class RunResult:
         seconds: wall time; the torchvision engine and pre-training add that of killed processes before.
         notes: decisions a reader must know (norm kinds resolved, device taken, images skipped).
         artifacts: role -> path relative to the run's folder.
+        inputs: what it read -> digest: SHA-256 of files, digests of listings of data and of the config.
         provenance: see `provenance.environment`.
         extra: anything else worth keeping (per-class tables, conversion proof).
     """
@@ -56,8 +93,9 @@ class RunResult:
     seconds: Annotated[float, Field(ge=0)] = 0.0
     notes: list[str] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    provenance: Annotated[dict[str, Any], _checked(_Made)] = field(default_factory=dict)
+    extra: dict[str, Annotated[Any, _checked(_Scored)]] = field(default_factory=dict)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         path = Path(folder) / FILE_NAME
@@ -74,7 +112,12 @@ class RunResult:
         """
         path = Path(folder) / FILE_NAME
         what = f"'{path}' is not a result of this version"
-        return validate_json(cls, path.read_bytes(), what, ResultError, "delete it and run again")
+        return validate_json(cls, read_regular(path, RECORD_BYTES), what, ResultError, "delete it and run again")
+
+
+def named_inputs(**digests: str | None) -> dict[str, str]:
+    """The digests of what a run read, by name; what it did not read, None, is left out."""
+    return {name: digest for name, digest in digests.items() if digest is not None}
 
 
 def _without_nan(value: Any) -> Any:

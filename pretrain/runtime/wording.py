@@ -1,13 +1,39 @@
-"""Values and names in error messages: any value on one line, and the known names nearest to a wrong one."""
+"""Words that people read: nothing hidden in them, any value on one line, and the known names nearest to a wrong one."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 import reprlib
+import unicodedata
 from collections.abc import Collection
 from typing import Any
 
 _LENGTH = 60  # characters of a value that a message shows
+
+_KEPT = "\n\t\u200c\u200d"  # line ends, tabs, and what joins or parts letters in Persian, in Hindi and in emoji
+
+
+def visible(text: str) -> str:
+    """The text with what no reader sees written out, as in `\\x1b` or `\\u202e`.
+
+    That is what moves a terminal's cursor, changes the direction of writing, has no width, or is half a character: a
+    file or a class with such a name could make a line of a log or a report say something else.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in _KEPT or not _is_hidden(c) else repr(c)[1:-1] for c in text)
+
+
+def _is_hidden(c: str) -> bool:
+    return unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+class VisibleFormatter(logging.Formatter):
+    """Log lines with what no reader sees written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class _Short(reprlib.Repr):

@@ -310,7 +310,7 @@ def test_hopeless_images_are_named(tmp_path: Path) -> None:
     assert len(find_images(tmp_path)) == 4  # the folder is none of them
     dataset = ViewDataset(find_images(tmp_path / "list.txt"), VIEWS, seed=0)
     for number, name, reason in [
-        (1, "dir.jpg", "Is a directory"),
+        (1, "dir.jpg", "it is a folder"),
         (2, "empty.png", "empty"),
         (3, "floats.tif", "32-bit pixels"),
         (4, "huge.png", "exceeds limit"),

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.runtime import checkpoint
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.files import read_regular
+from pretrain.runtime.provenance import file_sha256
 
 SUFFIX = ".index.json"
 _LARGEST = 1 << 26  # bytes of an index
@@ -58,7 +59,7 @@ def shards(index: Path) -> dict[str, list[str]]:
     if index.stat().st_size > _LARGEST:
         raise ShardingError(f"it is JSON of more than {_LARGEST >> 20} MiB, which no index has")
     try:
-        content = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
+        content = json.loads(read_regular(index).decode("utf-8"), object_pairs_hook=_without_doubles)
     except ShardingError:
         raise
     except (ValueError, RecursionError) as error:
@@ -154,6 +155,6 @@ def sha256(path: Path) -> str:
     """
     found = files(path)
     if len(found) == 1:
-        return checkpoint.sha256(found[0])
-    lines = [f"{os.path.relpath(file, found[0].parent)} {checkpoint.sha256(file)}\n" for file in found]
+        return file_sha256(found[0])
+    lines = [f"{os.path.relpath(file, found[0].parent)} {file_sha256(file)}\n" for file in found]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
+from pretrain.runtime.pixels import ImageFileError, opened
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, few, nearest, one_line, path_in
@@ -126,16 +126,12 @@ def read_ids(path: Path) -> np.ndarray:
         DatasetError: it cannot be read, is no 16-bit grey PNG, or holds a label that Cityscapes does not have.
     """
     try:
-        if not path.is_file():
-            raise DatasetError(f"'{path}' is no regular file")
-        with Image.open(path, formats=["PNG"]) as image:
+        with opened(path, formats=["PNG"]) as image:
             if not image.mode.startswith("I"):
                 raise DatasetError(f"'{path}' is a PNG of mode {image.mode}, not of 16-bit grey levels (instance ids)")
             ids = np.asarray(image).astype(np.int32)
-    except DatasetError:
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on broken files
-        raise DatasetError(f"cannot read '{path}': {one_line(str(error))}") from None
+    except ImageFileError as error:
+        raise DatasetError(f"cannot read '{path}': {one_line(error.reason)}") from None
     values = np.flatnonzero(np.bincount(ids.ravel()))
     labels = np.where(values >= 1000, values // 1000, values)
     if (labels > _LAST_LABEL).any():

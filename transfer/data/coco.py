@@ -60,6 +60,7 @@ class COCOKeys(BaseModel):
     name: Text
     root: Text
     classes: Names | None = None
+    outside: bool = False
     flip_pairs: list[Annotated[list[Text], Field(min_length=2, max_length=2)]] | None = None
     splits: dict[Text, _Split] = Field(min_length=1)
 
@@ -81,7 +82,7 @@ class COCO(Format):
             DatasetSpec(
                 f"{keys.name}_{name}", self.name, root, name, classes,
                 image_root=path_in(root, split.images), json_file=path_in(root, split.annotations),
-                flip_pairs=pairs,
+                flip_pairs=pairs, outside=keys.outside,
             )
             for name, split in keys.splits.items()
         ]  # fmt: skip
@@ -243,9 +244,10 @@ def _images(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[
             faults.error("image id listed more than once", str(number))
         elif not isinstance(name, str) or not name or "\0" in name:
             faults.error("file_name that is no name of a file", f"{label}: {short(name)}")
-        elif os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
+        elif not spec.outside and (os.path.isabs(name) or ".." in name.replace("\\", "/").split("/")):
             faults.error(
-                "file_name that leads out of the image folder (let `images` name the folder that holds them all)",
+                "file_name that leads out of the image folder (let `images` name the folder that holds them all, or "
+                "say `outside: true` in the spec file)",
                 f"{label}: {one_line(name)}",
             )
         elif not all(

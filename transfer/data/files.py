@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from pretrain.runtime.pixels import is_deep
+from pretrain.runtime.pixels import ImageFileError, is_deep, opened
 from transfer.data.dataset import Dataset
 from transfer.data.faults import Faults, refuse
 from transfer.data.format import Contents
@@ -65,13 +65,11 @@ def check_files(records: Sequence[Record], missing: frozenset[int], name: str, f
 def _size(path: Path, decode: bool) -> tuple[int, int] | str | None:
     """(width, height) as a loader that obeys the EXIF orientation sees it; why it cannot be read; None: deep pixels."""
     try:
-        if not path.is_file():
-            return "no regular file"
-        with Image.open(path) as image:
+        with opened(path) as image:
             if is_deep(image):
                 return None
             if decode:
                 image.load()
             return ImageOps.exif_transpose(image).size if image.getexif().get(0x0112, 1) != 1 else image.size
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-        return one_line(str(error).partition("\n")[0] or type(error).__name__)
+    except ImageFileError as error:
+        return one_line(error.reason)

@@ -35,6 +35,7 @@ import cv2
 import numpy as np
 
 from pretrain.runtime.checkpoint import save_json
+from pretrain.runtime.files import read_record
 from pretrain.runtime.log import progress
 from pretrain.runtime.seed import derive
 from transfer.data import generated_keypoints, generated_scenes
@@ -114,11 +115,11 @@ class Manifest:
         if not path.is_file():
             return None
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(read_record(path))
             pairs: dict[str, Any] = data.pop("parameters")
             pairs |= {key: tuple(pairs[key]) for key in ("iconic_size", "scene_size")}
             return Manifest(parameters=Parameters(**pairs), **data)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DatasetError(f"'{path}' is no manifest of the generated set ({error}); delete the folder") from None
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.pixels import ImageFileError, opened
 from transfer.data.semantic_sets import CITYSCAPES_IDS, IMAGES
 from transfer.data.spec import DatasetError, few
 from transfer.data.threads import in_threads
@@ -140,14 +141,12 @@ def _of_mat(path: Path) -> np.ndarray:
 
 def _pixels(path: Path, modes: Sequence[str]) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with opened(path, formats=["PNG"]) as image:
             if image.mode not in modes:
                 raise DatasetError(f"'{path}' is a PNG of mode {image.mode}, not of ids ({', '.join(modes)})")
             return np.asarray(image)
-    except DatasetError:
-        raise
-    except Exception as error:
-        raise DatasetError(f"cannot read '{path}': {error}") from error
+    except ImageFileError as error:
+        raise DatasetError(f"cannot read '{path}': {error.reason}") from error
 
 
 def _checked(ids: np.ndarray, path: Path, known: np.ndarray) -> np.ndarray:

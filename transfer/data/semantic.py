@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime.folders import read_tree
+from pretrain.runtime.pixels import ImageFileError, opened
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, one_line, path_in
@@ -201,16 +202,12 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         DatasetError: the file is missing, or no map of 8 bits.
     """
     try:
-        if not os.path.isfile(path):
-            raise DatasetError(f"label map '{path}' is no regular file")
-        with Image.open(path) as image:
+        with opened(path) as image:
             if (fault := _fault(image)) is not None:
                 raise DatasetError(f"'{path}' is {fault}")
             return np.asarray(image)
-    except DatasetError:
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on broken files
-        raise DatasetError(f"cannot read label map '{path}': {error}") from error
+    except ImageFileError as error:
+        raise DatasetError(f"cannot read label map '{path}': {error.reason}") from error
 
 
 class _Files:
@@ -265,7 +262,12 @@ class _Files:
                     f"'{listed}' line {number}: '{one_line(words)}' holds {len(words.split())} words; expected one "
                     "stem: the image's path below its folder, without the suffix"
                 )
-            stems.append(self._stem(words))
+            stem = self._stem(words)
+            if os.path.isabs(stem) or ".." in stem.split("/"):
+                raise DatasetError(
+                    f"'{listed}' line {number}: '{one_line(words)}' leads out of the image folder; give paths below it"
+                )
+            stems.append(stem)
         if not stems:
             raise DatasetError(f"dataset '{self.spec.name}': list '{listed}' names no image")
         return stems
@@ -300,19 +302,16 @@ def _record(stem: str, image: Path, label: Path, size: tuple[int, int]) -> Recor
 
 def _header(image: Path, label: Path) -> tuple[tuple[int, int] | None, tuple[str, str] | None]:
     """(width, height) of an image as a loader that obeys the EXIF orientation sees it, and what is wrong and where."""
-    for file, what in ((image, "image"), (label, "label map")):
-        if not file.is_file():  # a pipe would be waited for
-            return None, (f"{what} cannot be read", f"{file} (no regular file)")
     try:
-        with Image.open(image) as picture:
+        with opened(image) as picture:
             size = ImageOps.exif_transpose(picture).size if picture.getexif().get(0x0112, 1) != 1 else picture.size
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-        return None, ("image cannot be read", f"{image} ({_said(error)})")
+    except ImageFileError as error:
+        return None, ("image cannot be read", f"{image} ({one_line(error.reason)})")
     try:
-        with Image.open(label) as found:
+        with opened(label) as found:
             fault, of = _fault(found), found.size
-    except Exception as error:
-        return size, ("label map cannot be read", f"{label} ({_said(error)})")
+    except ImageFileError as error:
+        return size, ("label map cannot be read", f"{label} ({one_line(error.reason)})")
     if fault is not None:
         return size, (f"label map is {fault}", str(label))
     if of != size:
@@ -336,7 +335,3 @@ def _histogram(label: Path) -> np.ndarray | str:
         return np.bincount(read_labels(label).ravel(), minlength=256)
     except DatasetError as error:
         return one_line(str(error))
-
-
-def _said(error: Exception) -> str:
-    return one_line(str(error).partition("\n")[0] or type(error).__name__)

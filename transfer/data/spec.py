@@ -48,6 +48,7 @@ class DatasetSpec:
         image_root: the folder that images' names are relative to (in COCO those in `json_file`).
         json_file: COCO only, the instances json.
         flip_pairs: names of keypoints that swap under a horizontal flip; None takes those named left and right.
+        outside: COCO only, whether images' names may lead out of `image_root`.
         layout: what the format must know beside these, a value of its own.
         remedy: where to get it, for errors about what is missing; empty if that is not known.
 
@@ -64,6 +65,7 @@ class DatasetSpec:
     image_root: Path | None = None
     json_file: Path | None = None
     flip_pairs: tuple[tuple[str, str], ...] | None = None
+    outside: bool = False
     layout: Any = None
     remedy: str = field(default="", compare=False)
 

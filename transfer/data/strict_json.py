@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.files import read_regular
 from pretrain.runtime.wording import short
 
 
@@ -33,7 +34,7 @@ def read(path: Path, raising: type[ExpectedError]) -> Any:
         raising: another encoding, no json, one nested too deeply, or a key twice.
     """
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_once)
+        return json.loads(read_regular(path), object_pairs_hook=_once)
     except _Twice as error:
         raise raising(f"'{path}': {error}; keep one of them") from None
     except UnicodeDecodeError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from pretrain.runtime.files import read_regular
 from pretrain.runtime.log import progress
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
@@ -299,7 +300,7 @@ def read_annotation(path: Path) -> VOCAnnotation:
 
 def _parse(path: Path) -> ET.Element:
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         raise DatasetError(f"annotation '{path}' does not exist; the split lists its image") from None
     except OSError as error:

@@ -19,10 +19,11 @@ from fvcore.common.config import CfgNode
 from pretrain.runtime import checkpoint, dist, provenance
 from pretrain.runtime.config import ConfigError, to_dict
 from pretrain.runtime.errors import ExpectedError
-from pretrain.runtime.result import RunResult
+from pretrain.runtime.result import RunResult, named_inputs
 from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, NAMES
 from transfer.config.load import digest
+from transfer.data import catalog
 from transfer.data.missing import Missing
 from transfer.engines.inputs import TrainingInput
 from transfer.tasks.inspect import inspect
@@ -218,6 +219,22 @@ def save_config(cfg: CfgNode, output_dir: Path) -> None:
         yaml.safe_dump(to_dict(cfg), f, default_flow_style=None, width=120)
 
 
+def data_digests(cfg: CfgNode, training: bool) -> dict[str, str]:
+    """`data set <name>` -> digest of its annotations, and of its images' names and sizes, for all that a run reads.
+
+    One that is not here any more is left out: a finished training is not lost for that.
+    """
+    names = dict.fromkeys((*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST))
+    found = {}
+    for name in names:
+        try:
+            (spec,) = catalog.resolve([name], cfg.DATASETS.SPECS)
+            found[f"data set {name}"] = catalog.listing_digest(spec)
+        except (ExpectedError, OSError) as error:
+            logger.warning("the result does not say which data set '%s' it is of: %s", name, error)
+    return found
+
+
 def finish(
     engine: str,
     kind: str,
@@ -239,12 +256,14 @@ def finish(
         iterations: optimizer steps that were done.
         run_digest: of what was trained, where that is not what the config says (see `resume.run_digest`).
     """
+    weights = provenance.file_sha256(initial_weights) if initial_weights else None
     result = RunResult(
         kind=kind,
         engine=engine,
         seed=seed,
         config_digest=run_digest or digest(cfg),
-        weights_sha256=checkpoint.sha256(initial_weights) if initial_weights else None,
+        weights_sha256=weights,
+        inputs=named_inputs(config=run_digest or digest(cfg), weights=weights) | data_digests(cfg, kind == "train"),
         metrics=dict(metrics),
         iterations=iterations,
         seconds=time.monotonic() - started,

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.slug import check_unique, part
 from transfer.data import catalog
 from transfer.data.dataset import Dataset, check_classes, open_dataset
 from transfer.data.files import check_images
@@ -60,6 +61,7 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
             raise ConfigError(f"DATASETS.{key} is empty; name at least one data set")
         if len(set(cfg.DATASETS[key])) < len(cfg.DATASETS[key]):
             raise ConfigError(f"DATASETS.{key} names a data set twice ({', '.join(cfg.DATASETS[key])}); name it once")
+        check_unique((f"data set '{name}'", part(name)) for name in cfg.DATASETS[key])
         sets[key] = tuple(open_dataset(spec) for spec in catalog.resolve(cfg.DATASETS[key], cfg.DATASETS.SPECS))
     data = RunData(task, sets.get("TRAIN", ()), sets["TEST"])
     both = {dataset.name: dataset for dataset in (*data.train, *data.test)}

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fvcore.common.config import CfgNode
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError, dotted_keys, to_dict, value_at
 from pretrain.runtime.provenance import config_digest
 from pretrain.runtime.result import FILE_NAME
+from pretrain.runtime.strict_yaml import load_yaml
 from pretrain.runtime.wording import short
 from transfer.config.load import NOT_IN_DIGEST, digest
 from transfer.engines.base import FINAL_WEIGHTS, LAST_CHECKPOINT, EngineError
@@ -130,13 +130,13 @@ def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
     """
     path = output_dir / "config.yaml"
     try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        before = load_yaml(path) if path.exists() else None
+    except ConfigError:
+        raise EngineError(
+            f"--resume: '{path}' cannot be read; restore it, remove it, or choose another OUTPUT_DIR"
+        ) from None
+    if before is None:
         return {}  # a folder of Detectron2's own, or one that lost it: nothing to hold it against
-    except (OSError, ValueError, yaml.YAMLError):
-        before = None
-    if not isinstance(before, dict):
-        raise EngineError(f"--resume: '{path}' cannot be read; restore it, remove it, or choose another OUTPUT_DIR")
     now = to_dict(cfg)
     changed: dict[str, tuple[Any, Any]] = {}
     for key in dotted_keys(now):

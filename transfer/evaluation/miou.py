@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pretrain.runtime.checkpoint import atomic_write, save_json
+from pretrain.runtime.slug import part
 from transfer.data.dataset import Dataset
 from transfer.data.semantic import read_labels
 from transfer.evaluation.evaluator import Evaluator, Scores
@@ -115,9 +116,9 @@ class MIoUEvaluator(Evaluator):
 
 
 def confusion_file(dataset: str) -> str:
-    return f"confusion_{dataset}.json"
+    return f"confusion_{part(dataset)}.json"
 
 
 def map_file(folder: Path, dataset: str, position: int) -> Path:
     """Where a run's folder has the predicted map of the image at a position of the data set."""
-    return folder / f"maps_{dataset}" / f"{position:06d}.png"
+    return folder / f"maps_{part(dataset)}" / f"{position:06d}.png"

@@ -5,10 +5,8 @@ Boxes are XYXY absolute pixels counted from 0, as in `transfer.data.catalog`; cl
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ import numpy as np
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.collector import without_collection
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.slug import part, parts
 from pretrain.runtime.wording import short
 from transfer.data import strict_json
 from transfer.data.keypoints import HALF_PIXEL
@@ -77,21 +76,17 @@ class ImageDetections:
 
 def predictions_file(dataset: str) -> str:
     """Name of the file, in a run's folder, that keeps its detections on `dataset` (COCO's results json)."""
-    return f"predictions_{dataset}.json"
+    return f"predictions_{part(dataset)}.json"
 
 
 def voc_text_folder(dataset: str) -> str:
     """Name of the folder that keeps a VOC set's detections as the devkit's text files, one per class."""
-    return f"predictions_{dataset}"
+    return f"predictions_{part(dataset)}"
 
 
-def voc_text_file(name: str) -> str:
-    """Name of a class's file: the devkit's, where the class's name can be part of a file's."""
-    plain = re.sub(r"[/\\\x00-\x1f]", "_", name).encode("utf-8", "replace")
-    if plain.decode() == name and len(plain) <= 200:
-        return f"comp4_det_{name}.txt"
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"comp4_det_{plain[:100].decode('utf-8', 'ignore')}-{digest}.txt"
+def voc_text_files(names: Sequence[str]) -> list[str]:
+    """Names of the classes' files: the devkit's, where a class's name can be part of a file's."""
+    return [f"comp4_det_{text}.txt" for text in parts(names)]
 
 
 def check(detections: Sequence[ImageDetections], image_ids: Iterable[str | int], n_classes: int) -> None:
@@ -245,8 +240,8 @@ def save_voc_text(folder: str | os.PathLike[str], detections: Sequence[ImageDete
         boxes[:, :2] += 1
         for (x0, y0, x1, y1), score, cls in zip(boxes.tolist(), d.scores.tolist(), d.classes.tolist(), strict=True):
             lines[cls].append(f"{d.image_id} {score:.3f} {x0:.1f} {y0:.1f} {x1:.1f} {y1:.1f}\n")
-    for name, text in zip(names, lines, strict=True):
-        with atomic_write(Path(folder) / voc_text_file(name)) as f:
+    for name, text in zip(voc_text_files(names), lines, strict=True):
+        with atomic_write(Path(folder) / name) as f:
             f.write("".join(text).encode())
 
 
@@ -257,8 +252,8 @@ def load_voc_text(folder: str | os.PathLike[str], names: Sequence[str]) -> list[
         EvaluationError: the file of a class is missing, or a line is not six words.
     """
     by_image: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
-    for cls, name in enumerate(names):
-        path = Path(folder) / voc_text_file(name)
+    for cls, name in enumerate(voc_text_files(names)):
+        path = Path(folder) / name
         if not path.is_file():
             raise EvaluationError(f"'{path}' does not exist; expected one file per class")
         try:

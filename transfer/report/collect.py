@@ -11,7 +11,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from pretrain.runtime.files import read_record
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest
@@ -40,13 +42,26 @@ def collect(plan: Plan) -> ExperimentReport:
         columns=tuple(collect_column(plan, column) for column in e.columns),
         pretrainings=tuple(_pretraining(whole, name) for name in e.pretrain),
         findings=e.findings,
-        conversions={name: json.loads(path.read_text()) for name, path in sidecars.items() if name in wanted},
+        conversions={name: _facts(path) for name, path in sidecars.items() if name in wanted},
         command=_command(plan),
     )
     if any(row.results and row.protocol is None for _, _, row in report.cells()):
         logger.warning("some results do not name the protocol that scored them (an earlier version's), so that they "
                        "are not judged against published numbers")  # fmt: skip
     return report
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What the converter wrote beside a trunk; nothing, and a warning, if that cannot be read."""
+    try:
+        found = json.loads(read_record(path))
+        if isinstance(found, dict):
+            return found
+        why = "no object with keys"
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(error)
+    logger.warning("'%s' is not what the converter wrote (%s); convert again", path, why)
+    return {}
 
 
 def collect_column(plan: Plan, column: Column) -> ColumnReport:
@@ -150,8 +165,8 @@ def _aggregate(
     recorded = None
     if path.is_file():
         try:
-            recorded = Aggregate.from_json(json.loads(path.read_text()))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            recorded = Aggregate.from_json(json.loads(read_record(path)))
+        except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
             problems.append(f"'{path}' cannot be read ({type(error).__name__} {error})")
     if recorded is not None and set(recorded.seeds) != set(seeds):
         recorded = None  # of another number of trials

@@ -15,6 +15,7 @@ from typing import Any
 
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.wording import visible
 from transfer.report import findings, hours
 from transfer.report.collect import collect
 from transfer.report.collected import ExperimentReport
@@ -90,8 +91,7 @@ def _summary(judged: Sequence[tuple[Plan, Judged]]) -> str:
         "|---|---|---|---|",
     ]
     for plan, j in judged:
-        link = re.sub(r"[\[\]]", r"\\\g<0>", escaped(j.finding.claim))
-        claim = f"[{link}](#{_anchor(plan.experiment.title)})"
+        claim = f"[{escaped(j.finding.claim)}](#{_anchor(plan.experiment.title)})"
         why = f"; {j.finding.unless}" if j.verdict in ("does not show", "reversed") and j.finding.unless else ""
         lines.append(f"| {claim} | {escaped(j.finding.source)} | **{j.verdict}** | {escaped(j.words + why)} |")
     return "\n".join([*lines, ""])
@@ -103,8 +103,8 @@ def _experiment(plan: Plan, report: ExperimentReport, folder: Path) -> str:
     table = markdown(report).partition("\n\n")[2]  # its first line is the title, which is the heading here
     command = f"python tools/reproduce.py {_relative(e.path, plan)}"
     remark = f" {escaped(e.remark)}" if e.remark else ""
-    lines = [f"## {escaped(e.title)}", "", f"`{command}`; {_spent(spent)}.{remark}", "", table]
-    lines += [f"![{alt}]({path})" for path, alt in _pictures(plan, report, folder)]
+    lines = [f"## {escaped(e.title)}", "", f"{_code(command)}; {_spent(spent)}.{remark}", "", table]
+    lines += [f"![{escaped(alt)}]({path})" for path, alt in _pictures(plan, report, folder)]
     lines += ["", _origin(report), ""]
     return "\n".join(lines)
 
@@ -132,9 +132,11 @@ def _origin(report: ExperimentReport) -> str:
         "torch": [p.get("torch") for p in packages],
         "commit": [str(r.provenance.get("commit") or "unknown")[:12] for r in results],
     }
-    words = [f"{name} {', '.join(dict.fromkeys(str(v) for v in values if v))}" for name, values in facts.items()]
+    words = [
+        f"{name} {', '.join(dict.fromkeys(escaped(str(v)) for v in values if v))}" for name, values in facts.items()
+    ]
     digests = ", ".join(
-        f"{escaped(c.prefix + row.name)} `{digest}`"
+        f"{escaped(c.prefix + row.name)} {_code(digest)}"
         for c, _, row in report.cells()
         for digest in dict.fromkeys(r.config_digest for r in row.results)
     )
@@ -167,6 +169,11 @@ def standalone(svg: Markup) -> str:
     ground = f'<rect width="100%" height="100%" fill="{colours["card"]}"/>'
     text = text.replace("<svg ", head, 1)
     return text.replace(">", f">{ground}", 1) + "\n"
+
+
+def _code(words: str) -> str:
+    """Words as code, which nothing in them can end."""
+    return f"`{' '.join(visible(words).replace('`', chr(39)).split())}`"
 
 
 def _anchor(title: str) -> str:

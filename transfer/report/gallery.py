@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
+from pretrain.runtime.pixels import opened
 from transfer.data.catalog import Record
 from transfer.report import poses
 from transfer.report.disagreement import finders, objects, surest
@@ -57,7 +58,7 @@ class Gallery:
 
 
 def _pixels(record: Record, name: str) -> Markup:
-    with Image.open(record["file_name"]) as file:
+    with opened(record["file_name"]) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
     image.thumbnail((LONG_EDGE, LONG_EDGE), Image.Resampling.LANCZOS)
     return definition(image, name, record["width"], record["height"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pretrain.runtime.wording import visible
 from transfer.report.collected import ExperimentReport, RowReport
 from transfer.report.tables import Cell, captions, row_cells, signed
 
@@ -58,8 +59,8 @@ def _rules(sizes: Sequence[int]) -> str:
 
 
 def escaped(words: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(_SPECIAL.get(c, c) for c in words)
+    """Text as LaTeX prints it, on one line."""
+    return "".join(_SPECIAL.get(c, c) for c in " ".join(visible(words).splitlines()))
 
 
 def _ours(row: RowReport, c: Cell) -> str:

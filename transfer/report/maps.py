@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from pretrain.runtime.pixels import opened
 from transfer.data import catalog
 from transfer.data.catalog import Dataset, Record
 from transfer.data.semantic import read_labels
@@ -110,7 +111,7 @@ def _item(dataset: Dataset, i: int, rows: Sequence[_Row], right: Sequence[float]
 
 
 def _pixels(record: Record) -> np.ndarray:
-    with Image.open(record["file_name"]) as file:
+    with opened(record["file_name"]) as file:
         return np.asarray(ImageOps.exif_transpose(file).convert("RGB"), np.float32)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pretrain.runtime.wording import visible
+
 N_COLOURS = 8  # `--row-0` to `--row-7` in report.css; a row of the experiment keeps its colour throughout the page
 
 
@@ -27,14 +29,19 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
         if value is True:
             words.append(key)
         elif value is not None and value is not False:
-            words.append(f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"')
+            words.append(f'{key.rstrip("_").replace("_", "-")}="{escaped(str(value), quote=True)}"')
     return Markup(f"<{' '.join(words)}>{join(children)}</{name}>")
 
 
 def join(children: Iterable[object], between: str = "") -> Markup:
     """The children one after the other, escaped unless they are Markup."""
-    parts = [c if isinstance(c, Markup) else html.escape(str(c), quote=False) for c in children if c is not None]
+    parts = [c if isinstance(c, Markup) else escaped(str(c)) for c in children if c is not None]
     return Markup(between.join(parts))
+
+
+def escaped(text: str, quote: bool = False) -> str:
+    """Text that means itself in HTML, with what no reader sees written out."""
+    return html.escape(visible(text), quote)
 
 
 def css_colour(row: int) -> str:

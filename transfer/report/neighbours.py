@@ -22,8 +22,12 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.files import read_record
 from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
+from pretrain.runtime.pixels import opened
+from pretrain.runtime.provenance import file_sha256
+from pretrain.runtime.slug import folder as folder_name
 from transfer.convert.architecture import Architecture
 from transfer.convert.convert import take
 from transfer.convert.facts import KEYS
@@ -31,7 +35,6 @@ from transfer.convert.forward import torchvision_trunk
 from transfer.data import catalog
 from transfer.trials.inputs import expanded, pretraining_data
 from transfer.trials.reproduce import TRUNK, Plan
-from transfer.trials.slug import folder as folder_name
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +143,7 @@ def _evenly(values: Sequence[Any], count: int) -> list[Any]:
 
 def view(path: Path) -> Image.Image:
     """The square of an image that the trunks see: RGB, SIDE x SIDE."""
-    with Image.open(path) as file:
+    with opened(path) as file:
         file.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a fraction of its size
         return ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC)
 
@@ -176,7 +179,7 @@ def _weights(plan: Plan) -> Iterable[tuple[str, Path | None]]:
 
 def _trunk(folder: Path, name: str, path: Path, images: Pool, twins: dict[str, Neighbours]) -> Trunk:
     """Args: twins: what random networks of the trunks before this one have said, by architecture and normalisation."""
-    key = {"version": VERSION, "weights": checkpoint.sha256(path), "images": images.digest(), "side": SIDE}
+    key = {"version": VERSION, "weights": file_sha256(path), "images": images.digest(), "side": SIDE}
     place = folder_name(name)
     files = folder / f"{place}.json", folder / f"{place}-random.json"
     trained, random = (_load(file, key) for file in files)
@@ -204,12 +207,13 @@ def _compute(net: nn.Module, images: Pool, facts: Mapping[str, Any], words: str)
 
 def _load(path: Path, key: dict[str, Any]) -> Neighbours | None:
     try:
-        kept = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        kept = json.loads(read_record(path))
+        if kept["key"] != key:
+            return None
+        nearest = tuple(tuple((int(i), float(c)) for i, c in row) for row in kept["nearest"])
+        return Neighbours(nearest, None if kept["same"] is None else float(kept["same"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # none yet, or none any more: computed anew
         return None
-    if kept.get("key") != key:
-        return None
-    return Neighbours(tuple(tuple((i, c) for i, c in row) for row in kept["nearest"]), kept["same"])
 
 
 def initialised(architecture: Architecture, stride_in_1x1: bool = False) -> nn.Module:

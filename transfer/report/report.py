@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import html
+import functools
 import logging
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -25,10 +26,11 @@ from transfer.report import (
     rerun,
     summary,
     table_files,
+    verification,
 )
 from transfer.report.collect import collect
 from transfer.report.collected import ColumnReport, ExperimentReport
-from transfer.report.markup import Markup, join, prefixed, tag
+from transfer.report.markup import Markup, escaped, join, prefixed, tag
 from transfer.trials.reproduce import Plan
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ _TITLES = {
     "neighbours": "Nearest neighbours",
     "conversion": "Conversion",
     "provenance": "Provenance",
+    "verification": "Verification",
     "rerun": "Run it again",
 }
 
@@ -91,6 +94,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
 
     Nearest neighbours are computed if no page before has: the only thing here that takes more than a few seconds.
     """
+    plan = replace(plan, listing=functools.cache(plan.listing))
     columns = [(column, _column(plan, column)) for column in report.columns]
     shared: Sections = {
         "results": summary.table(report),
@@ -99,6 +103,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
         "neighbours": _neighbours(plan, report),
         "conversion": conversion.conversions(plan, report),
         "provenance": provenance.provenance(plan, report),
+        "verification": verification.verification(plan),
         "rerun": rerun.rerun(plan, report),
     }
     if len(columns) == 1:
@@ -117,7 +122,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
 def _filled(title: str, header: Markup, main: Markup) -> str:
     here = files("transfer.report")
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(title),
+        title=escaped(title),
         css=(here / "report.css").read_text(encoding="utf-8").strip(),
         header=header,
         main=main,

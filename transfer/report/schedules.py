@@ -5,7 +5,6 @@ A gap that closes with longer training says that the initialisation matters less
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,7 +17,7 @@ from transfer.evaluation.metric import Metric
 from transfer.report.collect import collect_column
 from transfer.report.collected import ColumnReport, RowReport
 from transfer.report.figures import Slope, slopes
-from transfer.report.markup import Markup, join, named, prefixed, scroll, section, tag
+from transfer.report.markup import Markup, escaped, join, named, prefixed, scroll, section, tag
 from transfer.report.tables import signed
 from transfer.trials.reproduce import Plan
 from transfer.trials.rows import Column
@@ -160,7 +159,7 @@ def page(found: Sequence[Pair], titles: tuple[str, str]) -> str:
     ]
     here = files("transfer.report")
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(f"{titles[0]} against {titles[1]}"),
+        title=escaped(f"{titles[0]} against {titles[1]}"),
         css=(here / "report.css").read_text(encoding="utf-8").strip(),
         header=join(header),
         main=join(main, between="\n"),

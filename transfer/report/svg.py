@@ -27,6 +27,7 @@ STYLE: Any = {  # Any: the stubs know each key by name
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.size": FONT,
+    "text.parse_math": False,  # a name may hold dollars
     "text.color": TEXT,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": RULE,

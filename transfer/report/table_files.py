@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from pretrain.runtime.wording import visible
 from transfer.evaluation.metric import Metric
 from transfer.report import findings
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
@@ -112,10 +113,18 @@ def to_csv(report: ExperimentReport) -> str:
             counts = [row.name, column.engine, m.key, n, len(row.seeds)]
             bounds = c.interval or (None, None)
             words = _verdict(c) or None
-            writer.writerow([*[column.name] * named, *counts, mean, std, *bounds, c.published, words, source])
+            cells = [*[column.name] * named, *counts, mean, std, *bounds, c.published, words, source]
+            writer.writerow([plain(value) if isinstance(value, str) else value for value in cells])
     return out.getvalue()
 
 
+def plain(words: str) -> str:
+    """Words as a cell that a spreadsheet does not compute: those that begin as a formula does get an apostrophe."""
+    words = visible(words)
+    return f"'{words}" if re.match(r"\s*[=+\-@＝＋－＠]|[\t\n]", words) else words
+
+
 def escaped(words: str) -> str:
-    """Words that mean themselves in Markdown, in a cell of a table too."""
-    return re.sub(r"[|*<`]", r"\\\g<0>", words)
+    """Words that mean themselves in Markdown, on one line, in a cell of a table too: no HTML, no links, no emphasis."""
+    words = " ".join(visible(words).splitlines())
+    return re.sub(r"[\\|*<>`\[\]&~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", words)

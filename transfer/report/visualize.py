@@ -11,6 +11,8 @@ from fvcore.common.config import CfgNode
 from PIL import Image, ImageOps
 
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.pixels import opened
+from pretrain.runtime.slug import part
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
 from transfer.data.semantic import read_labels
@@ -60,10 +62,10 @@ def of_run(spec: DatasetSpec, run: Path, count: int, threshold: float, folder: P
     """
     dataset = catalog.open_dataset(spec)
     if PROTOCOLS[dataset.protocols[0]].maps:
-        path = folder / f"maps_{spec.name}.png"
+        path = folder / f"maps_{part(spec.name)}.png"
         maps(dataset, run, count, path)
         return [path]
-    paths = [folder / f"detections_{spec.name}.png", folder / f"precision_recall_{spec.name}.png"]
+    paths = [folder / f"{what}_{part(spec.name)}.png" for what in ("detections", "precision_recall")]
     detections(spec, run, count, threshold, paths[0])
     curves(spec, run, paths[1])
     return paths
@@ -130,7 +132,7 @@ def _save(pictures: Sequence[Image.Image], path: Path) -> None:
 
 
 def _pixels(record: Record) -> np.ndarray:
-    with Image.open(record["file_name"]) as file:
+    with opened(record["file_name"]) as file:
         return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
 
 

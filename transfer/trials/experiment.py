@@ -52,13 +52,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pretrain.runtime.config import ConfigError, load_yaml, load_yaml_with_base
+from pretrain.runtime.slug import check_unique, folder
 from pretrain.runtime.wording import did_you_mean, short
 from transfer.evaluation.metric import Metric
 from transfer.evaluation.protocols import PROTOCOLS, Protocol
 from transfer.trials import experiment_file as said
 from transfer.trials.metrics import find, of_fine_tuning
 from transfer.trials.rows import Column, Cost, Entry, Experiment, Finding, Job, Probe, Published, Row
-from transfer.trials.slug import check_unique, folder
 
 RESERVED = {
     "OUTPUT_DIR": "`output`, and a folder per trial",

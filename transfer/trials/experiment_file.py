@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.validation import validate
-from pretrain.runtime.wording import did_you_mean, short
+from pretrain.runtime.wording import did_you_mean, short, visible
 from transfer.data.generated import Parameters
 
 FAIL: Literal["fail"] = "fail"
@@ -39,7 +39,7 @@ def _words(value: Any) -> tuple[str, ...]:
 def _printable(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty; give some text")
-    if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 or c == "\x7f" for c in text):
+    if "\n" in text or "\t" in text or visible(text) != text:
         raise ValueError(f"{short(text)} holds control characters; leave them out")
     return text
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from pretrain.runtime import checkpoint
+from pretrain.runtime.files import read_record
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,10 @@ def write_failure(folder: Path, reason: str) -> None:
 def read_failure(folder: Path) -> str | None:
     """The reason, on one line; None if nothing failed."""
     try:
-        return " ".join(json.loads((folder / FAILED).read_text())["error"].split())
+        return " ".join(json.loads(read_record(folder / FAILED))["error"].split())
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return f"it failed, and '{folder / FAILED}' cannot be read"
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.files import open_regular
 from pretrain.runtime.log import progress
 from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.validation import validate
@@ -206,7 +207,7 @@ def _pool(works: Sequence[Work], submit: Callable[[Work, int], Any], slots: int)
 def _how_far(work: Work, log: Path) -> str:
     """Where a job is: what its chain is to end in, and the last bar in its log."""
     try:
-        with log.open("rb") as f:
+        with open_regular(log) as f:
             f.seek(max(0, log.stat().st_size - 4096))
             bars = _BAR.findall(f.read().decode(errors="replace"))
     except OSError:  # it has not begun

@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from pretrain.runtime.config import ConfigError, load_yaml_with_base
 from pretrain.runtime.provenance import digest as digest_of
 from pretrain.runtime.result import FILE_NAME as RESULT
+from pretrain.runtime.slug import folder as folder_name
 from transfer.config.load import digest, load_config
 from transfer.config.scale import scale
 from transfer.data import catalog
@@ -24,7 +25,6 @@ from transfer.engines.base import Engine
 from transfer.trials.inputs import images, is_present, pretraining_data, probed_data
 from transfer.trials.rows import Column, Experiment, Probe, Row
 from transfer.trials.run import trial_folder
-from transfer.trials.slug import folder as folder_name
 from transfer.trials.stages import Stage
 
 PRETRAINED = "checkpoint_last.pth.tar"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pretrain.runtime.slug import slug
 from transfer.evaluation.metric import Metric
-from transfer.trials.slug import slug
 
 
 @dataclass(frozen=True)

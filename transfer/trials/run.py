@@ -13,6 +13,7 @@ from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.lock import LockError
 from pretrain.runtime.machine import fault
+from pretrain.runtime.provenance import file_sha256
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest, load_config
 from transfer.engines import base
@@ -58,7 +59,7 @@ def run_trial(
     folder = trial_folder(Path(output_dir), seed)
     cfg = load_config(config, [*opts, "OUTPUT_DIR", str(folder), "SEED", str(seed)], engine.defaults())
     weights = base.weights_file(cfg)
-    wanted = (engine.name, digest(cfg), checkpoint.sha256(weights) if weights else None)
+    wanted = (engine.name, digest(cfg), file_sha256(weights) if weights else None)
     if (folder / FILE_NAME).is_file():
         result = RunResult.load(folder)
         found = (result.engine, result.config_digest, result.weights_sha256)

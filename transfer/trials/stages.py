@@ -7,7 +7,6 @@ names its commit). A command that fails leaves `failed.json`, which goes when th
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -25,10 +24,11 @@ from pydantic import BaseModel, ConfigDict
 from pretrain.runtime import checkpoint
 from pretrain.runtime.commands import CODES
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.files import RECORD_BYTES, read_regular
 from pretrain.runtime.lock import hold, run_in
 from pretrain.runtime.machine import NO_RESOURCE, NO_STORAGE
 from pretrain.runtime.preempt import REQUEUE_STATUS
-from pretrain.runtime.provenance import package_version
+from pretrain.runtime.provenance import digest, file_sha256, package_version
 from pretrain.runtime.validation import validate_json
 from transfer.convert import sharded
 from transfer.trials.failure import forget_failure, read_failure, write_failure
@@ -58,6 +58,19 @@ class _Record(BaseModel):
 
     inputs: dict[str, Any]
     outputs: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An input or an output of a stage: its recorded digest, and the present one; None if it is gone."""
+
+    what: str
+    recorded: str
+    now: str | None
+
+    @property
+    def state(self) -> str:
+        return "gone" if self.now is None else "unchanged" if self.now == self.recorded else "changed"
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,27 @@ class Stage:
         """Which inputs differ from the recorded ones."""
         recorded, wanted = (self._record() or {"inputs": {}})["inputs"], self._wanted()
         return ", ".join(sorted(k for k in {*recorded, *wanted} if recorded.get(k) != wanted.get(k)))
+
+    def checked(self) -> list[Checked]:
+        """Holds what the stage has recorded against what is here: its inputs, and its outputs once it is done.
+
+        Raises:
+            StageError: its record cannot be read.
+        """
+        if (record := self._record()) is None:
+            return []
+        recorded, wanted, found = record["inputs"], self._wanted(), list[Checked]()
+        for name in sorted(recorded):
+            now = wanted.get(name)
+            gone = now is None or now == PENDING
+            file = self.inputs.get(name)
+            what = f"{name}: {file}" if isinstance(file, Path) else name
+            if recorded[name] not in (None, PENDING):
+                found.append(Checked(what, _shown(recorded[name]), None if gone else _shown(now)))
+        for name, hashed in record.get("outputs", {}).items():
+            file = self.folder / name
+            found.append(Checked(str(file), hashed, file_sha256(file) if file.is_file() else None))
+        return found
 
     def run(self, own_session: bool = False) -> None:
         """Runs the command unless the stage is done. What a stale folder holds is kept under another name.
@@ -159,7 +193,7 @@ class Stage:
     def _record(self) -> dict[str, Any] | None:
         path = self.folder / RECORD
         try:
-            text = path.read_bytes()
+            text = read_regular(path, RECORD_BYTES)
         except FileNotFoundError:
             return None
         what = f"'{path}' is no record of a stage"
@@ -170,7 +204,7 @@ class Stage:
         files = [self.folder / name for name in self.outputs]
         if not all(file.is_file() for file in files):
             return None
-        return {name: checkpoint.sha256(file) for name, file in zip(self.outputs, files, strict=True)}
+        return {name: file_sha256(file) for name, file in zip(self.outputs, files, strict=True)}
 
     def _set_aside(self) -> None:
         n = 1
@@ -178,6 +212,11 @@ class Stage:
             n += 1
         self.folder.rename(other)
         logger.info("%s: the earlier folder is kept as '%s'", self.name, other)
+
+
+def _shown(value: Any) -> str:
+    """A recorded digest as it is, any other value as its digest."""
+    return value if isinstance(value, str) else digest(value)
 
 
 def stop_running(grace: float) -> None:
@@ -229,13 +268,4 @@ def _meaning(code: int) -> str:
 
 def _hash(path: Path) -> str:
     """First 16 digits of the file's SHA-256."""
-    if not path.is_file():
-        return PENDING
-    stat = path.stat()
-    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)[:16]
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    """Many stages start from one file of weights; it is read once."""
-    return sharded.sha256(path)
+    return sharded.sha256(path)[:16] if path.is_file() else PENDING

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pretrain.runtime import lock
+from pretrain.runtime.errors import ConfigError
+from pretrain.runtime.files import open_regular, read_record
+from pretrain.runtime.strict_yaml import load_yaml
 from transfer.evaluation.protocols import PROTOCOLS
 
 # The names are those of pretrain.runtime.log, pretrain.runtime.result, stages and failure; importing these takes torch.
@@ -102,8 +103,8 @@ def _written(path: Path) -> float | None:
 def _size(folder: Path, lines: list[dict[str, Any]]) -> tuple[int | None, int | None]:
     """Iterations of the whole run, and images per batch."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        config = load_yaml(folder / "config.yaml")
+    except ConfigError:
         return None, None
     solver = config.get("SOLVER") if isinstance(config, dict) else None
     if not isinstance(solver, dict):
@@ -158,7 +159,7 @@ def _count(value: Any) -> int | None:
 def _tail(path: Path) -> list[dict[str, Any]]:
     """The last lines of a metrics file; broken ones (the first and the last may be cut) are left out."""
     try:
-        with open(path, "rb") as f:
+        with open_regular(path) as f:
             f.seek(max(os.fstat(f.fileno()).st_size - _TAIL, 0))
             texts = f.read(_TAIL).decode("utf-8", "replace").splitlines()
     except OSError:
@@ -176,7 +177,7 @@ def _tail(path: Path) -> list[dict[str, Any]]:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(read_record(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):

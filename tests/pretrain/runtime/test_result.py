@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,19 @@ def test_environment_names_versions_and_machine() -> None:
     held = environment("cpu")["peak_memory_gb"]["process"]
     assert held >= found["peak_memory_gb"]["process"] > 0.01 and held > len(block) / 1e9
     assert {"torch", "torchvision"} <= found["packages"].keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place"),
+    [
+        ("extra", {"set": {"per_class": {"cat": 3}}}, "extra.set: per_class.cat: is 3"),
+        ("extra", {"set": {"protocol": 7}}, "protocol: is 7"),
+        ("provenance", {"packages": {"torch": [1]}}, "packages.torch"),
+        ("provenance", {"peak_memory_gb": 2}, "peak_memory_gb: is 2"),
+    ],
+)
+def test_what_a_report_reads_of_a_result_is_checked(tmp_path, field, value, place):
+    found = RunResult("train", "torchvision", 1, "c0ffee", **{field: value})
+    found.save(tmp_path)
+    with pytest.raises(ResultError, match=re.escape(place)):
+        RunResult.load(tmp_path)

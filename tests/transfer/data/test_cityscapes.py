@@ -130,7 +130,7 @@ def test_cities_may_be_nested_and_what_is_no_file_is_not_waited_for(tmp_path: Pa
     pipe = tmp_path / "gtFine/val/more/deep/deep_000000_000019_gtFine_instanceIds.png"
     pipe.unlink()
     os.mkfifo(pipe)
-    with pytest.raises(DatasetError, match="is no regular file"):
+    with pytest.raises(DatasetError, match="not a regular file"):
         catalog.open_dataset(spec)
 
 

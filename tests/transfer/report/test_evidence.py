@@ -54,8 +54,8 @@ def test_words_mean_themselves(generated: Path, tmp_path: Path) -> None:
     trees.fill(plan)
     write([plan], tmp_path / "evidence.md")
     page = (tmp_path / "evidence.md").read_text()
-    assert "| [\\`a\\` \\<b> \\[c](#a-t--b) |" in page and "## A \\<t> \\| b" in page
-    assert "| MoCo \\<v2> |" in page
+    assert "| [\\`a\\` \\<b\\> \\[c](#a-t--b) |" in page and "## A \\<t\\> \\| b" in page
+    assert "| MoCo \\<v2\\> |" in page
 
 
 def test_a_record_is_not_replaced_by_nothing(

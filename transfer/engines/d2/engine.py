@@ -19,12 +19,13 @@ from detectron2.utils import comm
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from pretrain.runtime import checkpoint, dist
+from pretrain.runtime import dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress, setup_logging
 from pretrain.runtime.preempt import Preempted, StopRequest
+from pretrain.runtime.provenance import file_sha256
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.workers import check_workers
 from transfer.config.basic_blocks import check_basic_blocks
@@ -203,7 +204,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
     resuming = resume.check_resume(output_dir, mode)
     changed = resume.changed_keys(cfg, output_dir) if resuming else {}
     initial = base.weights_file(cfg)
-    sha256 = checkpoint.sha256(initial) if initial else None
+    sha256 = file_sha256(initial) if initial else None
     if resuming:
         resume.check_weights(output_dir, sha256)
     session = _Session(cfg, eval_only=False)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pretrain.runtime.config import ConfigError
 from transfer.data.semantic import read_labels
 from transfer.engines.crops import ScaledCrops
+from transfer.engines.images import read_image
 
 DILATION = 6  # of the two convolutions
 
@@ -110,7 +111,7 @@ class CropMapper:
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         sample = copy.copy(record)
-        image = detection_utils.read_image(sample["file_name"], format=self.order)
+        image = read_image(sample["file_name"], self.order)
         detection_utils.check_image_size(sample, image)
         labels = read_labels(sample.pop("sem_seg_file_name"))
         image, labels = self.crops(image, labels, self.crops.draw(np.random.random))

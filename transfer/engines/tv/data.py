@@ -12,31 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pretrain.runtime.pixels import to_rgb
 from pretrain.runtime.seed import derive
 from pretrain.runtime.workers import check_workers, start_worker
 from transfer.data.catalog import DatasetError
 from transfer.data.records import PackedRecords
 from transfer.data.spec import Record
+from transfer.engines.images import read_image
 from transfer.engines.sampling import index_stream
 from transfer.engines.tv import keypoints, masks
-
-
-def read_image(path: str, channel_order: str) -> np.ndarray:
-    """(H, W, 3) uint8, upright by its EXIF orientation, in "RGB" or "BGR".
-
-    Raises:
-        DatasetError: the file is missing or no readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(to_rgb(ImageOps.exif_transpose(image)))
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on broken files
-        raise DatasetError(f"cannot read image '{path}': {error}") from error
-    return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
 
 
 def output_size(height: int, width: int, short_edge: int, max_size: int) -> tuple[int, int]:

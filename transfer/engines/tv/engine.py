@@ -20,6 +20,7 @@ from torch.utils.data import Dataset as Samples
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress, setup_logging
+from pretrain.runtime.provenance import file_sha256
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import derive, seed_everything
 from pretrain.runtime.workers import check_workers, start_worker
@@ -164,7 +165,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
     session = _Session(cfg, training=True)
     samples = session.samples()
     initial = base.weights_file(cfg)
-    sha256 = checkpoint.sha256(initial) if initial else None
+    sha256 = file_sha256(initial) if initial else None
     if resuming:
         resume.check_weights(output_dir, sha256)
     model = session.model()

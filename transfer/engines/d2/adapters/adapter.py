@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,22 @@ from fvcore.common.config import CfgNode
 
 from transfer.data.dataset import Dataset
 from transfer.data.missing import Missing
+from transfer.data.spec import DatasetError, one_line
 from transfer.engines.inputs import TrainingInput
+
+
+class Named:
+    """Detectron2's mapper with errors that name the image's file, whose header was looked at before the run."""
+
+    def __init__(self, mapper: DatasetMapper):
+        self.mapper = mapper
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        try:
+            sample: dict[str, Any] = self.mapper(record)
+        except (OSError, SyntaxError, struct.error) as error:  # what Pillow raises on files cut short or damaged
+            raise DatasetError(f"cannot read image '{record['file_name']}' ({one_line(str(error))})") from error
+        return sample
 
 
 class Adapter(ABC):
@@ -36,8 +52,7 @@ class Adapter(ABC):
 
     def mapper(self, cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """Makes what turns a record into a sample; Detectron2's own mapper, unless a task needs another."""
-        mapper: Callable[[dict[str, Any]], dict[str, Any]] = DatasetMapper(cfg, is_train=is_train)
-        return mapper
+        return Named(DatasetMapper(cfg, is_train=is_train))
 
     def training_records(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Reads from Detectron2's catalog the images that are trained on, as Detectron2 chooses them."""

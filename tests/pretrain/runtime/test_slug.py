@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrain.runtime.config import ConfigError
-from transfer.trials.slug import LONGEST, check_unique, folder, slug
+from pretrain.runtime.slug import LONGEST, check_unique, folder, part, parts, slug
+from pretrain.runtime.wording import visible
 
 
 @given(st.text())
@@ -31,3 +32,24 @@ def test_folders_that_differ_in_case_only_are_the_same_on_some_file_systems():
     check_unique([("a", "x"), ("b", "y")])
     with pytest.raises(ConfigError, match="a and b would share the folder 'moco'"):
         check_unique([("a", "MoCo"), ("b", "moco")])
+
+
+@given(st.text())
+def test_a_part_of_a_file_name_is_safe(name):
+    made = f"predictions_{part(name)}.json"
+    assert "/" not in made and "\\" not in made and visible(made) == made
+    assert len(made.encode()) <= 255
+
+
+@given(st.lists(st.text(), unique=True))
+def test_parts_differ_on_every_file_system(names):
+    made = [text.casefold() for text in parts(names)]
+    assert len(set(made)) == len(names)
+
+
+def test_parts_of_usual_names_are_the_names():
+    usual = ["voc_2007_test", "my set", "traffic light", "猫"]
+    assert [part(name) for name in usual] == usual and parts(usual) == usual
+    assert re.fullmatch("a-b-[0-9a-f]{8}", part("a/b")) and part("a/b") != part("a:b") and "/" not in part("../../x")
+    assert re.fullmatch("name-[0-9a-f]{8}-[0-9a-f]{8}", part("..")) and len(part("x" * 300)) < 100
+    assert parts(["Cat", "dog"]) == ["Cat", "dog"] and len({p.lower() for p in parts(["Cat", "cat"])}) == 2

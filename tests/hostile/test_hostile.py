@@ -1,0 +1,56 @@
+"""Hostile files through every tool that reads: no code is run, nothing raised, waited for, or written elsewhere.
+
+The whole corpus, some 2,500 files, takes half an hour on two cores, and prints a table per reader:
+
+    python -m pytest -m slow tests/hostile --log-cli-level INFO          # HOSTILE_FILES=80 per reader's input: deeper
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.hostile import drive, readers, tree
+
+LOG = logging.getLogger(__name__)
+NUMBERS = range(90)  # the catalogue of a kind, and as many changed files
+QUICK = ("check_dataset", "lint_config", "inspect_checkpoint", "convert-pretrain-to-detectron2", "eval_predictions")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Before the forks: a process of several threads cannot be forked safely."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def chosen(found: list[tree.Reader], each: int) -> list[tuple[tree.Reader, int]]:
+    """`each` numbers per reader and input, the same at every call."""
+    return [(r, n) for i, r in enumerate(found) for n in sorted(random.Random(f"{i}").sample(NUMBERS, each))]
+
+
+def test_some_files(tmp_path: Path) -> None:
+    root = tmp_path / "above" / "tree"
+    tree.build(root, trained=False)
+    quick = [reader for reader in readers.readers(root) if reader.tool in QUICK]
+    found, wrong = drive.feed(chosen(quick, 1)[::2], root)
+    assert not wrong and set(QUICK) == {name.split()[0] for name in found}
+
+
+@pytest.mark.slow
+def test_every_reader(tmp_path: Path) -> None:
+    root = tmp_path / "above" / "tree"
+    tree.build(root)
+    every = readers.readers(root)
+    assert not (unfit := [said for reader in every if (said := drive.complaint(reader, root))]), "\n".join(unfit)
+    found, wrong = drive.feed(chosen(every, int(os.environ.get("HOSTILE_FILES", "28"))), root)
+    LOG.info("hostile files:\n%s", drive.table(found))
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,25 @@
+"""The pixels that networks see, the same on both engines."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from PIL import ImageOps
+
+from pretrain.runtime.pixels import ImageFileError, opened, to_rgb
+from transfer.data.spec import DatasetError
+
+
+def read_image(path: str | os.PathLike[str], channel_order: str) -> np.ndarray:
+    """(H, W, 3) uint8, upright by its EXIF orientation, in "RGB" or "BGR".
+
+    Raises:
+        DatasetError: the file is missing or no readable image.
+    """
+    try:
+        with opened(path) as image:
+            pixels = np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    except ImageFileError as error:
+        raise DatasetError(str(error)) from error
+    return pixels[:, :, ::-1] if channel_order == "BGR" else pixels
