@@ -91,6 +91,7 @@ SMALL = {
     "tools/linear_eval.py": Small(opts=PROBE),
     "tools/lint_config.py": Small(("--engine", "torchvision"), opts=RESNET18),
     "tools/make_report.py": Small(("--engine", "torchvision")),
+    "tools/predict.py": Small(("--engine", "torchvision")),
     "tools/reproduce.py mine.yaml": Small(("--engine", "torchvision")),  # DETECTOR stands in mine.yaml
     "tools/reproduce.py configs/experiments/": Small(("--engine", "torchvision", "--dry-run")),  # hours on 8 GPUs
     "tools/run_trials.py": Small(("--trials", "2", *TRAINING.flags), TRAINING.instead, DETECTOR),

@@ -45,7 +45,7 @@ def check_files(records: Sequence[Record], missing: frozenset[int], name: str, f
         decode: decode every image, which finds truncated files; False reads only their headers.
     """
     present = [record for i, record in enumerate(records) if i not in missing]
-    results = in_threads(lambda record: _size(Path(record["file_name"]), decode), present, f"images of {name}")
+    results = in_threads(lambda record: image_size(Path(record["file_name"]), decode), present, f"images of {name}")
     for record, found in zip(present, results, strict=True):
         label, stated = str(record["image_id"]), (record["width"], record["height"])
         if isinstance(found, str):
@@ -62,7 +62,7 @@ def check_files(records: Sequence[Record], missing: frozenset[int], name: str, f
             )
 
 
-def _size(path: Path, decode: bool) -> tuple[int, int] | str | None:
+def image_size(path: Path, decode: bool) -> tuple[int, int] | str | None:
     """(width, height) as a loader that obeys the EXIF orientation sees it; why it cannot be read; None: deep pixels."""
     try:
         with opened(path) as image:

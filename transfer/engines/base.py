@@ -24,7 +24,9 @@ from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, NAMES
 from transfer.config.load import digest
 from transfer.data import catalog
+from transfer.data.dataset import open_dataset
 from transfer.data.missing import Missing
+from transfer.data.spec import Record
 from transfer.engines.inputs import TrainingInput
 from transfer.tasks.inspect import inspect
 
@@ -70,6 +72,17 @@ class Engine(ABC):
     @abstractmethod
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         """Evaluates `MODEL.WEIGHTS` (a detector) on `DATASETS.TEST`; saves `result.json`."""
+
+    @abstractmethod
+    def predict(self, cfg: CfgNode, images: Sequence[Record]) -> Iterator[Any]:
+        """Yields what `MODEL.WEIGHTS` (a whole network) finds on images, in order: `ImageDetections`, or `miou.Map`s.
+
+        Args:
+            images: records without annotations, whose files can be read.
+
+        Raises:
+            ConfigError: no weights, or a trunk's.
+        """
 
     @abstractmethod
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
@@ -213,6 +226,27 @@ def add_notes(output_dir: str, lines: Sequence[str]) -> RunResult:
     return RunResult.load(output_dir)
 
 
+def detector_file(cfg: CfgNode, use: str) -> str:
+    """Local path of `MODEL.WEIGHTS`, which `use` cannot do without.
+
+    Raises:
+        ConfigError: it is empty, or see `weights_file`.
+    """
+    if (path := weights_file(cfg)) is None:
+        raise ConfigError(f"{use} needs the trained network: give MODEL.WEIGHTS, such as the model_final.pth of a run")
+    return path
+
+
+def class_names(cfg: CfgNode) -> list[str]:
+    """Names of the config's classes by contiguous id, from its data sets; empty if none of these is here any more."""
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        try:
+            return list(open_dataset(*catalog.resolve([name], cfg.DATASETS.SPECS)).classes)
+        except (ExpectedError, OSError) as error:
+            logger.warning("the classes of data set '%s' are not known: %s", name, error)
+    return []
+
+
 def save_config(cfg: CfgNode, output_dir: Path) -> None:
     """Writes the full resolved config to `output_dir/config.yaml`."""
     with checkpoint.atomic_write(output_dir / "config.yaml", "w") as f:
@@ -270,7 +304,7 @@ def finish(
         notes=list(notes),
         artifacts=dict(artifacts),
         provenance=provenance.environment(resolve_device(cfg.MODEL.DEVICE, RunNotes()).partition(":")[0]),
-        extra=dict(extra),
+        extra={**extra, "classes": class_names(cfg)},
     )
     result.save(cfg.OUTPUT_DIR)
     return result

@@ -51,7 +51,7 @@ def ground_truth(spec: DatasetSpec, count: int, path: Path) -> None:
     """A sheet of `count` annotated images, evenly spaced in the set's order."""
     names, skeleton = catalog.class_names(spec), _skeleton(spec)
     records = choose(catalog.load(spec), count)
-    _save([draw(_pixels(record), _annotated(record, skeleton), names) for record in records], path)
+    _save([draw(pixels(record), _annotated(record, skeleton), names) for record in records], path)
 
 
 def of_run(spec: DatasetSpec, run: Path, count: int, threshold: float, folder: Path) -> list[Path]:
@@ -83,7 +83,7 @@ def maps(dataset: catalog.Dataset, run: Path, count: int, path: Path) -> None:
     for i in (kept[j] for j in evenly(len(kept), count)):
         record = dataset.records[i]
         shown = _annotated(record), Objects.of_map(read_labels(map_file(run, dataset.name, i)))
-        rows.append([draw(_pixels(record), objects, dataset.classes) for objects in shown])
+        rows.append([draw(pixels(record), objects, dataset.classes) for objects in shown])
     sheet(rows, ["annotated", "predicted"]).save(path)
 
 
@@ -100,9 +100,9 @@ def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path:
     names, skeleton = catalog.class_names(spec), _skeleton(spec)
     rows = []
     for record in choose(catalog.load(spec), count):
-        pixels = _pixels(record)
-        shown = _surest(found.get(record["image_id"]), threshold, skeleton)
-        rows.append([draw(pixels, _annotated(record, skeleton), names), draw(pixels, shown, names)])
+        image = pixels(record)
+        shown = surest(found.get(record["image_id"]), threshold, skeleton)
+        rows.append([draw(image, _annotated(record, skeleton), names), draw(image, shown, names)])
     sheet(rows, ["annotated", f"detected, score from {threshold:g}"]).save(path)
 
 
@@ -131,7 +131,8 @@ def _save(pictures: Sequence[Image.Image], path: Path) -> None:
     sheet([pictures[i : i + COLUMNS] for i in range(0, len(pictures), COLUMNS)]).save(path)
 
 
-def _pixels(record: Record) -> np.ndarray:
+def pixels(record: Record) -> np.ndarray:
+    """(h, w, 3) uint8 RGB, as a viewer that obeys the EXIF orientation shows it."""
     with opened(record["file_name"]) as file:
         return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
 
@@ -157,7 +158,8 @@ def _mask(segmentation: object, record: Record) -> np.ndarray:
     return mask_util.decode(segmentation).astype(bool)
 
 
-def _surest(found: ImageDetections | None, threshold: float, skeleton: Skeleton) -> Objects:
+def surest(found: ImageDetections | None, threshold: float, skeleton: Skeleton = ()) -> Objects:
+    """What to draw of the detections with a score of at least `threshold`."""
     if found is None:
         return Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
     keep = np.flatnonzero(found.scores >= threshold)

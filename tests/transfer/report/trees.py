@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transfer.config.defaults import get_cfg
 from transfer.config.load import digest
 from transfer.data import catalog
 from transfer.data.generated import CLASS_NAMES
+from transfer.data.spec import Record
 from transfer.engines.base import Engine
 from transfer.engines.inputs import TrainingInput
 from transfer.evaluation.predictions import ImageDetections, predictions_file, save_coco_json
@@ -47,6 +48,9 @@ class NoEngine(Engine):
 
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         raise AssertionError("a report evaluates nothing")
+
+    def predict(self, cfg: CfgNode, images: Sequence[Record]) -> Iterator[Any]:
+        raise AssertionError("a report predicts nothing")
 
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
         raise AssertionError("a report shows no training inputs")

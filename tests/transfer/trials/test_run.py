@@ -34,6 +34,9 @@ class CountingEngine(base.Engine):
     def evaluate(self, cfg, num_gpus=1) -> RunResult:
         raise AssertionError
 
+    def predict(self, cfg, images):
+        raise AssertionError
+
     def training_inputs(self, cfg, count):
         raise AssertionError
 

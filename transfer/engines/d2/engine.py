@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import launch
 from detectron2.evaluation.evaluator import inference_context
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -33,7 +35,7 @@ from transfer.convert import keymap
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
 from transfer.data.missing import Missing
-from transfer.data.spec import DatasetError
+from transfer.data.spec import DatasetError, Record
 from transfer.engines import base, machines, resume, testing
 from transfer.engines.d2 import files, names, register
 from transfer.engines.d2.adapters import adapter_of
@@ -60,6 +62,31 @@ class Detectron2Engine(base.Engine):
 
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         return _launch(_evaluate, cfg, num_gpus)
+
+    def predict(self, cfg: CfgNode, images: Sequence[Record]) -> Iterator[Any]:
+        path, notes, task = base.detector_file(cfg, "a prediction"), base.RunNotes(), task_of(cfg)
+        if task is None:
+            raise ConfigError(f"no task of this project is what the config asks for ({cfg.MODEL.META_ARCHITECTURE})")
+        check_basic_blocks(cfg)
+        _check_machine(cfg)
+        read_weights(path)  # refuses what is unsafe or unreadable before Detectron2 unpickles it
+        register.register_parts()
+        adapter = adapter_of(task.name)
+        cfg = base.resolve_norms(adapter.prepare(cfg), 1, notes)
+        cfg.defrost()
+        cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, notes)
+        model = build_model(cfg).eval()
+        DetectionCheckpointer(model).load(path)
+        check_loaded(model, path, whole=True)
+        cfg.MODEL.KEYPOINT_ON = False  # the mapper of test images asks the training sets for their keypoints' names
+        mapper = adapter.mapper(cfg, is_train=False)
+        with progress(len(images), "predict", "img") as bar:
+            for image in images:
+                sample = mapper(copy.deepcopy(image))
+                with torch.inference_mode():
+                    (output,) = model([sample])
+                yield adapter.prediction(sample, output)
+                bar.update()
 
     def missing(self, cfg: CfgNode) -> list[Missing]:
         return _missing(cfg)
@@ -242,12 +269,11 @@ def _train(cfg: CfgNode, mode: str) -> None:
 
 def _evaluate(cfg: CfgNode) -> None:
     session = _Session(cfg, eval_only=True)
-    if session.weights is None:
-        raise ConfigError("--eval-only needs the detector to evaluate: give MODEL.WEIGHTS")
+    path = base.detector_file(cfg, "--eval-only")
     files.save_config(cfg)
     model = Trainer.build_model(session.cfg)
-    DetectionCheckpointer(model).load(session.weights)
-    check_loaded(model, session.weights, whole=True)
+    DetectionCheckpointer(model).load(path)
+    check_loaded(model, path, whole=True)
     metrics, details = session.test(model)
     if dist.is_main():
         base.finish(

@@ -6,7 +6,7 @@ import copy
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from transfer.config import defaults
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
 from transfer.data.missing import Missing
+from transfer.data.records import PackedRecords
+from transfer.data.spec import Record
 from transfer.engines import base, resume, testing
 from transfer.engines.data import open_run_data
 from transfer.engines.inputs import TrainingInput
@@ -55,6 +57,18 @@ class TorchvisionEngine(base.Engine):
 
     def evaluate(self, cfg: CfgNode, num_gpus: int = 1) -> RunResult:
         return launch(_evaluate, cfg, num_gpus)
+
+    def predict(self, cfg: CfgNode, images: Sequence[Record]) -> Iterator[Any]:
+        notes, path = base.RunNotes(), base.detector_file(cfg, "a prediction")
+        for line in check_support(cfg):
+            notes.add(line)
+        task, device = task_of(cfg), base.resolve_device(cfg.MODEL.DEVICE, notes)
+        assert task is not None  # check_support refuses what is no task's
+        adapter = adapter_of(task.name)
+        model = adapter.build(base.resolve_norms(cfg, 1, notes), device).to(device)
+        _load_whole(model, path)
+        samples = adapter.test_samples(cfg, PackedRecords(images))
+        yield from predictions(model, samples, adapter, cfg.DATALOADER.NUM_WORKERS, "predict")
 
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
         run, seed = open_run_data(cfg, training=True), max(cfg.SEED, 0)
@@ -158,6 +172,16 @@ def predictions(
     model.train(training)
 
 
+def _load_whole(model: nn.Module, path: str) -> None:
+    """Loads a whole network. Raises ConfigError for a trunk."""
+    fresh = load_weights(model, read_weights(path), path)
+    if any(not name.endswith("num_batches_tracked") for name in fresh):
+        raise ConfigError(
+            f"'{path}' holds a trunk, not a detector: its heads would be random ({fresh[0]}, "
+            "...); give the model_final.pth of a run"
+        )
+
+
 def _train(cfg: CfgNode, mode: str) -> None:
     output_dir = Path(cfg.OUTPUT_DIR)
     resuming = resume.check_resume(output_dir, mode)
@@ -234,17 +258,10 @@ def _train(cfg: CfgNode, mode: str) -> None:
 
 def _evaluate(cfg: CfgNode) -> None:
     session = _Session(cfg, training=False)
-    path = base.weights_file(cfg)
-    if path is None:
-        raise ConfigError("--eval-only needs the detector to evaluate: give MODEL.WEIGHTS")
+    path = base.detector_file(cfg, "--eval-only")
     session.save_config()
     model = session.model()
-    fresh = load_weights(model, read_weights(path), path)
-    if any(not name.endswith("num_batches_tracked") for name in fresh):
-        raise ConfigError(
-            f"'{path}' holds a trunk, not a detector: its heads would be random ({fresh[0]}, "
-            "...); give the model_final.pth of a run"
-        )
+    _load_whole(model, path)
     metrics, details = session.test(model)
     if dist.is_main():
         base.finish(

@@ -42,7 +42,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {key: torch.as_tensor(x) for key, x in checkpoint.load(folder / "model_final.pth")["model"].items()}
 
 
-@pytest.mark.parametrize("name", WAITS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if "FPN" in name or name == "semantic" else pytest.mark.slow) for name in WAITS],
+)
 def test_equals_the_cpu_and_waits_little(name: str, generated: Path, tmp_path: Path) -> None:
     """Training, statistics, evaluation, in two and in four iterations: the difference is what two of them wait."""
     two, four = (

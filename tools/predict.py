@@ -1,0 +1,68 @@
+#!/usr/bin/env python
+"""What a trained network finds on images: pictures, a COCO json and a CSV; of semantic segmentation, maps.
+
+    python tools/predict.py --weights output/model_final.pth IMAGES...    # files, folders, or "patterns/**/*.jpg"
+
+Config and names of the classes come from the weights' folder. Images that cannot be read are skipped, and listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.runtime.commands import number, run
+from pretrain.runtime.errors import ConfigError
+from pretrain.runtime.limits import SHARE
+from pretrain.runtime.log import setup_logging
+from transfer.config.load import load_config
+from transfer.engines import base
+from transfer.engines.select import CHOICES, select
+from transfer.report import predict
+from transfer.tasks import task_of
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--weights", type=Path, required=True, metavar="FILE", help="model_final.pth of a run")
+    p.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders of them, patterns in quotes")
+    p.add_argument("--config-file", type=Path, metavar="FILE", help="default: config.yaml in the weights' folder")
+    p.add_argument("--output-dir", type=Path, default=Path("predictions"), metavar="DIR", help="%(default)s")
+    p.add_argument(
+        "--threshold", type=number(SHARE, float), default=0.5, metavar="SCORE", help="less is left out; %(default)s"
+    )
+    p.add_argument("--no-pictures", action="store_true", help="json and CSV alone")
+    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config options, e.g. MODEL.DEVICE cpu")
+    return p.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    setup_logging(None)
+    engine, folder = select(args.engine), args.weights.parent
+    config = args.config_file or folder / "config.yaml"
+    if not config.is_file():
+        raise ConfigError(
+            f"'{config}' does not exist; give --weights in a run's folder, or the config by --config-file"
+        )
+    cfg = load_config(config, [*args.opts, "MODEL.WEIGHTS", str(args.weights)], engine.defaults())
+    base.detector_file(cfg, "a prediction")
+    task = task_of(cfg)
+    names = predict.names_of_run(folder, cfg, task.classes(cfg)[1] if task is not None else 0)
+    good, bad = predict.records(predict.image_files(args.images))
+    for path, why in bad.items():
+        print(f"skipped '{path}': {why}")
+    if not good:
+        raise ConfigError(f"none of the {len(bad)} files is an image that can be read")
+    images = {record["image_id"]: record for record in good}
+    output = predict.Output(args.output_dir, names, args.threshold, not args.no_pictures, images)
+    for found in engine.predict(cfg, good):
+        output.add(found)
+    print(*output.finish(bad), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,174 @@
+"""What a trained network finds on anybody's images: pictures, a COCO json, a CSV, index maps."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pretrain.runtime.checkpoint import atomic_write, save_json
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.result import FILE_NAME, RunResult
+from pretrain.runtime.slug import part
+from transfer.data.files import image_size
+from transfer.data.spec import Record
+from transfer.data.threads import in_threads
+from transfer.engines import base
+from transfer.evaluation.miou import Map
+from transfer.evaluation.predictions import ImageDetections, to_coco_results
+from transfer.report.pictures import Objects, draw
+from transfer.report.table_files import plain
+from transfer.report.visualize import pixels, surest
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
+JSON, CSV, SKIPPED, PICTURES, MAPS = "predictions.json", "predictions.csv", "skipped.txt", "pictures", "maps"
+_FIELDS = ("file", "class", "score", "x0", "y0", "x1", "y1")
+
+
+def image_files(given: Iterable[str]) -> list[Path]:
+    """The image files that are meant by names of files, of folders (all images below) and by patterns, each once.
+
+    Raises:
+        ConfigError: a name that leads to none.
+    """
+    found: dict[Path, None] = {}
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            here = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif path.exists():
+            here = [path]
+        else:
+            here = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.suffix.lower() in SUFFIXES)
+        if not here:
+            raise ConfigError(f"'{name}' leads to no image; give image files, folders of them, or a pattern in quotes")
+        found.update(dict.fromkeys(here))
+    return list(found)
+
+
+def records(files: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
+    """Decodes every image once, so that no damaged one ends a prediction that has begun.
+
+    Returns:
+        A record per readable image, numbered from 1, and of each other file why it cannot be read.
+    """
+    good, bad = list[Record](), dict[Path, str]()
+    for path, size in zip(files, in_threads(lambda f: image_size(f, decode=True), files, "images"), strict=True):
+        if isinstance(size, tuple):
+            good.append({"file_name": str(path), "image_id": len(good) + 1, "width": size[0], "height": size[1],
+                         "annotations": []})  # fmt: skip
+        else:
+            bad[path] = size or "more than 8 bits per pixel; convert it to 8 bits"
+    return good, bad
+
+
+def names_of_run(folder: Path, cfg: Any, count: int) -> list[str]:
+    """Names of the classes that a run's network tells apart: of its result, else of its data sets, else numbers."""
+    names: Any = RunResult.load(folder).extra.get("classes") if (folder / FILE_NAME).is_file() else None
+    if not isinstance(names, list) or len(names) != count:
+        names = base.class_names(cfg)
+    if len(names) == count:
+        return [str(name) for name in names]
+    logger.warning("'%s' does not say what its %d classes are called: they are numbered", folder, count)
+    return [f"class {i}" for i in range(count)]
+
+
+@dataclass
+class Output:
+    """Takes one prediction after the other, draws it, and writes the files in the end.
+
+    Attributes:
+        threshold: scores below are left out, of all files.
+        draws: whether pictures are made, which takes longest.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    threshold: float
+    draws: bool
+    images: Mapping[int | str, Record]
+
+    def __post_init__(self) -> None:
+        self._found: list[ImageDetections] = []
+        self._stems = {n: f"{int(n):06d}_{part(Path(r['file_name']).stem)}" for n, r in self.images.items()}
+        for name in [PICTURES] * self.draws:
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def add(self, found: ImageDetections | Map) -> None:
+        record = self.images[found.image_id]
+        if isinstance(found, Map):
+            self._save(Image.fromarray(found.classes.astype(np.uint8)), MAPS, found.image_id)
+            objects = Objects.of_map(found.classes)
+        else:
+            keep = found.scores >= self.threshold
+            self._found.append(_kept(found, np.flatnonzero(keep)))
+            objects = surest(found, self.threshold)
+        if self.draws:
+            picture = draw(pixels(record), objects, self.names, max(record["width"], record["height"], 320))
+            self._save(picture, PICTURES, found.image_id)
+
+    def _save(self, picture: Image.Image, folder: str, image: int | str) -> None:
+        with atomic_write(self.folder / folder / f"{self._stems[image]}.png") as f:
+            picture.save(f, "PNG")
+
+    def finish(self, skipped: Mapping[Path, str]) -> list[Path]:
+        """Writes what was found and what was skipped; returns the files and folders that hold it."""
+        written = [self.folder / name for name in (PICTURES, MAPS) if (self.folder / name).is_dir()]
+        if self._found or not (self.folder / MAPS).is_dir():
+            save_json(self._coco(), self.folder / JSON)
+            with atomic_write(self.folder / CSV) as f:
+                f.write(self._csv().encode("utf-8"))
+            written += [self.folder / JSON, self.folder / CSV]
+        (self.folder / SKIPPED).unlink(missing_ok=True)
+        if skipped:
+            with atomic_write(self.folder / SKIPPED) as f:
+                f.write("".join(f"{path}: {why}\n" for path, why in skipped.items()).encode("utf-8", "replace"))
+            written.append(self.folder / SKIPPED)
+        return written
+
+    def _coco(self) -> dict[str, Any]:
+        """A COCO data set whose annotations have scores; categories are numbered from 1."""
+        results = to_coco_results(self._found, range(1, len(self.names) + 1))
+        for number, result in enumerate(results, 1):
+            _, _, width, height = result["bbox"]
+            result |= {"id": number, "area": width * height, "iscrowd": 0}
+        images = [
+            {"id": image, "file_name": r["file_name"], "width": r["width"], "height": r["height"]}
+            for image, r in self.images.items()
+        ]
+        categories = [{"id": i, "name": name} for i, name in enumerate(self.names, 1)]
+        return {"images": images, "categories": categories, "annotations": results}
+
+    def _csv(self) -> str:
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(_FIELDS)
+        for found in self._found:
+            file = plain(self.images[found.image_id]["file_name"])
+            for box, score, category in zip(found.boxes, found.scores, found.classes, strict=True):
+                numbers = [f"{score:.4f}", *(f"{x:.2f}" for x in box)]
+                writer.writerow([file, plain(self.names[category]), *numbers])
+        return out.getvalue()
+
+
+def _kept(found: ImageDetections, keep: np.ndarray) -> ImageDetections:
+    """The detections at these places, the surest first."""
+    keep = keep[np.argsort(-found.scores[keep], kind="stable")]
+    return replace(
+        found,
+        boxes=found.boxes[keep].astype(np.float64),
+        scores=found.scores[keep],
+        classes=found.classes[keep],
+        masks=None if found.masks is None else [found.masks[int(i)] for i in keep],
+        keypoints=None if found.keypoints is None else found.keypoints[keep],
+    )
