@@ -61,7 +61,7 @@ def outcome(reader: Reader, number: int, root: Path) -> tuple[str, str]:
         return "outside write", f"{where} {outside[:3]}"
     if code == -signal.SIGALRM:
         return "hang", where
-    if code not in (0, 1, 2) or "Traceback (most recent call last)" in said:
+    if code not in (*commands.CODES, 1) or "Traceback (most recent call last)" in said:
         return "traceback", f"{where} code {code}\n{said[-1800:]}"
     if found := _ESCAPES.search(said):
         return "hidden character", f"{where} {found[0]!r} in {said[max(0, found.start() - 100) : found.end() + 20]!r}"

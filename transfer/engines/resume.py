@@ -146,7 +146,13 @@ def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
             continue  # a key that the version before had not
         if to_dict(old) != value_at(now, key):
             changed[key] = (old, value_at(now, key))
-    free = {key for key in changed if key in _FREE} - ({"SEED"} if before.get("SEED", -1) >= 0 else set())
+    for key in [key for key in SCHEDULE if key in changed and not _is_schedule(key, changed[key][0])]:
+        raise EngineError(
+            f"--resume: '{path}' is damaged, {key} is {short(changed[key][0])}; restore it, remove it, or choose "
+            "another OUTPUT_DIR"
+        )
+    seed = before.get("SEED")
+    free = {key for key in changed if key in _FREE} - ({"SEED"} if isinstance(seed, int) and seed >= 0 else set())
     refused = {key: values for key, values in changed.items() if key not in (*SCHEDULE, *free)}
     if refused:
         lines = "; ".join(f"{key} was {short(old)} and is {short(new)}" for key, (old, new) in refused.items())
@@ -155,6 +161,13 @@ def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
             "another OUTPUT_DIR"
         )
     return {key: values for key, values in changed.items() if key in SCHEDULE}
+
+
+def _is_schedule(key: str, value: Any) -> bool:
+    """Whether what a file says can be the value of a key of `SCHEDULE`."""
+    if key == "SOLVER.STEPS":
+        return isinstance(value, list | tuple) and all(isinstance(step, int | float) for step in value)
+    return isinstance(value, int)
 
 
 def record_change(cfg: CfgNode, output_dir: Path, changed: Mapping[str, tuple[Any, Any]], done: int) -> None:

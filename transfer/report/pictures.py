@@ -57,7 +57,7 @@ def draw(image: np.ndarray, objects: Objects, names: Sequence[str], long_edge: i
         names: of the categories.
     """
     scale = long_edge / max(image.shape[:2])
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     pixels = image.astype(np.float32)
     for i, mask in enumerate(objects.masks if objects.masks is not None else ()):
         pixels[mask] = 0.55 * pixels[mask] + 0.45 * np.array(colour(int(objects.labels[i])), np.float32)

@@ -97,6 +97,21 @@ def test_only_the_length_may_change(config, tmp_path):
         resume.changed_keys(config("SEED", "4"), tmp_path)
 
 
+@pytest.mark.parametrize(("key", "value"), [("MAX_ITER", [6]), ("STEPS", 4), ("STEPS", ["x"]), ("MAX_ITER", "long")])
+def test_a_damaged_schedule_is_named(key, value, config, tmp_path):
+    """What the earlier run's file says is compared, and must not end in an error of the comparison."""
+    damaged = to_dict(config())
+    damaged["SOLVER"][key] = value
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(damaged))
+    with pytest.raises(EngineError, match=rf"config\.yaml' is damaged, SOLVER\.{key} is "):
+        resume.changed_keys(config(), tmp_path)
+
+
+def test_a_seed_that_is_no_number_binds_nobody(config, tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**to_dict(config()), "SEED": ["x"]}))
+    assert resume.changed_keys(config("SEED", "3"), tmp_path) == {}
+
+
 def test_a_folder_without_its_config_is_not_held_against_anything(config, tmp_path):
     assert resume.changed_keys(config(), tmp_path) == {}
 

@@ -36,6 +36,12 @@ def test_a_box_is_drawn_where_it_is_and_a_mask_where_it_covers():
     assert np.allclose(inside, 0.55 * 100 + 0.45 * np.array(colour(2)), atol=2)
 
 
+@pytest.mark.parametrize("shape", [(1, 3000, 3), (3000, 1, 3)])
+def test_the_thinnest_image_has_a_picture(shape: tuple[int, int, int]):
+    picture = draw(np.zeros(shape, np.uint8), Objects(np.zeros((0, 4)), np.zeros(0, int)), NAMES)
+    assert sorted(picture.size) == [1, 640]
+
+
 def test_ground_truth_is_dashed_and_a_sheet_has_a_place_for_every_picture():
     image = np.zeros((50, 50, 3), np.uint8)
     truth = draw(image, Objects(np.array([[10.0, 20.0, 40.0, 40.0]]), np.array([0])), NAMES, long_edge=100)
