@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import multiprocessing
 import os
 import resource
 import signal
+import threading
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -45,6 +47,16 @@ def _end_when_a_batch_is_lost() -> None:
         queue._on_queue_feeder_error = staticmethod(lost)
 
 
+def _leave_dead_workers_to_the_loader() -> None:
+    """Keeps torch from a handler of SIGCHLD, and takes away one that an earlier loader of this process has set."""
+    signal_handling._SIGCHLD_handler_set = True  # which torch looks at before it sets one
+    handler = signal.getsignal(signal.SIGCHLD)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and getattr(handler, "__module__", None) == signal_handling.__name__:
+        before = inspect.getclosurevars(handler).nonlocals.get("previous_handler")  # type: ignore[arg-type]
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
 def check_workers(count: int) -> None:
     """Sees to it that so many worker processes could hand over their batches; torch fails late, and in a page of words.
 
@@ -60,7 +72,7 @@ def check_workers(count: int) -> None:
     if limit != resource.RLIM_INFINITY and os.path.isdir(proc) and limit - len(os.listdir(proc)) < 8 * count + 16:
         raise MachineError(f"{NO_FILES} ({limit} may be open, for {count} workers)")
     _end_when_a_batch_is_lost()  # here too: Detectron2's loaders have a start of their own, and are forked
-    signal_handling._SIGCHLD_handler_set = True  # which torch looks at before it sets one
+    _leave_dead_workers_to_the_loader()
     try:
         multiprocessing.Lock()
         torch.zeros(1).share_memory_()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fvcore.common.config import CfgNode
+from torch.utils.data._utils import signal_handling
 
 from pretrain import loop
 from pretrain.data import ViewDataset
@@ -55,6 +56,10 @@ def after(iterations: int, monkeypatch: pytest.MonkeyPatch, do: Callable[[], obj
 def test_a_killed_loader_loses_nothing(
     images: Path, make_cfg: MakeCfg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Say
 ) -> None:
+    """Also where an earlier loader of the process has set torch's handler, which raises wherever the process is."""
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    signal_handling._set_SIGCHLD_handler()
+    assert signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL
     cfg = make_cfg(images, tmp_path / "run", "DATA.NUM_WORKERS", 1)
     read = ViewDataset.__getitem__
 
