@@ -22,7 +22,8 @@ from torch.amp import GradScaler
 
 from pretrain.classifier import Classifier
 from pretrain.lincls_config import RUNTIME_KEYS, get_lincls_cfg
-from pretrain.loop import Mean, TrainState
+from pretrain.loop import TrainState
+from pretrain.mean import Mean
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import to_dict

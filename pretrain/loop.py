@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pretrain.augment import normalise
 from pretrain.data import Batch
 from pretrain.decode import BadImageError
+from pretrain.mean import Mean
 from pretrain.runtime import dist
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.log import MetricsWriter, progress
@@ -28,32 +29,6 @@ LOG = logging.getLogger(__name__)
 
 class DivergedError(ExpectedError, RuntimeError):
     """The loss is no longer a number."""
-
-
-@dataclass
-class Mean:
-    """Means over iterations of the loss and a step's scalars; the sums stay on the device until somebody asks.
-
-    Attributes:
-        sums: in the order of `names`, then the number of iterations.
-        names: of what is summed; those of the first step count.
-    """
-
-    sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
-    names: tuple[str, ...] = ("loss", "acc1")
-
-    def add(self, loss: Tensor, scalars: dict[str, Tensor]) -> None:
-        values = torch.stack([x.double() for x in (loss, *scalars.values(), torch.ones_like(loss))])
-        known = self.names == (names := ("loss", *scalars))
-        self.sums, self.names = self.sums.to(loss.device) + values if known else values, names
-
-    def reset(self) -> None:
-        self.sums = torch.zeros_like(self.sums)
-
-    def over_processes(self) -> dict[str, float]:
-        """By name, the mean over iterations and processes; every process must call. NaN if empty."""
-        *sums, count = dist.all_gather(self.sums.unsqueeze(0)).sum(0).tolist()
-        return {name: value / count if count else math.nan for name, value in zip(self.names, sums, strict=True)}
 
 
 @dataclass

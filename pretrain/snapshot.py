@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from pretrain.config import RUNTIME_KEYS, get_cfg
-from pretrain.loop import Mean, TrainState
+from pretrain.loop import TrainState
+from pretrain.mean import Mean
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError, dotted_keys, to_dict, value_at

@@ -37,6 +37,17 @@ def _threads_stay() -> Iterator[None]:
     assert after == before, f"the test leaves torch with {after} threads instead of {before}"
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tests that fork: a process of several threads cannot be forked safely."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _log_files_end() -> Iterator[None]:
     """A run in this process leaves its log's handler behind, which would write on once the test's folder is gone."""

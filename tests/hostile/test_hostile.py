@@ -10,26 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.hostile import drive, readers, tree
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LOG = logging.getLogger(__name__)
 NUMBERS = range(90)  # the catalogue of a kind, and as many changed files
 QUICK = ("check_dataset", "lint_config", "inspect_checkpoint", "convert-pretrain-to-detectron2", "eval_predictions")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Before the forks: a process of several threads cannot be forked safely."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def chosen(found: list[tree.Reader], each: int) -> list[tuple[tree.Reader, int]]:

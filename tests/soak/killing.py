@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,8 @@ def kill(tool: Tool, kind: str, run: Path, rng: random.Random) -> None:
 
 
 def send_kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def look(part: Part, run: Path, kind: str, tally: Tally) -> None:

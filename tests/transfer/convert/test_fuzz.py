@@ -21,7 +21,6 @@ import shutil
 import signal
 import traceback
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,24 +28,17 @@ import pytest
 import torch
 
 from pretrain.runtime.commands import status
+from tests.hostile.catalogue import Call
 from tests.tools.test_errors import tool
 from tests.transfer.convert.checkpoints import put, trunk
 from transfer.convert.convert import convert, take
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LOG = logging.getLogger(__name__)
 MEMORY = 4 << 30  # bytes on top of what the process has
 SECONDS = 120  # per file
 HEAD = 1 << 16  # how much of a file's beginning and end counts as its structure
-
-
-class Call:
-    """Pickles as a call of anything."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
 
 
 def write_bases(folder: Path) -> dict[str, int | None]:
@@ -220,15 +212,6 @@ def fuzz(count: int, first: int, tmp_path: Path) -> dict[str, int]:
     for process in processes:
         process.join()
     return outcomes
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Before the forks: a process of several threads cannot be forked safely."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_damaged_and_hostile_files(tmp_path):
