@@ -31,6 +31,7 @@ _MEMORY = (
     "Unable to allocate", "STATUS_ALLOC_FAILED", "Caught MemoryError",
 )  # fmt: skip
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?:.*?killed by signal: ([\w ]+?)[.\n])?", re.S)
+_QUOTED = re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|\"[^\"\n]*\"")  # names of files, classes, keys: anybody's words
 _SHM = re.compile(r"shared memory|shm_open|</?torch_\d+")
 
 
@@ -81,19 +82,21 @@ def fault(error: BaseException) -> Fault | None:
 
 
 def _told(text: str) -> Fault | None:
-    if (worker := _WORKER.search(text)) is not None:
-        if _SHM.search(text) or worker[2] == "Bus error":
+    said = _QUOTED.sub("''", text)
+    if (worker := _WORKER.search(said)) is not None:
+        if _SHM.search(said) or worker[2] == "Bus error":
             return Fault(NO_RESOURCE, NOT_SHARED)
         return Fault(NO_RESOURCE, _worker_ended(f"process {worker[1]} of a loader", worker[2]))
-    if _SHM.search(text):
+    if _SHM.search(said):
         return Fault(NO_RESOURCE, NOT_SHARED)
-    if lines := [line.strip() for line in text.splitlines() if any(words in line for words in _MEMORY)]:
-        return Fault(NO_RESOURCE, _out_of_memory(lines[0]))
-    if _says(text, "EMFILE", "ENFILE") or "items of ancdata" in text:
+    lines = zip(text.splitlines(), said.splitlines(), strict=True)
+    if of_memory := [line.strip() for line, bare in lines if any(words in bare for words in _MEMORY)]:
+        return Fault(NO_RESOURCE, _out_of_memory(of_memory[0]))
+    if _says(said, "EMFILE", "ENFILE") or "items of ancdata" in said:
         return Fault(NO_RESOURCE, NO_FILES)
-    if _says(text, "EAGAIN") or "can't start new thread" in text:
+    if _says(said, "EAGAIN") or "can't start new thread" in said:
         return Fault(NO_RESOURCE, _PROCESSES)
-    if _says(text, *_STORAGE):
+    if _says(said, *_STORAGE):
         last = re.sub(r"^(?:[\w.]+: )?(?:\[Errno \d+\] )?", "", text.strip().splitlines()[-1])
         return Fault(NO_STORAGE, f"{last}; free space or choose another folder, and {_AGAIN}")
     return None

@@ -91,6 +91,7 @@ def lint(
         *_schedule(cfg),
         *_rate(cfg, rates),
         *_scale(cfg),
+        *_subset(cfg),
     ]
 
 
@@ -239,6 +240,17 @@ def _scale(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     scale = tuple(cfg["INPUT"]["RANDOM_SCALE"])
     if cfg["MODEL"]["META_ARCHITECTURE"] != "SemanticSegmentor" and scale != (1.0, 1.0):
         yield warning("scale", "INPUT.RANDOM_SCALE", f"{scale} has no effect: only a SemanticSegmentor reads it")
+
+
+def _subset(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    loader = cfg["DATALOADER"]
+    ratio = loader["RANDOM_SUBSET_RATIO"]
+    if (loader["SAMPLER_TRAIN"] == "RandomSubsetTrainingSampler") != (ratio != 1):
+        yield error(
+            "subset", "DATALOADER.RANDOM_SUBSET_RATIO",
+            f"{ratio} goes with another SAMPLER_TRAIN than {loader['SAMPLER_TRAIN']}: set a share of the images "
+            "between 0 and 1 with RandomSubsetTrainingSampler, and 1.0 with the others",
+        )  # fmt: skip
 
 
 _IMAGENET_MEAN = (123.675, 116.280, 103.530)  # RGB

@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError, dotted_keys, to_dict, value_at
+from pretrain.runtime.files import read_record
 from pretrain.runtime.provenance import config_digest
 from pretrain.runtime.result import FILE_NAME
 from pretrain.runtime.strict_yaml import load_yaml
@@ -193,11 +194,11 @@ def record_change(cfg: CfgNode, output_dir: Path, changed: Mapping[str, tuple[An
 def changes(output_dir: Path) -> list[Change]:
     """The continuations of the run in `output_dir` under other schedules."""
     try:
-        found = json.loads((output_dir / RECORD).read_text())
+        found = json.loads(read_record(output_dir / RECORD))
         return [Change(c["iteration"], {k: tuple(v) for k, v in c["keys"].items()}, c["past"]) for c in found]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise EngineError(f"'{output_dir / RECORD}' cannot be read ({error}); restore it, or begin anew") from None
 
 
@@ -217,10 +218,10 @@ def check_weights(output_dir: Path, sha256: str | None) -> None:
         EngineError: they are others.
     """
     try:
-        before = json.loads((output_dir / BEGUN).read_text())["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        before = json.loads(read_record(output_dir / BEGUN))["weights_sha256"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return  # begun by Detectron2's own tools, or by a version that did not say
-    if before != sha256:
+    if isinstance(before, str | None) and before != sha256:
         was, now = (f"weights of sha256 {s[:12]}" if s else "random weights" for s in (before, sha256))
         raise EngineError(
             f"--resume: the run in '{output_dir}' began with {was}, but MODEL.WEIGHTS gives {now}: set it as it was, "

@@ -93,13 +93,6 @@ class Instances(Task):
                 "0 repeats no image, which RepeatFactorTrainingSampler is for: set the share of images below which a "
                 "class is repeated (LVIS: 0.001), or SAMPLER_TRAIN TrainingSampler",
             )  # fmt: skip
-        ratio = loader["RANDOM_SUBSET_RATIO"]
-        if (loader["SAMPLER_TRAIN"] == "RandomSubsetTrainingSampler") != (ratio != 1):
-            yield error(
-                "subset", "DATALOADER.RANDOM_SUBSET_RATIO",
-                f"{ratio} goes with another SAMPLER_TRAIN than {loader['SAMPLER_TRAIN']}: set a share of the images "
-                "between 0 and 1 with RandomSubsetTrainingSampler, and 1.0 with the others",
-            )  # fmt: skip
         if heads == "Res5ROIHeads":
             yield warning(
                 "extra-norm", "MODEL.ROI_HEADS.NAME", "the papers' C4 box head ends in a norm: Res5ROIHeadsExtraNorm"

@@ -91,7 +91,11 @@ class Semantic(Task):
         for key, value, may in (
             ("INPUT.FORMAT", given["FORMAT"], ("RGB", "BGR")),
             ("INPUT.RANDOM_FLIP", given["RANDOM_FLIP"], ("horizontal", "none")),
-            ("DATALOADER.SAMPLER_TRAIN", cfg["DATALOADER"]["SAMPLER_TRAIN"], ("TrainingSampler",)),
+            (
+                "DATALOADER.SAMPLER_TRAIN",
+                cfg["DATALOADER"]["SAMPLER_TRAIN"],
+                ("TrainingSampler", "RandomSubsetTrainingSampler"),
+            ),
         ):
             if value not in may:
                 yield error("samples", key, f"{value} is not made for maps of classes: set it to {' or '.join(may)}")

@@ -173,3 +173,16 @@ def test_the_page_has_every_code() -> None:
     assert {code: words for code, words in rows.items() if int(code) in commands.CODES} == {
         str(code): words for code, words in commands.CODES.items()
     }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("data set 'out of memory' is not known"),
+        ConfigError("no row is called \"shared memory\"; did you mean 'No space left on device'?"),
+        KeyError("Too many open files"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/Input/output error.jpg"),
+    ],
+)
+def test_a_name_that_somebody_has_chosen_is_no_fault_of_the_machine(error: Exception) -> None:
+    assert fault(error) is None

@@ -19,6 +19,7 @@ from transfer.tasks.inspect import inspect
 
 CONFIGS = ROOT / "configs" / "transfer"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
+FCN = CONFIGS / "voc" / "fcn_R_50_30k_moco.yaml"
 C4 = CONFIGS / "voc" / "faster_rcnn_R_50_C4_24k.yaml"
 C4_MOCO = CONFIGS / "voc" / "faster_rcnn_R_50_C4_24k_moco.yaml"
 DC5 = CONFIGS / "voc" / "faster_rcnn_R_50_DC5_24k_moco.yaml"
@@ -147,11 +148,12 @@ def test_a_sampler_that_repeats_nothing():
         ["DATALOADER.RANDOM_SUBSET_RATIO", "0.1"],
     ],
 )
-def test_half_of_a_subset(opts):
-    found = [f for f in inspect(load_config(C4, opts), None) if f.code == "subset"]
+@pytest.mark.parametrize("config", [C4, FCN], ids=["boxes", "maps"])
+def test_half_of_a_subset(config, opts):
+    found = [f for f in inspect(load_config(config, opts), None) if f.code == "subset"]
     assert [(f.level, f.key) for f in found] == [("error", "DATALOADER.RANDOM_SUBSET_RATIO")]
     both = ["DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler", "DATALOADER.RANDOM_SUBSET_RATIO", "0.1"]
-    assert "subset" not in {f.code for f in inspect(load_config(C4, both), None)}
+    assert not {"subset", "samples"} & {f.code for f in inspect(load_config(config, both), None)}
 
 
 def test_class_counts():
@@ -245,9 +247,6 @@ def test_the_names_are_detectron2s():
         del ROI_HEADS_REGISTRY._obj_map["MyHeads"]
 
 
-FCN = CONFIGS / "voc" / "fcn_R_50_30k_moco.yaml"
-
-
 @pytest.mark.parametrize(
     ("opts", "expected"),
     [
@@ -264,7 +263,10 @@ FCN = CONFIGS / "voc" / "fcn_R_50_30k_moco.yaml"
         (["INPUT.CROP.SIZE", "[513, 1000000]"], ["error crop: at most 32768"]),
         (["INPUT.FORMAT", "YUV-BT.601"], ["error samples: set it to RGB or BGR"]),
         (["INPUT.RANDOM_FLIP", "vertical"], ["error samples: set it to horizontal or none"]),
-        (["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"], ["error samples: set it to TrainingSampler"]),
+        (
+            ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"],
+            ["error samples: TrainingSampler or RandomSubset"],
+        ),
         (
             ["MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHead", "INPUT.CROP.SIZE", "[0.9, 0.9]"],
             ["warning head: not the papers' head", "error crop: in whole pixels"],

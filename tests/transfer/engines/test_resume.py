@@ -112,6 +112,18 @@ def test_a_seed_that_is_no_number_binds_nobody(config, tmp_path):
     assert resume.changed_keys(config("SEED", "3"), tmp_path) == {}
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", "5", "null", '{"weights_sha256": 5}', "[" * 100_000, "\xff", '"x"'])
+def test_damaged_records_are_unknown_or_named(text, config, tmp_path):
+    (tmp_path / resume.BEGUN).write_text(text)
+    resume.check_weights(tmp_path, "ab" * 32)
+    (tmp_path / resume.RECORD).write_text(text)
+    if text in ("[]", "{}"):
+        assert resume.changes(tmp_path) == []
+    else:
+        with pytest.raises(EngineError, match="resumed.json' cannot be read"):
+            resume.changes(tmp_path)
+
+
 def test_a_folder_without_its_config_is_not_held_against_anything(config, tmp_path):
     assert resume.changed_keys(config(), tmp_path) == {}
 
