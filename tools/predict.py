@@ -16,6 +16,7 @@ from pretrain.runtime.commands import number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import SHARE
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.wording import visible
 from transfer.config.load import load_config
 from transfer.engines import base
 from transfer.engines.select import CHOICES, select
@@ -51,16 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     base.detector_file(cfg, "a prediction")
     task = task_of(cfg)
     names = predict.names_of_run(folder, cfg, task.classes(cfg)[1] if task is not None else 0)
-    good, bad = predict.records(predict.image_files(args.images))
+    good, bad = predict.records(predict.image_files(args.images), cfg)
     for path, why in bad.items():
-        print(f"skipped '{path}': {why}")
+        print(visible(f"skipped '{path}': {why}"))
     if not good:
         raise ConfigError(f"none of the {len(bad)} files is an image that can be read")
-    images = {record["image_id"]: record for record in good}
-    output = predict.Output(args.output_dir, names, args.threshold, not args.no_pictures, images)
-    for found in engine.predict(cfg, good):
-        output.add(found)
-    print(*output.finish(bad), sep="\n")
+    output = predict.Output(args.output_dir, names, args.threshold, not args.no_pictures)
+    try:
+        for record, found in zip(good, engine.predict(cfg, good), strict=True):
+            output.add(record, found)
+    finally:  # also of what was found until somebody stopped it
+        written = output.finish(bad)
+    print(*written, sep="\n")
     return 0
 
 

@@ -146,7 +146,17 @@ def readers(root: Path) -> list[Reader]:
             ("--resume", *detector("SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()", *OUT)),
             ("out/run/last_checkpoint", "list"),
             ("out/run/config.yaml", "yaml"),
+            ("out/run/begun.json", "json"),
+            ("out/run/resumed.json", "json"),
             copied=resumed,
+        ),
+        *group(
+            "predict",
+            ("--weights", "{}/runs/det/model_final.pth", f"{{}}/{tested}", "--output-dir", "{}/out/run", *TV),
+            ("runs/det/model_final.pth", "checkpoint"),
+            ("runs/det/config.yaml", "yaml"),
+            ("runs/det/result.json", "json"),
+            (tested, "image"),
         ),
         *group(
             "eval_predictions",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pretrain.runtime.commands import status
@@ -17,8 +18,8 @@ from tests.tools.test_errors import tool
 from transfer.config.load import load_config
 from transfer.data import catalog
 from transfer.engines.select import select
-from transfer.evaluation.predictions import load_coco_json, predictions_file
-from transfer.report.predict import image_files
+from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file
+from transfer.report.predict import Output, image_files
 
 NAMES = ["R18-C4", "R18-FPN-mask", "R18-FPN-keypoint", "semantic"]
 
@@ -96,10 +97,12 @@ def test_images_that_cannot_be_read_are_skipped_and_listed(name: str, trained: P
     (folder / "cut.jpg").write_bytes((folder / "good.jpg").read_bytes()[:400])
     (folder / "text.png").write_text("no image")
     (folder / "notes.txt").write_text("not looked at in a folder")
+    Image.new("RGB", (3000, 1), "red").save(folder / "thin\n\x1b[2J.png")
     assert predict(trained, tmp_path / "out", tmp_path / "images", "--no-pictures") == 0
     assert "cut.jpg" in (said := capsys.readouterr().out) and "text.png" in said and "notes" not in said
+    assert "3000x1" in said and "\x1b" not in said
     skipped = (tmp_path / "out" / "skipped.txt").read_text().splitlines()
-    assert len(skipped) == 2 and not (tmp_path / "out" / "pictures").exists()
+    assert len(skipped) == 3 and not (tmp_path / "out" / "pictures").exists()
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) == 1
     assert predict(trained, tmp_path / "out", folder / "good.jpg") == 0
     assert not (tmp_path / "out" / "skipped.txt").exists()
@@ -125,6 +128,34 @@ def test_mistakes_end_in_one_line(name: str, words, message: str, trained: Path,
     except SystemExit as end:  # argparse
         code = end.code
     assert code == 2 and message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["R18-C4"])
+def test_what_was_found_until_it_was_stopped_is_written(
+    name: str, trained: Path, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an earlier prediction's files go only when there is something in their place."""
+    images = sorted((generated / "scenes" / "JPEGImages").iterdir())[:4]
+    assert predict(trained, tmp_path, *images) == 0
+    before = sorted(tmp_path.rglob("*.*"))
+    wrong = trained.parent / "trunk"
+    wrong.mkdir(exist_ok=True)
+    torch.save({"model": {"stem.conv1.weight": torch.zeros(1)}}, wrong / "model_final.pth")
+    assert predict(wrong, tmp_path, *images, "--config-file", trained / "config.yaml") == 2
+    assert sorted(tmp_path.rglob("*.*")) == before and len(before) == 6
+    add = Output.add
+
+    def stopped(self: Output, record: dict, found: ImageDetections) -> None:
+        if record["image_id"] == 3:
+            raise KeyboardInterrupt
+        add(self, record, found)
+
+    monkeypatch.setattr(Output, "add", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict(trained, tmp_path, *images)
+    found = json.loads((tmp_path / "predictions.json").read_text())
+    assert [image["id"] for image in found["images"]] == [1, 2]
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", ["R18-C4"])

@@ -24,7 +24,6 @@ from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, NAMES
 from transfer.config.load import digest
 from transfer.data import catalog
-from transfer.data.dataset import open_dataset
 from transfer.data.missing import Missing
 from transfer.data.spec import Record
 from transfer.engines.inputs import TrainingInput
@@ -241,7 +240,7 @@ def class_names(cfg: CfgNode) -> list[str]:
     """Names of the config's classes by contiguous id, from its data sets; empty if none of these is here any more."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         try:
-            return list(open_dataset(*catalog.resolve([name], cfg.DATASETS.SPECS)).classes)
+            return list(catalog.class_names(*catalog.resolve([name], cfg.DATASETS.SPECS)))
         except (ExpectedError, OSError) as error:
             logger.warning("the classes of data set '%s' are not known: %s", name, error)
     return []

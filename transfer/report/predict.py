@@ -6,18 +6,22 @@ import csv
 import glob
 import io
 import logging
+import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fvcore.common.config import CfgNode
 from PIL import Image
 
 from pretrain.runtime.checkpoint import atomic_write, save_json
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.slug import part
+from pretrain.runtime.wording import visible
 from transfer.data.files import image_size
 from transfer.data.spec import Record
 from transfer.data.threads import in_threads
@@ -27,6 +31,7 @@ from transfer.evaluation.predictions import ImageDetections, to_coco_results
 from transfer.report.pictures import Objects, draw
 from transfer.report.table_files import plain
 from transfer.report.visualize import pixels, surest
+from transfer.tasks.task import too_thin
 
 logger = logging.getLogger(__name__)
 
@@ -56,23 +61,25 @@ def image_files(given: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-def records(files: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
-    """Decodes every image once, so that no damaged one ends a prediction that has begun.
+def records(files: Sequence[Path], cfg: CfgNode) -> tuple[list[Record], dict[Path, str]]:
+    """Decodes every image once, so that none ends a prediction that has begun.
 
     Returns:
-        A record per readable image, numbered from 1, and of each other file why it cannot be read.
+        A record per image that the network can take, numbered from 1, and of each other file why it cannot.
     """
     good, bad = list[Record](), dict[Path, str]()
     for path, size in zip(files, in_threads(lambda f: image_size(f, decode=True), files, "images"), strict=True):
-        if isinstance(size, tuple):
+        if not isinstance(size, tuple):
+            bad[path] = size or "more than 8 bits per pixel; convert it to 8 bits"
+        elif fault := too_thin(size[1], size[0], cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST):
+            bad[path] = fault
+        else:
             good.append({"file_name": str(path), "image_id": len(good) + 1, "width": size[0], "height": size[1],
                          "annotations": []})  # fmt: skip
-        else:
-            bad[path] = size or "more than 8 bits per pixel; convert it to 8 bits"
     return good, bad
 
 
-def names_of_run(folder: Path, cfg: Any, count: int) -> list[str]:
+def names_of_run(folder: Path, cfg: CfgNode, count: int) -> list[str]:
     """Names of the classes that a run's network tells apart: of its result, else of its data sets, else numbers."""
     names: Any = RunResult.load(folder).extra.get("classes") if (folder / FILE_NAME).is_file() else None
     if not isinstance(names, list) or len(names) != count:
@@ -83,58 +90,67 @@ def names_of_run(folder: Path, cfg: Any, count: int) -> list[str]:
     return [f"class {i}" for i in range(count)]
 
 
-@dataclass
 class Output:
-    """Takes one prediction after the other, draws it, and writes the files in the end.
+    """Takes one prediction after the other, draws it, and writes the files in the end, be it before all are there."""
 
-    Attributes:
-        threshold: scores below are left out, of all files.
-        draws: whether pictures are made, which takes longest.
-    """
+    def __init__(self, folder: Path, names: Sequence[str], threshold: float, draws: bool):
+        """Makes the folder; what an earlier prediction has left in it goes once there is something in its place.
 
-    folder: Path
-    names: Sequence[str]
-    threshold: float
-    draws: bool
-    images: Mapping[int | str, Record]
+        Args:
+            names: of the classes.
+            threshold: scores below are left out, of all files.
+            draws: whether pictures are made, which takes longest.
 
-    def __post_init__(self) -> None:
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self.folder, self.names, self.threshold, self.draws = folder, names, threshold, draws
+        self._images: list[Record] = []
         self._found: list[ImageDetections] = []
-        self._stems = {n: f"{int(n):06d}_{part(Path(r['file_name']).stem)}" for n, r in self.images.items()}
-        for name in [PICTURES] * self.draws:
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
-    def add(self, found: ImageDetections | Map) -> None:
-        record = self.images[found.image_id]
+    def add(self, record: Record, found: ImageDetections | Map) -> None:
+        if not self._images:
+            self._remove_earlier()
+        self._images.append(record)
         if isinstance(found, Map):
-            self._save(Image.fromarray(found.classes.astype(np.uint8)), MAPS, found.image_id)
+            self._save(Image.fromarray(found.classes.astype(np.uint8)), MAPS, record)
             objects = Objects.of_map(found.classes)
         else:
-            keep = found.scores >= self.threshold
-            self._found.append(_kept(found, np.flatnonzero(keep)))
+            self._found.append(_kept(found, np.flatnonzero(found.scores >= self.threshold)))
             objects = surest(found, self.threshold)
         if self.draws:
             picture = draw(pixels(record), objects, self.names, max(record["width"], record["height"], 320))
-            self._save(picture, PICTURES, found.image_id)
+            self._save(picture, PICTURES, record)
 
-    def _save(self, picture: Image.Image, folder: str, image: int | str) -> None:
-        with atomic_write(self.folder / folder / f"{self._stems[image]}.png") as f:
+    def _remove_earlier(self) -> None:
+        for name in (PICTURES, MAPS):
+            for old in (self.folder / name).glob("*.png"):
+                if re.match(r"\d{6}_", old.name):
+                    old.unlink()
+        for name in (JSON, CSV, SKIPPED):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _save(self, picture: Image.Image, folder: str, record: Record) -> None:
+        stem = part(Path(record["file_name"]).stem)
+        with atomic_write(self.folder / folder / f"{record['image_id']:06d}_{stem}.png") as f:
             picture.save(f, "PNG")
 
     def finish(self, skipped: Mapping[Path, str]) -> list[Path]:
         """Writes what was found and what was skipped; returns the files and folders that hold it."""
-        written = [self.folder / name for name in (PICTURES, MAPS) if (self.folder / name).is_dir()]
-        if self._found or not (self.folder / MAPS).is_dir():
+        if not self._images:
+            return []
+        if self._found:
             save_json(self._coco(), self.folder / JSON)
             with atomic_write(self.folder / CSV) as f:
                 f.write(self._csv().encode("utf-8"))
-            written += [self.folder / JSON, self.folder / CSV]
-        (self.folder / SKIPPED).unlink(missing_ok=True)
         if skipped:
             with atomic_write(self.folder / SKIPPED) as f:
-                f.write("".join(f"{path}: {why}\n" for path, why in skipped.items()).encode("utf-8", "replace"))
-            written.append(self.folder / SKIPPED)
-        return written
+                lines = (visible(f"{path}: {why}").replace("\n", "\\n") for path, why in skipped.items())
+                f.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+        return [path for name in (PICTURES, MAPS, JSON, CSV, SKIPPED) if (path := self.folder / name).exists()]
 
     def _coco(self) -> dict[str, Any]:
         """A COCO data set whose annotations have scores; categories are numbered from 1."""
@@ -143,8 +159,8 @@ class Output:
             _, _, width, height = result["bbox"]
             result |= {"id": number, "area": width * height, "iscrowd": 0}
         images = [
-            {"id": image, "file_name": r["file_name"], "width": r["width"], "height": r["height"]}
-            for image, r in self.images.items()
+            {"id": r["image_id"], "file_name": r["file_name"], "width": r["width"], "height": r["height"]}
+            for r in self._images
         ]
         categories = [{"id": i, "name": name} for i, name in enumerate(self.names, 1)]
         return {"images": images, "categories": categories, "annotations": results}
@@ -153,8 +169,8 @@ class Output:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(_FIELDS)
-        for found in self._found:
-            file = plain(self.images[found.image_id]["file_name"])
+        for record, found in zip(self._images, self._found, strict=True):
+            file = plain(record["file_name"])
             for box, score, category in zip(found.boxes, found.scores, found.classes, strict=True):
                 numbers = [f"{score:.4f}", *(f"{x:.2f}" for x in box)]
                 writer.writerow([file, plain(self.names[category]), *numbers])

@@ -14,6 +14,18 @@ from transfer.evaluation.evaluator import Evaluator
 from transfer.evaluation.protocols import PROTOCOLS, Protocol
 
 
+def too_thin(height: int, width: int, short: int, longest: int) -> str | None:
+    """Says of an image of which nothing of its shorter edge is left once it is resized; None of any other.
+
+    Args:
+        short: pixels that the shorter edge is to have; 0 resizes nothing.
+        longest: pixels that the longer edge has at most.
+    """
+    if not short or min(height, width) * min(short / min(height, width), longest / max(height, width)) >= 0.5:
+        return None
+    return f"is {width}x{height}: with its longer edge at {longest} pixels nothing is left of the shorter one"
+
+
 class Task(ABC):
     """One kind of prediction. An engine has an adapter for it, or refuses it in the support table."""
 
@@ -62,13 +74,11 @@ class Task(ABC):
         short, longest = (
             (min(i["MIN_SIZE_TRAIN"]), i["MAX_SIZE_TRAIN"]) if training else (i["MIN_SIZE_TEST"], i["MAX_SIZE_TEST"])
         )
-        for record in dataset.records if short else ():
-            height, width = record["height"], record["width"]
-            scale = min(short / min(height, width), longest / max(height, width))
-            if min(height, width) * scale < 0.5:
+        for record in dataset.records:
+            if fault := too_thin(record["height"], record["width"], short, longest):
                 raise DatasetError(
-                    f"image {record['image_id']!r} of data set '{dataset.name}' is {width}x{height}: with its longer "
-                    f"edge at {longest} pixels nothing is left of the shorter one; take it out, or raise INPUT.MAX_SIZE"
+                    f"image {record['image_id']!r} of data set '{dataset.name}' {fault}; take it out, or raise "
+                    "INPUT.MAX_SIZE"
                 )
 
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import launch
 from detectron2.evaluation.evaluator import inference_context
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -75,14 +73,12 @@ class Detectron2Engine(base.Engine):
         cfg = base.resolve_norms(adapter.prepare(cfg), 1, notes)
         cfg.defrost()
         cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, notes)
-        model = build_model(cfg).eval()
-        DetectionCheckpointer(model).load(path)
-        check_loaded(model, path, whole=True)
+        model = _loaded(cfg, path).eval()
         cfg.MODEL.KEYPOINT_ON = False  # the mapper of test images asks the training sets for their keypoints' names
-        mapper = adapter.mapper(cfg, is_train=False)
+        mapper = adapter.named_mapper(cfg, is_train=False)
         with progress(len(images), "predict", "img") as bar:
             for image in images:
-                sample = mapper(copy.deepcopy(image))
+                sample = mapper(image)
                 with torch.inference_mode():
                     (output,) = model([sample])
                 yield adapter.prediction(sample, output)
@@ -98,7 +94,7 @@ class Detectron2Engine(base.Engine):
         register.register_datasets(run.train, adapter)
         cfg = adapter.prepare(cfg)
         records = adapter.training_records(cfg)
-        mapper = adapter.mapper(cfg, is_train=True)
+        mapper = adapter.named_mapper(cfg, is_train=True)
         seed = max(cfg.SEED, 0)
         order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
         state = np.random.get_state()
@@ -213,7 +209,7 @@ class _Session:
 
     def _predict(self, model: nn.Module, dataset: Dataset) -> Iterator[Any]:
         check_workers(self.cfg.DATALOADER.NUM_WORKERS)
-        mapper = self.adapter.mapper(self.cfg, is_train=False)
+        mapper = self.adapter.named_mapper(self.cfg, is_train=False)
         loader = build_detection_test_loader(self.cfg, dataset.name, mapper=mapper)
         with (
             inference_context(model),
@@ -271,15 +267,21 @@ def _evaluate(cfg: CfgNode) -> None:
     session = _Session(cfg, eval_only=True)
     path = base.detector_file(cfg, "--eval-only")
     files.save_config(cfg)
-    model = Trainer.build_model(session.cfg)
-    DetectionCheckpointer(model).load(path)
-    check_loaded(model, path, whole=True)
+    model = _loaded(session.cfg, path)
     metrics, details = session.test(model)
     if dist.is_main():
         base.finish(
             "detectron2", "evaluate", cfg, metrics, session.notes.lines, session.started, {"config": "config.yaml"},
             details, session.weights, cfg.SEED,
         )  # fmt: skip
+
+
+def _loaded(cfg: CfgNode, path: str) -> nn.Module:
+    """The config's whole network with the weights of a file."""
+    model: nn.Module = Trainer.build_model(cfg)
+    DetectionCheckpointer(model).load(path)
+    check_loaded(model, path, whole=True)
+    return model
 
 
 def check_loaded(model: nn.Module, path: str, whole: bool = False) -> None:

@@ -139,7 +139,7 @@ class Trainer(DefaultTrainer):
         """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
         check_workers(cfg.DATALOADER.NUM_WORKERS)
         adapter = cls.session.adapter
-        mapper, records = adapter.mapper(cfg, is_train=True), adapter.training_records(cfg)
+        mapper, records = adapter.named_mapper(cfg, is_train=True), adapter.training_records(cfg)
         factors = configured_factors(cfg, records)
         sampler = None if factors is None else RepeatedImages(factors, max(cfg.SEED, 0))
         return build_detection_train_loader(cfg, mapper=mapper, dataset=records, sampler=sampler)

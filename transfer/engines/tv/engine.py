@@ -14,16 +14,13 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as Samples
 
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.log import progress, setup_logging
+from pretrain.runtime.log import setup_logging
 from pretrain.runtime.provenance import file_sha256
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import derive, seed_everything
-from pretrain.runtime.workers import check_workers, start_worker
 from transfer.config import defaults
 from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
@@ -36,8 +33,8 @@ from transfer.engines.inputs import TrainingInput
 from transfer.engines.sampling import configured_factors, index_stream
 from transfer.engines.tv import data, loop, solver
 from transfer.engines.tv.adapters import ADAPTERS, adapter_of, check_support, part_names
-from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.launch import launch
+from transfer.engines.tv.predictions import load_whole, predictions
 from transfer.engines.tv.weights import detectron2_state, load_weights
 from transfer.tasks import task_of
 
@@ -66,7 +63,7 @@ class TorchvisionEngine(base.Engine):
         assert task is not None  # check_support refuses what is no task's
         adapter = adapter_of(task.name)
         model = adapter.build(base.resolve_norms(cfg, 1, notes), device).to(device)
-        _load_whole(model, path)
+        load_whole(model, path)
         samples = adapter.test_samples(cfg, PackedRecords(images))
         yield from predictions(model, samples, adapter, cfg.DATALOADER.NUM_WORKERS, "predict")
 
@@ -143,43 +140,6 @@ class _Session:
         mine = dataset.records.select(range(dist.rank(), len(dataset.records), dist.world_size()))
         samples = self.adapter.test_samples(self.cfg, mine)
         return predictions(model, samples, self.adapter, self.cfg.DATALOADER.NUM_WORKERS, f"detect {dataset.name}")
-
-
-def predictions(
-    model: nn.Module, samples: Samples[dict[str, Any]], adapter: Adapter, workers: int, what: str
-) -> Iterator[Any]:
-    """Yields the predictions of `model` (left in its mode) on test samples, in their order, as evaluators take them."""
-    check_workers(workers)
-    loader = DataLoader(
-        samples,
-        batch_size=1,
-        num_workers=workers,
-        collate_fn=list,
-        pin_memory=next(model.parameters()).is_cuda,
-        generator=torch.Generator(),
-        worker_init_fn=start_worker,
-    )
-    training = model.training
-    model.eval()
-    count = len(samples)  # type: ignore[arg-type]  # they have a length
-    with progress(count, what, "img", disable=not dist.is_main()) as bar:
-        for batch in loader:
-            with torch.inference_mode():
-                outputs = model(batch)
-            for sample, output in zip(batch, outputs, strict=True):
-                yield adapter.prediction(sample, output)
-                bar.update()
-    model.train(training)
-
-
-def _load_whole(model: nn.Module, path: str) -> None:
-    """Loads a whole network. Raises ConfigError for a trunk."""
-    fresh = load_weights(model, read_weights(path), path)
-    if any(not name.endswith("num_batches_tracked") for name in fresh):
-        raise ConfigError(
-            f"'{path}' holds a trunk, not a detector: its heads would be random ({fresh[0]}, "
-            "...); give the model_final.pth of a run"
-        )
 
 
 def _train(cfg: CfgNode, mode: str) -> None:
@@ -261,7 +221,7 @@ def _evaluate(cfg: CfgNode) -> None:
     path = base.detector_file(cfg, "--eval-only")
     session.save_config()
     model = session.model()
-    _load_whole(model, path)
+    load_whole(model, path)
     metrics, details = session.test(model)
     if dist.is_main():
         base.finish(

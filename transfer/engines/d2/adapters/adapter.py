@@ -18,9 +18,9 @@ from transfer.engines.inputs import TrainingInput
 
 
 class Named:
-    """Detectron2's mapper with errors that name the image's file, whose header was looked at before the run."""
+    """A mapper with errors that name the image's file, whose header was looked at before the run."""
 
-    def __init__(self, mapper: DatasetMapper):
+    def __init__(self, mapper: Callable[[dict[str, Any]], dict[str, Any]]):
         self.mapper = mapper
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +52,12 @@ class Adapter(ABC):
 
     def mapper(self, cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """Makes what turns a record into a sample; Detectron2's own mapper, unless a task needs another."""
-        return Named(DatasetMapper(cfg, is_train=is_train))
+        mapper: Callable[[dict[str, Any]], dict[str, Any]] = DatasetMapper(cfg, is_train=is_train)
+        return mapper
+
+    def named_mapper(self, cfg: CfgNode, is_train: bool) -> Named:
+        """Makes the `mapper` whose errors name the image."""
+        return Named(self.mapper(cfg, is_train))
 
     def training_records(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Reads from Detectron2's catalog the images that are trained on, as Detectron2 chooses them."""
