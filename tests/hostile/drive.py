@@ -27,8 +27,11 @@ _ESCAPES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x9b\u202a-\u202e\u20
 
 
 def complaint(reader: Reader, root: Path) -> str:
-    """What a command says that does not end well on valid files, so that nothing would be learnt from hostile ones."""
+    """Why nothing would be learnt from hostile files: no valid one is there, or the command fails on valid ones."""
     _copy(reader, root)
+    if not (root / reader.target).exists():
+        shutil.rmtree(root / "out")
+        return f"{reader.tool} {reader.target}: the tree has no such file"
     code, said = _run(reader, root)
     shutil.rmtree(root / "out")
     return f"{reader.tool} {reader.target}: code {code}\n{said[-800:]}" if code else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pretrain.runtime import commands
+from pretrain.runtime import checkpoint, commands
 from tests.architectures import options
 from tests.conftest import ROOT
 from tests.tools.test_errors import tool
@@ -18,6 +18,7 @@ from tests.transfer.convert.checkpoints import put, trunk
 from tests.transfer.report import trees
 from transfer.convert.convert import convert
 from transfer.data import catalog, generated
+from transfer.engines import resume
 from transfer.evaluation.predictions import load_coco_json, save_voc_text
 from transfer.trials.reproduce import TRUNK
 
@@ -113,6 +114,9 @@ def build(root: Path, trained: bool = True) -> None:
     for reader in _RUNS if trained else ():
         done = commands.status(tool(reader.tool).main, reader.argv(root))
         assert done == 0, f"{reader.tool} {reader.argv(root)} ended with {done}"
+    if trained:  # as of a run that went on with a longer schedule
+        change = resume.Change(1, {"SOLVER.MAX_ITER": (1, 2)}, False)
+        checkpoint.save_json([vars(change)], root / "runs" / "det" / resume.RECORD)
     _results(root, trained)
 
 
@@ -135,6 +139,7 @@ def _results(root: Path, trained: bool) -> None:
     save_voc_text(root / "voctext", found, catalog.class_names(spec))
     if not trained:
         return
-    shutil.copy(root / "runs" / "det" / "config.yaml", run / "config.yaml")
+    for name in ("config.yaml", "log.txt"):
+        shutil.copy(root / "runs" / "det" / name, run / name)
     done = commands.status(tool("make_report").main, [str(experiment), *TV])
     assert done == 0, f"make_report ended with {done}"
