@@ -187,6 +187,7 @@ def readers(root: Path) -> list[Reader]:
         *group(
             "make_report",
             EXPERIMENT,
+            (f"{run}/summary_generated_test.safetensors", "checkpoint"),
             (f"{run}/result.json", "json"),
             (f"{row}/trials.json", "json"),
             (f"{run}/metrics.jsonl", "json"),

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pretrain.runtime.config import load_yaml
 from pretrain.runtime.validation import validate
@@ -24,6 +25,7 @@ __all__ = [
     "DatasetError",
     "DatasetSpec",
     "Record",
+    "annotation_digest",
     "builtin_specs",
     "category_ids",
     "class_names",
@@ -167,13 +169,24 @@ def listing_digest(spec: DatasetSpec) -> str:
 
     It does not depend on where the dataset lies or on file times, so it keys the stages of an experiment.
     """
+    digest, images = _annotations(spec)
+    for (name, _), size in zip(images, sizes_in(path for _, path in images), strict=True):
+        digest.update(f"{name} {size}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def annotation_digest(spec: DatasetSpec) -> str:
+    """Hex digest (16 digits) of a dataset's classes, metric, split and annotation bytes; its images may be gone."""
+    return _annotations(spec)[0].hexdigest()[:16]
+
+
+def _annotations(spec: DatasetSpec) -> tuple[Any, Sequence[tuple[str, Path]]]:
+    """A digest that more can be added to, and the images: (name, file)."""
     content, images = format_of(spec).listing(spec)
     pairs = () if spec.flip_pairs is None else (spec.flip_pairs,)
     digest = hashlib.sha256(repr((spec.format, spec.classes, *pairs)).encode())
     digest.update(hashlib.sha256(content).digest())
-    for (name, _), size in zip(images, sizes_in(path for _, path in images), strict=True):
-        digest.update(f"{name} {size}\n".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:16]
+    return digest, images
 
 
 def _voc_spec(name: str, root: Path, split: str, year: int) -> DatasetSpec:

@@ -47,6 +47,7 @@ def test(
         found.merge(states)
         found.save(output_dir)
         scores = found.scores()
+        found.summarise(output_dir, scores)
         prefix = "" if len(datasets) == 1 else f"{dataset.name}/"
         metrics |= {prefix + key: value for key, value in scores.metrics.items()}
         details[dataset.name] = scores.details()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.dataset import Dataset
+from transfer.evaluation import trial_summary
 from transfer.evaluation.evaluator import Evaluator, Scores
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, predictions_file, save_coco_json
 
@@ -59,6 +60,9 @@ class DetectionEvaluator(Evaluator):
 
     def save(self, folder: Path) -> None:
         save_coco_json(folder / predictions_file(self.dataset.name), self.detections, self.dataset.category_ids)
+
+    def summarise(self, folder: Path, scores: Scores) -> None:
+        trial_summary.save(folder, self.dataset, trial_summary.summary(self.dataset, self.detections, scores))
 
     @abstractmethod
     def scores(self) -> Scores: ...

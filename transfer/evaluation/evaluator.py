@@ -87,6 +87,14 @@ class Evaluator(ABC):
     def save(self, folder: Path) -> None:
         """Writes the predictions to files in a run's folder, which later stages read."""
 
+    def summarise(self, folder: Path, scores: Scores) -> None:  # noqa: B027  maps have none
+        """Writes what reports show of the predictions, so that they need not be read again; by default nothing.
+
+        Args:
+            folder: where `save` has written.
+            scores: what `scores` gave.
+        """
+
     def _once(self, image_id: str | int, known: Mapping[str | int, Any]) -> None:
         """Raises EvaluationError if an image is not among the data set's, or comes twice."""
         if image_id not in known:

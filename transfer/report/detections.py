@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from transfer.evaluation.predictions import EvaluationError
+from transfer.evaluation.objects_found import objects
+from transfer.evaluation.precision import PrecisionRecall
 from transfer.report.class_figures import PRLine, precision_recall_chart
 from transfer.report.collected import ColumnReport
-from transfer.report.disagreement import RULE, most, objects
+from transfer.report.disagreement import RULE, most
 from transfer.report.evaluated import Evaluated, Found
 from transfer.report.gallery import Gallery, choose
 from transfer.report.markup import Markup, join, named, section, tag
-from transfer.report.precision import PrecisionRecall, precision_recall
 from transfer.tasks.instances import INSTANCES
 
 logger = logging.getLogger(__name__)
@@ -91,18 +91,10 @@ def precision(report: ColumnReport, sets: Sequence[Evaluated]) -> Markup | None:
     """Precision over recall of each row's first finished trial: the mean over classes, and each class of a few."""
     parts: list[Markup] = []
     for n, data in enumerate(sets):
-        found = [(row, curves) for row in data.rows if (curves := _curves(data, row)) is not None]
+        found = [(row, row.curves) for row in data.rows if row.curves is not None]
         if found:
             parts += _figures(data, found, f"pr{n}")
     return section("precision", "Precision and recall", *parts) if parts else None
-
-
-def _curves(data: Evaluated, found: Found) -> PrecisionRecall | None:
-    try:
-        return precision_recall(data.dataset, list(found.detections.values()))
-    except EvaluationError as error:
-        logger.warning("no precision and recall of row '%s': %s", found.row, error)
-        return None
 
 
 def _figures(data: Evaluated, found: Sequence[tuple[Found, PrecisionRecall]], prefix: str) -> list[Markup]:

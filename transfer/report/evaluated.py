@@ -1,4 +1,7 @@
-"""A test set with what the rows' trials found on it, read once for all sections that show images or curves."""
+"""A test set with what the rows' trials found on it, read once for all sections that show images or curves.
+
+Trials leave a summary of it (`evaluation.trial_summary`); of those that have none it is made here, and kept.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,14 @@ from tqdm import tqdm
 from pretrain.runtime.log import progress
 from transfer.data import catalog
 from transfer.data.catalog import Dataset, Record
+from transfer.evaluation import trial_summary
+from transfer.evaluation.evaluator import Scores
+from transfer.evaluation.precision import PrecisionRecall
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, load_coco_json, predictions_file
 from transfer.evaluation.protocols import PROTOCOLS
+from transfer.evaluation.trial_summary import TrialSummary
 from transfer.report.collected import ColumnReport, RowReport
-from transfer.report.disagreement import all_found
+from transfer.tasks.instances import INSTANCES
 from transfer.trials.reproduce import Plan
 from transfer.trials.run import trial_folder
 
@@ -25,11 +32,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """One row's detections on a test set, by image id.
+    """What one row's trials found on a test set.
 
     Attributes:
-        seed: of the trial that found them, the row's first finished one.
-        objects: (images,) objects found in each image, mean over the row's finished trials; see `disagreement`.
+        seed: of the row's first finished trial.
+        detections: its surest ones by image id, as many as there are objects.
+        curves: its precision over recall; None if the protocol has none.
+        objects: (images,) objects found in each image, mean over the row's finished trials; see `objects_found`.
         trials: how many those are.
     """
 
@@ -37,6 +46,7 @@ class Found:
     colour: int
     seed: int
     detections: Mapping[str | int, ImageDetections]
+    curves: PrecisionRecall | None
     objects: np.ndarray
     trials: int
 
@@ -62,8 +72,6 @@ class Evaluated:
 
 def read(plan: Plan, report: ColumnReport) -> list[Evaluated]:
     """The test sets with detections of the first row that has a result; none of a probe.
-
-    One trial is in memory at a time, beside the first of each row.
 
     Raises:
         ValueError, OSError: a data set is not here or cannot be read.
@@ -110,14 +118,36 @@ def _read(
     first, counts = None, []
     for seed, path in files:
         try:
-            detections = {d.image_id: d for d in load_coco_json(path, dataset.category_ids)}
+            summary = trial_summary.load(path.parent, dataset) or _summarised(path, dataset)
         except EvaluationError as error:
             logger.warning("row '%s' is not among the test images: %s", row.name, error)
             continue
         finally:
             bar.update()
-        counts.append(all_found(dataset.records, detections))
-        first = first or (seed, detections)
+        counts.append(summary.objects)
+        first = first or (seed, summary.surest, summary.curves)
     if first is None:
         return None
     return Found(row.name, colour, *first, np.mean(counts, axis=0), len(counts))
+
+
+def _summarised(path: Path, dataset: Dataset) -> TrialSummary:
+    """The summary of detections, kept beside them for the next report where that can be."""
+    detections = load_coco_json(path, dataset.category_ids)
+    summary = trial_summary.summary(dataset, detections, box_scores(dataset, detections))
+    try:
+        trial_summary.save(path.parent, dataset, summary)
+    except OSError as error:
+        logger.info("the summary of '%s' is not kept: %s", path, error)
+    return summary
+
+
+def box_scores(dataset: Dataset, detections: Sequence[ImageDetections]) -> Scores:
+    """Scores the boxes of saved detections by the data set's protocol.
+
+    Raises:
+        EvaluationError: detections that are not of this set.
+    """
+    evaluator = INSTANCES.protocol(dataset).evaluator(dataset)
+    evaluator.merge([detections])
+    return evaluator.scores()

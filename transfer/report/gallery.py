@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 
 from pretrain.runtime.pixels import opened
 from transfer.data.catalog import Record
+from transfer.evaluation.objects_found import finders, objects, surest
 from transfer.report import poses
-from transfer.report.disagreement import finders, objects, surest
 from transfer.report.evaluated import Found
 from transfer.report.markup import Markup, css_colour, join, named, tag
 from transfer.report.poses import Skeleton

@@ -18,12 +18,13 @@ from transfer.data.catalog import DatasetSpec, Record
 from transfer.data.semantic import read_labels
 from transfer.engines.inputs import TrainingInput
 from transfer.evaluation.miou import map_file
+from transfer.evaluation.precision import precision_recall
 from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report import pictures
+from transfer.report.evaluated import box_scores
 from transfer.report.gallery import choose, evenly
 from transfer.report.pictures import Objects, draw, sheet
-from transfer.report.precision import precision_recall
 
 COLUMNS = 4
 Skeleton = Sequence[tuple[int, int]]
@@ -108,7 +109,7 @@ def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path:
 
 def curves(spec: DatasetSpec, run: Path, path: Path) -> None:
     """Precision over recall at IoU .5 for every class."""
-    found = precision_recall(catalog.open_dataset(spec), _load(spec, run))
+    found = precision_recall(box_scores(catalog.open_dataset(spec), _load(spec, run)))
     if found is None:
         raise ConfigError(f"no precision and recall of '{spec.name}': nothing was detected, or nothing is annotated")
     pictures.precision_recall(found.curves, found.scores, f"{spec.name}, {found.label} {found.mean_score:.1f}", path)

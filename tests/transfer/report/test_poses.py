@@ -23,7 +23,7 @@ def test_rings_dots_and_lines_stand_where_the_points_are(generated: Path) -> Non
     points = truth.copy()
     points[:, :, :2] += 2
     found = ImageDetections(record["image_id"], boxes, np.linspace(0.9, 0.5, n), np.zeros(n, int), None, points)
-    row = Found("MoCo", 1, 1, {record["image_id"]: found}, np.zeros(6), 1)
+    row = Found("MoCo", 1, 1, {record["image_id"]: found}, None, np.zeros(6), 1)
     assert dataset.keypoints is not None
     gallery = Gallery(dataset.classes, dataset.keypoints.skeleton)
     page = Page(gallery.item(record, [row], "one"))

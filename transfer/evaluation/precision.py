@@ -1,16 +1,14 @@
-"""Precision over recall at IoU .5 of saved detections, of VOC and COCO sets alike."""
+"""Precision over recall at IoU .5, of VOC and COCO sets alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from transfer.data.dataset import Dataset
 from transfer.evaluation.evaluator import Scores
-from transfer.evaluation.predictions import ImageDetections
-from transfer.tasks.instances import INSTANCES
+from transfer.evaluation.protocols import PROTOCOLS
 
 RECALLS = np.linspace(0, 1, 101)
 
@@ -40,25 +38,17 @@ class PrecisionRecall:
         return np.mean(list(self.sampled().values()), axis=0) if self.curves else np.zeros(len(RECALLS))
 
 
-def precision_recall(dataset: Dataset, detections: Sequence[ImageDetections]) -> PrecisionRecall | None:
-    """Scores saved detections by the data set's protocol; None if it has no curves.
-
-    Raises:
-        EvaluationError: detections that are not of this set.
-    """
-    protocol = INSTANCES.protocol(dataset)
-    evaluator = protocol.evaluator(dataset)
-    evaluator.merge([detections])
-    found: Scores = evaluator.scores()
-    metric = protocol.metric(found.curve_metric)
-    if not found.curves or metric is None:
+def precision_recall(scores: Scores) -> PrecisionRecall | None:
+    """Returns the curves of what a protocol says; None if it has none."""
+    metric = PROTOCOLS[scores.protocol].metric(scores.curve_metric)
+    if not scores.curves or metric is None:
         return None
-    per_class = {c: values.get(metric.key) for c, values in found.per_class.items()}
-    scores = {
+    per_class = {c: values.get(metric.key) for c, values in scores.per_class.items()}
+    single = {
         name: 100 * float(np.mean(precision)) if (ap := per_class.get(name)) is None else ap
-        for name, (_, precision) in found.curves.items()
+        for name, (_, precision) in scores.curves.items()
     }
-    return PrecisionRecall(metric.label, found.metrics[metric.key], scores, found.curves)
+    return PrecisionRecall(metric.label, scores.metrics[metric.key], single, scores.curves)
 
 
 def at_recalls(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:

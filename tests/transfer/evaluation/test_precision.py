@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from transfer.data import catalog
+from transfer.evaluation.precision import RECALLS, at_recalls, precision_recall
 from transfer.evaluation.predictions import ImageDetections
-from transfer.report.precision import RECALLS, at_recalls, precision_recall
+from transfer.report.evaluated import box_scores
 
 
 def test_sampling_is_the_best_precision_from_each_recall_on():
@@ -40,7 +41,7 @@ def test_both_formats_agree_on_what_is_found(name: str, generated: Path):
         boxes = np.array([a["bbox"] for a in kept], np.float32).reshape(-1, 4)
         classes = np.array([a["category_id"] for a in kept], np.int64)
         found.append(ImageDetections(record["image_id"], boxes, np.ones(len(kept), np.float32), classes))
-    result = precision_recall(catalog.open_dataset(spec), found)
+    result = precision_recall(box_scores(catalog.open_dataset(spec), found))
     assert result is not None
     names = catalog.class_names(spec)
     for c, class_name in enumerate(names):

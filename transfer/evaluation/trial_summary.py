@@ -1,0 +1,158 @@
+"""What reports show of a trial's detections on a test set, in a small file beside them.
+
+A table of 25 trials would otherwise read two million detections to count what they find. The file is of tensors
+(safetensors), and names what it was made of; one that is of other detections or annotations is not read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.provenance import file_sha256
+from pretrain.runtime.slug import part
+from transfer.data.catalog import annotation_digest
+from transfer.data.dataset import Dataset
+from transfer.evaluation.evaluator import Scores
+from transfer.evaluation.objects_found import finders, objects, surest
+from transfer.evaluation.precision import RECALLS, PrecisionRecall, precision_recall
+from transfer.evaluation.predictions import ImageDetections, predictions_file
+
+logger = logging.getLogger(__name__)
+
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """Of one trial on one test set.
+
+    Attributes:
+        objects: (images,) float, objects found in each image, in the data set's order; see `objects_found`.
+        surest: image id -> as many of its surest detections as it has objects, from the surest on, without masks;
+            images without any are left out.
+        curves: precision over recall, sampled; None if the protocol has none.
+    """
+
+    objects: np.ndarray
+    surest: Mapping[str | int, ImageDetections]
+    curves: PrecisionRecall | None
+
+
+def summary_file(dataset: str) -> str:
+    """Name of the file, in a run's folder, that keeps the summary of its detections on `dataset`."""
+    return f"summary_{part(dataset)}.safetensors"
+
+
+def summary(dataset: Dataset, detections: Sequence[ImageDetections], scores: Scores) -> TrialSummary:
+    """Returns what reports show of detections.
+
+    Args:
+        detections: at most one entry per image of the data set.
+        scores: what the data set's protocol says of them.
+    """
+    by_image = {d.image_id: d for d in detections}
+    counts, kept = np.zeros(len(dataset.records)), {}
+    for i, record in enumerate(dataset.records):
+        if (found := by_image.get(record["image_id"])) is None or not objects(record):
+            continue
+        counts[i] = len(finders(record, found))
+        if (chosen := surest(found, len(objects(record)))).size:
+            points = None if found.keypoints is None else found.keypoints[chosen]
+            kept[found.image_id] = ImageDetections(
+                found.image_id, found.boxes[chosen], found.scores[chosen], found.classes[chosen], keypoints=points
+            )
+    return TrialSummary(counts, kept, precision_recall(scores))
+
+
+def save(folder: Path, dataset: Dataset, found: TrialSummary) -> None:
+    """Writes a summary beside the detections that it is of, atomically; not if the annotations are gone meanwhile."""
+    try:
+        made_of = _made_of(folder, dataset)
+    except (ExpectedError, OSError) as error:  # a finished training is not lost for that
+        logger.warning("reports will read the detections on '%s' anew: %s", dataset.name, error)
+        return
+    per_image = [found.surest.get(record["image_id"]) for record in dataset.records]
+    kept = [d for d in per_image if d is not None]
+    arrays = {"objects": found.objects, "counts": np.array([0 if d is None else len(d.scores) for d in per_image])}
+    if kept:
+        for name in ("boxes", "scores", "classes"):
+            arrays[name] = np.concatenate([getattr(d, name) for d in kept])
+        if kept[0].keypoints is not None:
+            arrays["keypoints"] = np.concatenate([d.keypoints for d in kept if d.keypoints is not None])
+    words: dict[str, Any] = {}
+    if found.curves is not None:
+        sampled = found.curves.sampled()
+        arrays["curves"] = np.array(list(sampled.values()))
+        words = {
+            "label": found.curves.label,
+            "mean_score": found.curves.mean_score,
+            "scores": [(name, found.curves.scores[name]) for name in sampled],
+        }
+    content = to_bytes({n: np.ascontiguousarray(a) for n, a in arrays.items()}, made_of | {"curves": json.dumps(words)})
+    with atomic_write(folder / summary_file(dataset.name)) as f:
+        f.write(content)
+
+
+def load(folder: Path, dataset: Dataset) -> TrialSummary | None:
+    """Reads what `save` wrote; None if it is not there, of other detections or annotations, or damaged."""
+    path = folder / summary_file(dataset.name)
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "np") as f:
+            said = f.metadata() or {}
+            if not _made_of(folder, dataset).items() <= said.items():
+                return None
+            arrays = {name: f.get_tensor(name) for name in f.keys()}
+        return _checked(arrays, json.loads(said["curves"]), dataset)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        logger.warning("'%s' is damaged and not read: %s: %s", path, type(error).__name__, error)
+        return None
+
+
+def _made_of(folder: Path, dataset: Dataset) -> dict[str, str]:
+    detections = file_sha256(folder / predictions_file(dataset.name))
+    return {"version": VERSION, "detections": detections, "annotations": annotation_digest(dataset.spec)}
+
+
+def _checked(arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], dataset: Dataset) -> TrialSummary:
+    """Puts a file's arrays together; whatever they are, they come out as a summary of this data set, or raise."""
+    found, counts, images = arrays["objects"], arrays["counts"], len(dataset.records)
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if images else 0
+    classes = arrays.get("classes", np.zeros(0, np.int64))
+    if found.shape != (images,) or counts.shape != (images,) or not np.issubdtype(counts.dtype, np.integer):
+        raise ValueError(f"it is of {found.shape} and {counts.shape} images, and there are {images}")
+    if (counts < 0).any() or any(len(a) != total for name, a in arrays.items() if name in _PER_DETECTION):
+        raise ValueError(f"its arrays do not hold {total} detections")
+    if not np.isfinite(found).all() or (total and not 0 <= classes.min() <= classes.max() < len(dataset.classes)):
+        raise ValueError("a number in it is out of range")
+    kept = {}
+    for record, begin, end in zip(dataset.records, ends - counts, ends, strict=True):
+        if begin < end:
+            boxes, own, sureness = (arrays[name][begin:end] for name in ("boxes", "classes", "scores"))
+            points = arrays["keypoints"][begin:end] if "keypoints" in arrays else None
+            kept[record["image_id"]] = ImageDetections(record["image_id"], boxes, sureness, own, keypoints=points)
+    return TrialSummary(found.astype(np.float64), kept, _curves(arrays["curves"], words) if words else None)
+
+
+_PER_DETECTION = ("boxes", "scores", "classes", "keypoints")
+
+
+def _curves(sampled: np.ndarray, words: Mapping[str, Any]) -> PrecisionRecall:
+    scores = {str(name): float(score) for name, score in words["scores"]}
+    if sampled.shape != (len(scores), len(RECALLS)) or not ((0 <= sampled) & (sampled <= 1)).all():
+        raise ValueError(f"its curves are {sampled.shape} of {len(scores)} classes, or not within 0 and 1")
+    curves = {name: (RECALLS, own) for name, own in zip(scores, sampled, strict=True)}
+    return PrecisionRecall(str(words["label"]), float(words["mean_score"]), scores, curves)
