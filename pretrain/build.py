@@ -33,6 +33,7 @@ from pretrain.optimizers import OPTIMIZERS
 from pretrain.order import ShuffledShards
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.precision import in_words
 from pretrain.runtime.seed import seed_everything
 from pretrain.schedule import by_name, linear_scaling
 from pretrain.shards import Shards
@@ -188,7 +189,7 @@ def description(cfg: CfgNode, device: torch.device) -> list[str]:
         f"{model.MECHANISM}: acc1 (percent) is that of {mechanism(cfg).pretext(cfg)}",
         f"processes: {world} on {device.type}; {layout}",
         f"batch: {solver.BATCH_SIZE} = {world} processes x {solver.ACCUMULATE} micro-batches x {per_part} images",
-        f"learning rate: {rate:g}{scaled}, {how}; arithmetic: {solver.AMP.replace('off', 'float32')}",
+        f"learning rate: {rate:g}{scaled}, {how}; arithmetic: {in_words(solver.AMP, device.type)}",
         f"loader processes: {num_workers(cfg)} for {per_process} images in each of {world} processes",
     ]
     if cfg.DATA.CACHE:

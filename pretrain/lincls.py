@@ -34,6 +34,7 @@ from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.mechanisms.base import AMP
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
+from pretrain.runtime.precision import in_words
 from pretrain.runtime.provenance import config_digest, environment, file_sha256
 from pretrain.runtime.result import RunResult, named_inputs
 from pretrain.runtime.seed import seed_everything
@@ -119,7 +120,11 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     )
     plan = _plan(cfg, batches)
     writer = prepare(folder, cfg, state.iteration) if dist.is_main() else None
-    lines = [*_description(cfg, trunk, arch, len(train_set.classes)), *train_set.files.notes, *val_set.files.notes]
+    lines = [
+        *_description(cfg, trunk, arch, len(train_set.classes), device),
+        *train_set.files.notes,
+        *val_set.files.notes,
+    ]
     for line in lines:
         LOG.info(line)
     for line in cautions(cfg.MODEL.WEIGHTS, cfg.AUG.CROP_SIZE) if isinstance(trunk, FrozenTrunk) else ():
@@ -233,7 +238,7 @@ def _plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:
     )
 
 
-def _description(cfg: CfgNode, trunk: FreeTrunk, arch: str, num_classes: int) -> list[str]:
+def _description(cfg: CfgNode, trunk: FreeTrunk, arch: str, num_classes: int, device: torch.device) -> list[str]:
     """What follows from config and checkpoint, line by line, for the log and the result."""
     aug, solver = cfg.AUG, cfg.SOLVER
     crop = f"random crops of {aug.CROP_SIZE} pixels, area {aug.SCALE[0]:g} to {aug.SCALE[1]:g}, and flips"
@@ -241,7 +246,7 @@ def _description(cfg: CfgNode, trunk: FreeTrunk, arch: str, num_classes: int) ->
         f"{arch}: {len(trunk.network.state_dict())} tensors, {cfg.MODEL.TRUNK}; fc: {trunk.dim} x {num_classes}",
         f"training on {crop if aug.TRAIN else 'central crops, every feature computed once'}",
         f"validation on the central {aug.CROP_SIZE} pixels of images resized to {aug.RESIZE}",
-        f"arithmetic of the trunk: {solver.AMP.replace('off', 'float32')}; processes: {dist.world_size()}",
+        f"arithmetic of the trunk: {in_words(solver.AMP, device.type)}; processes: {dist.world_size()}",
     ]
     if is_free(cfg):
         lines.append(f"BN: statistics of {solver.BATCH_SIZE // dist.world_size()} images while training")

@@ -209,7 +209,7 @@ def test_many_iterations(name, generated, tmp_path, double_nms):
         ours, base_lr=s.BASE_LR, weight_decay=s.WEIGHT_DECAY, weight_decay_norm=s.WEIGHT_DECAY_NORM,
         weight_decay_bias=s.WEIGHT_DECAY_BIAS, bias_lr_factor=s.BIAS_LR_FACTOR,
     )  # fmt: skip
-    training = loop.Training(ours, torch.optim.SGD(groups, lr=s.BASE_LR, momentum=s.MOMENTUM), False, tmp_path)
+    training = loop.Training(ours, torch.optim.SGD(groups, lr=s.BASE_LR, momentum=s.MOMENTUM), None, tmp_path)
     torch.manual_seed(5)
     loop.run(
         training, ours, iter(batches), max_iter=count, learning_rate=learning_rate(cfg), clip=None, checkpoint_period=0,

@@ -263,6 +263,9 @@ def add_transfer_config(cfg: CfgNode) -> None:
     # Share of the training images that DATALOADER.SAMPLER_TRAIN RandomSubsetTrainingSampler trains on; Detectron2 reads
     # the key, but has no default for it.
     cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
+    # What SOLVER.AMP.ENABLED computes in: fp16 (Detectron2's, GPUs alone), or bf16, which on the torchvision engine
+    # also trains on CPUs.
+    cfg.SOLVER.AMP.PRECISION = "fp16"
     # Channels after the 3x3 convolution behind the dilated conv5 (MODEL.BACKBONE.NAME build_dilated_c5_backbone).
     cfg.MODEL.RESNETS.RES5_REDUCED_CHANNELS = 512
     # DensePose, on Detectron2 alone: what our YAMLs set of its project's keys, with the project's values. A tree

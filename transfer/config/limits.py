@@ -43,6 +43,7 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS": (2, 15),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.AMP.PRECISION": ("fp16", "bf16"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm", "full_model"),
     "FLOAT32_PRECISION": ("", "highest", "high", "medium"),
 }

@@ -27,7 +27,7 @@ NOT_IN_DIGEST = (
 )
 # Keys that came after results had been recorded, each at the value that leaves a run what it was without it: results
 # and runs from before go on.
-_ADDED = {"DATALOADER.RANDOM_SUBSET_RATIO": 1.0}
+_ADDED = {"DATALOADER.RANDOM_SUBSET_RATIO": 1.0, "SOLVER.AMP.PRECISION": "fp16"}
 
 
 def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults: CfgNode | None = None) -> CfgNode:

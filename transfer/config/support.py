@@ -87,6 +87,10 @@ def _samples_a_share(cfg: Mapping[str, Any]) -> bool:
     return bool(cfg["DATALOADER"]["SAMPLER_TRAIN"] == "RandomSubsetTrainingSampler")
 
 
+def _mixes(cfg: Mapping[str, Any]) -> bool:
+    return bool(cfg["SOLVER"]["AMP"]["ENABLED"])
+
+
 def _mask(entry: Support = HONOURED) -> Support:
     return _read_by(_has_masks, "there is no mask head while MODEL.MASK_ON is False", entry)
 
@@ -231,6 +235,7 @@ TABLE: Mapping[str, Support] = {
     ),
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": HONOURED,
     "SOLVER.*": HONOURED,
+    "SOLVER.AMP.PRECISION": _read_by(_mixes, "belongs to SOLVER.AMP.ENABLED True"),
     "SOLVER.LR_SCHEDULER_NAME": _only("WarmupMultiStepLR", "WarmupCosineLR", why="step and cosine schedules"),
     "SOLVER.NUM_DECAYS": _no_effect("belongs to WarmupStepWithFixedGammaLR"),
     "SOLVER.WARMUP_METHOD": _only("linear", "constant", why="these are Detectron2's two ways"),

@@ -120,6 +120,11 @@ def resolve_device(wanted: str, notes: RunNotes) -> str:
     return wanted
 
 
+def precision(cfg: CfgNode) -> torch.dtype | None:
+    """What a training's products are computed in, where `SOLVER.AMP.ENABLED`; None for float32."""
+    return {"fp16": torch.float16, "bf16": torch.bfloat16}[cfg.SOLVER.AMP.PRECISION] if cfg.SOLVER.AMP.ENABLED else None
+
+
 def resolve_norms(cfg: CfgNode, processes: int, notes: RunNotes) -> CfgNode:
     """A copy with the kinds of batch norm that run: synchronising over one process is plain BN, and the notes say so.
 

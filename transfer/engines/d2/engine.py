@@ -189,8 +189,11 @@ class _Session:
         if eval_only:  # Detectron2's mapper of test images asks the training sets, too, for their keypoints' names
             self.cfg.DATASETS.TRAIN = cfg.DATASETS.TEST
         self.cfg.freeze()
-        if cfg.SOLVER.AMP.ENABLED and self.cfg.MODEL.DEVICE == "cpu":
-            raise ConfigError("SOLVER.AMP.ENABLED is fp16, which needs a GPU; set it to False on the CPU")
+        if not eval_only and cfg.SOLVER.AMP.ENABLED and self.cfg.MODEL.DEVICE == "cpu":
+            raise ConfigError(
+                "SOLVER.AMP.ENABLED needs a GPU in Detectron2; set it to False on the CPU, or use --engine torchvision "
+                "with SOLVER.AMP.PRECISION bf16"
+            )
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.stop = StopRequest()
         self.latest: tuple[dict[str, float], dict[str, Any]] = ({}, {})

@@ -18,6 +18,7 @@ from pretrain.runtime.log import MetricsWriter
 from pretrain.runtime.preempt import StopRequest
 from pretrain.runtime.seed import derive
 from pretrain.runtime.workers import check_workers
+from transfer.engines.base import precision
 from transfer.engines.d2.adapters.adapter import Adapter
 from transfer.engines.d2.files import WholeFiles
 from transfer.engines.sampling import configured_factors, index_stream
@@ -124,6 +125,8 @@ class Trainer(DefaultTrainer):
         """Builds the trainer and loads the checkpoint to resume from, or the initial weights."""
         cls.session = session
         trainer = cls(session.cfg)
+        if (dtype := precision(session.cfg)) is not None:
+            trainer._trainer.precision = dtype  # of Detectron2's AMPTrainer, which its DefaultTrainer leaves at fp16
         trainer.checkpointer.path_manager = WholeFiles()
         trainer.data_loader = _Watched(trainer.data_loader, trainer.keep)
         trainer.resume_or_load(resume=resume)

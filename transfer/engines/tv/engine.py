@@ -18,6 +18,7 @@ from torch import nn
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.precision import in_words
 from pretrain.runtime.provenance import file_sha256
 from pretrain.runtime.result import RunResult
 from pretrain.runtime.seed import derive, seed_everything
@@ -97,8 +98,12 @@ class _Session:
             self.notes.add(line)
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.device = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
-        if cfg.SOLVER.AMP.ENABLED and not self.device.startswith("cuda"):
-            raise ConfigError("SOLVER.AMP.ENABLED is fp16, which needs a GPU; set it to False on the CPU")
+        if training and base.precision(cfg) == torch.float16 and not self.device.startswith("cuda"):
+            raise ConfigError(
+                "SOLVER.AMP.ENABLED in fp16 needs a GPU; on the CPU set it to False, or SOLVER.AMP.PRECISION to bf16"
+            )
+        if training and cfg.SOLVER.AMP.ENABLED:
+            self.notes.add(f"arithmetic: {in_words(cfg.SOLVER.AMP.PRECISION, self.device.partition(':')[0])}")
         self.data = open_run_data(cfg, training)
         self.adapter = adapter_of(self.data.task.name)
         for line in self.data.notes:
@@ -171,7 +176,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
         bias_lr_factor=s.BIAS_LR_FACTOR,
     )
     optimizer = torch.optim.SGD(groups, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV)
-    training = loop.Training(model, optimizer, s.AMP.ENABLED, output_dir)
+    training = loop.Training(model, optimizer, base.precision(cfg), output_dir)
     if resuming:
         training.restore()
         logger.info("resumed at iteration %d of %d", training.iteration, s.MAX_ITER)

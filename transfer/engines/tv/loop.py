@@ -29,15 +29,17 @@ Batch = list[dict[str, Any]]
 class Training:
     """State of a run: model, optimizer, scaler, iteration; saved and restored together with every rank's RNG."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, amp: bool, output_dir: Path):
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: torch.dtype | None, output_dir: Path
+    ):
         """
         Args:
             model: the detector itself, not its DistributedDataParallel wrapper.
-            amp: fp16 autocast with loss scaling (CUDA only).
+            precision: of autocast: float16, with loss scaling (CUDA only), or bfloat16; None for float32.
             output_dir: folder of checkpoints and metrics.
         """
-        self.model, self.optimizer, self.output_dir, self.amp = model, optimizer, output_dir, amp
-        self.scaler = torch.amp.GradScaler("cuda", enabled=amp)
+        self.model, self.optimizer, self.output_dir, self.precision = model, optimizer, output_dir, precision
+        self.scaler = torch.amp.GradScaler("cuda", enabled=precision == torch.float16)
         self.iteration = 0
         self._seconds_before, self._started = 0.0, time.monotonic()
 
@@ -137,7 +139,7 @@ def run(
                 if dist.world_size() == 1 and training.iteration > saved:
                     training.save()
                 raise
-            with torch.autocast(device_type, torch.float16, enabled=training.amp):
+            with torch.autocast(device_type, training.precision, enabled=training.precision is not None):
                 losses = forward(batch)
                 total = sum(losses.values())
             if not torch.isfinite(total):
