@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.precision import in_words
 from pretrain.runtime.seed import seed_everything
+from pretrain.runtime.workers import loader_processes
 from pretrain.schedule import by_name, linear_scaling
 from pretrain.shards import Shards
 from pretrain.view_size import resize_for
@@ -167,10 +167,7 @@ def build_plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:
 
 def num_workers(cfg: CfgNode) -> int:
     """Loader processes of this training process."""
-    if cfg.DATA.NUM_WORKERS >= 0:
-        return int(cfg.DATA.NUM_WORKERS)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return loader_processes(cfg.DATA.NUM_WORKERS)
 
 
 def description(cfg: CfgNode, device: torch.device) -> list[str]:

@@ -19,6 +19,7 @@ from pretrain.runtime.commands import number, run
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
+from pretrain.runtime.workers import loader_processes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--crop-size", type=int, help="pixels; default: as the checkpoint was trained, else 224")
     parser.add_argument("--resize", type=int, help="short side before the central crop; default: crop size x 256 / 224")
     parser.add_argument("--batch-size", type=int, default=256, help="over all processes")
-    parser.add_argument("--num-workers", type=number(between(0, 1024)), default=4, help="loader processes per process")
+    parser.add_argument(
+        "--num-workers", type=number(between(-1, 1024)), default=-1, help="loader processes; default: one per core"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     args = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", "0"))
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resize=args.resize,
         crop_size=args.crop_size,
         batch_size=args.batch_size,
-        num_workers=args.num_workers,
+        num_workers=loader_processes(args.num_workers),
         device_name=args.device,
     )
     if rank == 0:

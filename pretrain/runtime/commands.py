@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import select
@@ -84,21 +85,36 @@ def status(main: Callable[..., int], *args: Any) -> int:
     try:
         return main(*args)
     except Preempted as stop:
-        sys.stderr.write(f"{stop}; go on with --resume auto (trials: with the same command)\n")
-        return REQUEUE_STATUS
+        return _ended(f"{stop}; go on with --resume auto (trials: with the same command)", REQUEUE_STATUS)
     except BrokenPipeError as error:  # the reader of our output has gone, which is nothing to tell; or a loader's pipe
         if (found := fault(error)) is None:
             raise
-        sys.stderr.write(f"error: {found.words}\n")
-        return found.code
+        return _ended(f"error: {found.words}", found.code)
     except Exception as error:
         if (found := fault(error)) is not None:
-            sys.stderr.write(f"error: {found.words}\n")
-            return found.code
+            return _ended(f"error: {found.words}", found.code)
         if not isinstance(error, (ExpectedError, OSError, FloatingPointError)):
+            _log(f"ended by {type(error).__name__}: {error}", traceback=True)
             raise
-        sys.stderr.write(f"error: {_in_words(error)}\n")
-        return WRONG
+        return _ended(f"error: {_in_words(error)}", WRONG)
+
+
+def _ended(words: str, code: int) -> int:
+    """Says on stderr, and in the log files that are open, why a command ends."""
+    sys.stderr.write(f"{words}\n")
+    _log(words)
+    return code
+
+
+def _log(words: str, traceback: bool = False) -> None:
+    """Writes a line to the run's log files alone; on the screen it stands without a time."""
+    logger = logging.getLogger(__name__)
+    line = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, words, (), sys.exc_info() if traceback else None, "status"
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(line)
 
 
 def run(main: Callable[[], int]) -> NoReturn:
@@ -116,8 +132,7 @@ def run(main: Callable[[], int]) -> NoReturn:
             sys.stdout.flush()
     except KeyboardInterrupt:
         _drop_unread()
-        sys.stderr.write("interrupted; run it again to go on (a training with --resume auto)\n")
-        code = INTERRUPTED
+        code = _ended("interrupted; run it again to go on (a training with --resume auto)", INTERRUPTED)
     except BrokenPipeError:
         if not _drop_unread():  # another pipe, such as one to a loader's process
             raise

@@ -57,6 +57,14 @@ def _leave_dead_workers_to_the_loader() -> None:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
+def loader_processes(asked: int) -> int:
+    """Returns `asked`; for -1 this process's share of the cores of the machine, at least 1."""
+    if asked >= 0:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def check_workers(count: int) -> None:
     """Sees to it that so many worker processes could hand over their batches; torch fails late, and in a page of words.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transfer.trials.jobs import Outcome
 from transfer.trials.missing import missing
+from transfer.trials.remaining import remaining
 from transfer.trials.reproduce import Plan
 from transfer.trials.rows import Column, Cost
 
@@ -17,7 +18,7 @@ def describe(plan: Plan) -> str:
     for n, stage in enumerate(plan.stages(), 1):
         lines.append(f"{n}. {stage.name} [{stage.state()}]")
         lines.append(f"   {stage.shell}")
-    lines += ["", *costs(plan), ""]
+    lines += ["", *costs(plan), f"on this machine: {remaining(plan.outline())}", ""]
     lacking = missing(plan)
     lines.append(f"missing: {len(lacking)}" if lacking else "nothing is missing")
     lines += map(str, lacking)

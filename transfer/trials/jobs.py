@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,14 @@ class Outcome:
     error: str = ""
 
 
-def run_chain(chain: Sequence[Stage], own_session: bool = False) -> list[Outcome]:
-    """Runs stages in order; after the first that is not done, the others are not tried."""
+def run_chain(
+    chain: Sequence[Stage], own_session: bool = False, begin: Callable[[Stage], None] | None = None
+) -> list[Outcome]:
+    """Runs stages in order; after the first that is not done, the others are not tried.
+
+    Args:
+        begin: called before each that is tried.
+    """
     outcomes: list[Outcome] = []
     for stage in chain:
         if outcomes and outcomes[-1].state != "done":
@@ -42,6 +48,8 @@ def run_chain(chain: Sequence[Stage], own_session: bool = False) -> list[Outcome
         if gone := [path for path in stage.needs if not path.is_file()]:
             outcomes.append(Outcome(stage.name, stage.folder, "blocked", f"'{gone[0]}' was not made"))
             continue
+        if begin is not None:
+            begin(stage)
         try:
             stage.run(own_session)
             outcomes.append(Outcome(stage.name, stage.folder, "done"))

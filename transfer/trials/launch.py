@@ -31,8 +31,10 @@ from transfer.trials.aggregate import aggregate
 from transfer.trials.gpus import gpu_slots
 from transfer.trials.jobs import Outcome, Work, run_chain
 from transfer.trials.missing import refuse_missing
+from transfer.trials.remaining import remaining
 from transfer.trials.reproduce import Chain, Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
+from transfer.trials.stages import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -125,14 +127,21 @@ def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
     refuse_missing(plan)
     slots = gpu_slots(plan.num_gpus, launcher.jobs, launcher.per_gpu) if launcher.kind == "local" else []
     outcomes: list[Outcome] = []
+    every = plan.outline()
+    place = {stage.folder: f"stage {n} of {len(every)}" for n, stage in enumerate(every, 1)}
+
+    def begin(stage: Stage) -> None:
+        logger.info("%s: %s; %s", place[stage.folder], stage.name, remaining(every))
+
     for chains in plan.waves():
         if launcher.kind == "slurm":
             outcomes += _on_slurm(plan, chains, launcher)
         elif len(slots) > 1 and len(chains) > 1:
+            logger.info("%d jobs, %d side by side; of all, %s", len(chains), len(slots), remaining(every))
             outcomes += _side_by_side(plan, chains, slots)
         else:
             for chain in chains:
-                outcomes += run_chain(chain)
+                outcomes += run_chain(chain, begin=begin)
                 if any(outcome.state == "stopped" for outcome in outcomes):
                     return outcomes
     return outcomes + _rows(plan)

@@ -107,6 +107,10 @@ class Plan:
             for chain in wave:
                 yield from chain
 
+    def outline(self) -> list[Stage]:
+        """All stages, quickly: what they are called and where they work, but not what data they stand on."""
+        return list(replace(self, listing=lambda spec: "").stages())
+
     def _waves(self) -> Iterator[list[Chain]]:
         e = self.experiment
         if e.generated is not None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from pretrain.runtime.commands import INTERRUPTED, REQUEUE_STATUS, UNREAD, WRONG, number, parse_with_resume, run, status
 from pretrain.runtime.errors import ConfigError, Preempted
 from pretrain.runtime.limits import between
+from pretrain.runtime.log import setup_logging
 from pretrain.runtime.machine import NO_RESOURCE
 from tests.conftest import ROOT
 
@@ -172,3 +174,20 @@ def test_other_ends_are_as_they_were() -> None:
 )
 def test_every_tool_ends_so(path) -> None:
     assert path.read_text().endswith('if __name__ == "__main__":\n    run(main)\n')
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConfigError("no such key"), "error: no such key"),
+        (KeyboardInterrupt(), "interrupted; run it again"),
+        (Preempted("SIGTERM: stopped after 3"), "SIGTERM: stopped after 3; go on with"),
+        (TypeError("a fault of ours"), "ended by TypeError: a fault of ours\nTraceback"),
+    ],
+)
+def test_the_runs_log_says_what_ended_it(error: BaseException, said: str, tmp_path: Path, capsys) -> None:
+    setup_logging(tmp_path)
+    with pytest.raises(TypeError if isinstance(error, TypeError) else SystemExit):
+        run(lambda: failing(error))
+    assert said in (tmp_path / "log.txt").read_text()
+    assert capsys.readouterr().err.count(said.splitlines()[0]) == (0 if isinstance(error, TypeError) else 1)

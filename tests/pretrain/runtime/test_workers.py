@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 
+import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain.runtime.preempt import STOP_SIGNALS
-from pretrain.runtime.workers import start_worker
+from pretrain.runtime.workers import loader_processes, start_worker
 
 
 class Worker(Dataset[tuple[int, list[bool]]]):
@@ -32,3 +34,11 @@ def test_a_worker_leaves_what_it_inherits_alone():
     frozen, ignored = first(DataLoader(Worker(), num_workers=1, collate_fn=list, worker_init_fn=start_worker))
     assert frozen >= watched // 2 and all(ignored) and len(ignored) >= 2
     assert gc.get_freeze_count() == 0  # in the parent
+
+
+def test_all_cores_are_shared_among_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert [loader_processes(n) for n in (0, 3, -1)] == [0, 3, 8]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert loader_processes(-1) == 1

@@ -36,7 +36,7 @@ from transfer.engines.tv import data, loop, solver
 from transfer.engines.tv.adapters import ADAPTERS, adapter_of, check_support, part_names
 from transfer.engines.tv.launch import launch
 from transfer.engines.tv.predictions import load_whole, predictions
-from transfer.engines.tv.weights import detectron2_state, load_weights
+from transfer.engines.tv.weights import detectron2_state, grouped, load_weights
 from transfer.tasks import task_of
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
         session.notes.add("initialisation: random (MODEL.WEIGHTS is empty)")
     else:
         fresh = load_weights(model, read_weights(initial), initial)
-        logger.info("initialisation: %s; left random: %s", initial, ", ".join(fresh) or "nothing")
+        logger.info("initialisation: %s; left random: %s", initial, grouped(fresh) or "nothing")
 
     s = cfg.SOLVER
     if s.IMS_PER_BATCH % dist.world_size():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         )
     model.load_state_dict({name: found.get(name, value) for name, value in own.items()})
     return missing
+
+
+def grouped(names: Sequence[str]) -> str:
+    """Names of tensors by the two modules that they belong to first: `rpn.head (6), roi_heads.box_predictor (4)`."""
+    counts = Counter(".".join(name.split(".")[:2]) for name in names)
+    return ", ".join(f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in counts.items())
 
 
 def _targets(key: str) -> list[str]:
