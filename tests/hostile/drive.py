@@ -11,11 +11,12 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pretrain.runtime import commands
+from pretrain.runtime.log import progress
 from tests.hostile import corpus
 from tests.hostile.tree import Reader
 from tests.tools.test_errors import tool
@@ -142,10 +143,11 @@ def table(found: dict[str, Counter[str]]) -> str:
     return "\n".join([*lines, f"{'all':<32}{sum(total.values()):>6}" + "".join(f"{total[head]:>17}" for head in heads)])
 
 
-def feed(chosen: Iterable[tuple[Reader, int]], root: Path) -> tuple[dict[str, Counter[str]], list[str]]:
+def feed(chosen: Sequence[tuple[Reader, int]], root: Path) -> tuple[dict[str, Counter[str]], list[str]]:
     """Counts per reader, and in words what must not be, as it is found."""
     found: dict[str, Counter[str]] = {}
     wrong = []
+    bar = progress(len(chosen), "hostile files", "file")
     for reader, number in chosen:
         started = time.monotonic()
         kind, words = outcome(reader, number, root)
@@ -156,4 +158,6 @@ def feed(chosen: Iterable[tuple[Reader, int]], root: Path) -> tuple[dict[str, Co
             sys.stderr.write(f"{kind}: {words}\n")
         elif time.monotonic() - started > SECONDS / 2:
             sys.stderr.write(f"slow: {words} {time.monotonic() - started:.1f} s\n")
+        bar.update()
+    bar.close()
     return found, wrong
