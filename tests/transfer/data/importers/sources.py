@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -61,6 +62,20 @@ def via_source(root: Path, content: Any = None) -> Path:
     picture(root / "img" / "b.png")
     (root / "via.json").write_text(json.dumps(via_images() if content is None else content))
     return root / "via.json"
+
+
+def write_csv(path: Path, mark: str = "") -> Path:
+    with open(path, "w", newline="") as f:
+        rows = csv.writer(f, quoting=csv.QUOTE_ALL)
+        header = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+        f.write(mark + header + "\n")
+        for image in via_images().values():
+            for i, region in enumerate(image["regions"]):
+                shape, attributes = json.dumps(region["shape_attributes"]), json.dumps(region["region_attributes"])
+                rows.writerow([image["filename"], image["size"], "{}", len(image["regions"]), i, shape, attributes])
+        picture(path.with_name("empty.jpg"))
+        rows.writerow(["empty.jpg", 1, "{}", 0, 0, "{}", "{}"])
+    return path
 
 
 def yolo_source(root: Path) -> Path:

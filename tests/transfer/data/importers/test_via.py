@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.transfer.data.importers.sources import via_images, via_region, via_source
+from tests.transfer.data.importers.sources import via_images, via_region, via_source, write_csv
 from transfer.data.faults import Faults
 from transfer.data.importers.importer import Options, Part
 from transfer.data.importers.objects import objects
@@ -24,19 +23,6 @@ def read(source: Path, **options: Any) -> Part:
     (part,) = VIA().read(source, Options(**options), faults)
     assert not faults.problems, faults.problems
     return part
-
-
-def write_csv(path: Path, mark: str = "") -> Path:
-    with open(path, "w", newline="") as f:
-        rows = csv.writer(f, quoting=csv.QUOTE_ALL)
-        header = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
-        f.write(mark + header + "\n")
-        for image in via_images().values():
-            for i, region in enumerate(image["regions"]):
-                shape, attributes = json.dumps(region["shape_attributes"]), json.dumps(region["region_attributes"])
-                rows.writerow([image["filename"], image["size"], "{}", len(image["regions"]), i, shape, attributes])
-        rows.writerow(["empty.jpg", 1, "{}", 0, 0, "{}", "{}"])
-    return path
 
 
 def test_all_its_files_say_the_same(tmp_path: Path) -> None:
