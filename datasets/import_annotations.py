@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument(
         "--shares", nargs="+", default=[], metavar="SPLIT=SHARE", help="draw one source apart: train=0.8 val=0.2"
     )
-    p.add_argument("--seed", type=number(between(0, MAX_SEED)), default=0, help="of that drawing (%(default)s)")
+    p.add_argument("--seed", type=number(between(0, MAX_SEED)), help="of that drawing (0)")
     p.add_argument(
         "--classes", nargs="+", metavar="NAME", help="all classes, in their order (the source's, or by name)"
     )
@@ -46,8 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     p.add_argument("--force", action="store_true", help="write over an earlier import")
     args = p.parse_args(argv)
-    plan = Plan(args.output, read_shares(args.shares) if args.shares else {}, args.seed, args.classes, args.leave_out,
-                args.force)  # fmt: skip
+    if args.seed is not None and not args.shares:
+        p.error("--seed is that of --shares; give these, or leave it out")
+    shares = read_shares(args.shares) if args.shares else {}
+    plan = Plan(args.output, shares, args.seed or 0, args.classes, args.leave_out, args.force)
     specs, left_out = convert(IMPORTERS[args.tool], args.sources, Options(args.images, args.attribute), plan)
     reports = [doctor.check(spec, decode=False) for spec in specs]
     print(visible("\n\n".join([*map(str, reports), *filter(None, [left_out])])))

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pretrain.runtime import commands
+from tests.docs.commands import named_files
 from tests.tools.test_errors import tool
 from tests.transfer.data.sets import CAT, DOG, box, picture, voc_image, voc_object
 from transfer.data import catalog
@@ -40,20 +41,21 @@ def coco_json(path: Path, images: list[str], categories: list[dict[str, Any]], *
 
 
 def test_roboflows_coco(tmp_path: Path) -> None:
-    """A json beside the images of each split; category 0 is the project's name."""
-    categories = [{"id": 0, "name": "pets", "supercategory": "none"}]
-    categories += [{"id": i, "name": name, "supercategory": "pets"} for i, name in ((1, CAT), (2, DOG))]
+    """A json beside the images of each split; category 0 is the project's name. The page's own YAML."""
+    (tmp_path / "roboflow.yaml").write_text(named_files("datasets/README.md")["roboflow.yaml"])
+    categories = [{"id": 0, "name": "chess", "supercategory": "none"}]
+    categories += [{"id": i, "name": name, "supercategory": "chess"} for i, name in ((1, "bishop"), (2, "king"))]
     for folder in ("train", "valid", "test"):
         names = [f"{folder}{i}_jpg.rf.0123.jpg" for i in range(2)]
+        root = tmp_path / "data" / "roboflow" / folder
         for name in names:
-            picture(tmp_path / folder / name)
-        coco_json(tmp_path / folder / "_annotations.coco.json", names, categories)
-    folders = ("train", "valid", "test")
-    splits = {f: {"images": f, "annotations": f"{f}/_annotations.coco.json"} for f in folders}
-    specs = checked(tmp_path, format="coco", classes=[CAT, DOG], splits=splits)
-    assert [spec.name for spec in specs] == ["pets_train", "pets_valid", "pets_test"]
+            picture(root / name)
+        coco_json(root / "_annotations.coco.json", names, categories)
+    assert tool("check_dataset").main(["--spec", str(tmp_path / "roboflow.yaml")]) == 0
+    specs = catalog.read_spec_file(tmp_path / "roboflow.yaml")
+    assert [spec.name for spec in specs] == ["chess_train", "chess_valid", "chess_test"]
     for spec in specs:
-        assert catalog.open_dataset(spec).classes == (CAT, DOG) and catalog.category_ids(spec) == (1, 2)
+        assert catalog.open_dataset(spec).classes == ("bishop", "king") and catalog.category_ids(spec) == (1, 2)
         assert [a["category_id"] for r in catalog.load(spec) for a in r["annotations"]] == [1, 1]
 
 

@@ -66,6 +66,7 @@ def convert(importer: Importer, sources: Sequence[str], options: Options, plan: 
         DatasetError: anything is wrong with a source or an image, all of it in one message; nothing is written then.
     """
     faults = Faults()
+    importer.check(options)
     parts = _parts(importer, sources, options, plan, faults)
     spec_file = plan.output / f"{slug.folder(plan.output.resolve().name)}.yaml"
     names = list(plan.shares) or [part.split for part in parts]

@@ -92,10 +92,18 @@ class Importer(ABC):
     Attributes:
         name: what the command calls it.
         source: what it reads, for the help.
+        options: names of those `Options` that it takes.
     """
 
     name: str
     source: str
+    options: tuple[str, ...] = ("images",)
+
+    def check(self, options: Options) -> None:
+        """Raises DatasetError for an option that would have no effect."""
+        given = (name for name, value in vars(options).items() if value is not None)
+        if unused := [f"--{name}" for name in given if name not in self.options]:
+            raise DatasetError(f"{', '.join(unused)} has no effect on {self.name}'s annotations; leave it out")
 
     @abstractmethod
     def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:

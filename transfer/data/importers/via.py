@@ -6,6 +6,7 @@ Regions have `shape_attributes` (`name`, and numbers by that name) and `region_a
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,7 @@ class VIA(Importer):
 
     name = "via"
     source = "a project's json, or its annotations exported as json or CSV"
+    options = ("images", "attribute")
 
     def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:
         folder = options.images or source.parent
@@ -102,12 +104,12 @@ def _from_csv(source: Path) -> dict[str, list[_Region]]:
     except (csv.Error, ValueError, RecursionError) as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"'{source}' is no CSV of VIA: {error}") from None
+        raise DatasetError(f"'{source}' is no CSV of VIA: {error}; export json instead") from None
     return images
 
 
 def _rows(source: Path, text: str) -> Iterator[dict[str, str]]:
-    rows = csv.reader(text.splitlines(keepends=True), strict=True)
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = [name.strip().lstrip("#") for name in next(rows, [])]
     needed = ("filename", "region_shape_attributes", "region_attributes")
     if absent := [name for name in needed if name not in header]:

@@ -29,6 +29,7 @@ class YOLO(Importer):
 
     name = "yolo"
     source = "a data.yaml, which names the classes and the folders of images"
+    options = ()
 
     def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:
         data = load_yaml(source, numbered=True)

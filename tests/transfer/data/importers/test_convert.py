@@ -134,6 +134,21 @@ def test_classes_are_those_that_are_listed(many: Path, tmp_path: Path, says) -> 
     assert catalog.read_spec_file(tmp_path / "pets" / "pets.yaml")[0].classes == ("dog", "cat")
 
 
+def test_no_option_is_without_effect(many: Path, tmp_path: Path, says) -> None:
+    source = yolo_source(tmp_path / "chess")
+    says(tmp_path / "out", "--images has no effect on yolo's annotations", "yolo", source, "--images", many)
+    says(tmp_path / "out", "--attribute has no effect on labelme's", "labelme", many, "--attribute", "kind")
+    with pytest.raises(SystemExit):
+        run("labelme", many, "--output", tmp_path / "out", "--seed", 1)
+
+
+def test_images_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    source = via_source(tmp_path / "photos")
+    (tmp_path / "via.json").write_bytes(source.read_bytes())
+    words = ("via", tmp_path / "via.json", "--images", tmp_path / "photos", "--attribute", "kind")
+    assert run(*words, "--output", tmp_path / "pets") == 0
+
+
 def test_what_is_wrong_with_images(many: Path, tmp_path: Path, says) -> None:
     out = tmp_path / "out"
     cat = labelme_shape("cat", "rectangle", [[1, 1], [9, 9]])
