@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
         p.error("--seed is that of --shares; give these, or leave it out")
     shares = read_shares(args.shares) if args.shares else {}
     plan = Plan(args.output, shares, args.seed or 0, args.classes, args.leave_out, args.force)
-    specs, left_out = convert(IMPORTERS[args.tool], args.sources, Options(args.images, args.attribute), plan)
+    specs, notes = convert(IMPORTERS[args.tool], args.sources, Options(args.images, args.attribute), plan)
     reports = [doctor.check(spec, decode=False) for spec in specs]
-    print(visible("\n\n".join([*map(str, reports), *filter(None, [left_out])])))
+    print(visible("\n\n".join([*map(str, reports), *notes])))
     return 0 if all(report.ok for report in reports) else 1
 
 

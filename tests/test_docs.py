@@ -143,6 +143,7 @@ GIVEN = {
         "photos",
         "balloon",
         "chess",
+        "signs",
         *OWN,
     ),
     "docs/conversion.md": ("moco_v2_800ep.pth.tar", "weights/MSRA-R-50.pkl"),

@@ -91,6 +91,9 @@ def other_tools(drawn: Path, root: Path) -> None:
     yolo_source(root / "chess")
     for split in ("train", "val"):
         via_source(root / "balloon" / split)
+    for split in ("train", "valid"):
+        for folder in ("Annotations", "JPEGImages"):
+            shutil.copytree(drawn / "scenes" / folder, root / "signs" / split, dirs_exist_ok=True)
     voc_set(drawn, root / "data" / "bare", ("WBC", "RBC", "Platelets"))
     shutil.rmtree(root / "data" / "bare" / "ImageSets")
     coco_set(drawn, root / "data" / "cvat", ("cat", "dog"), lambda s: (f"images/{s}", f"annotations/{s}.json"))

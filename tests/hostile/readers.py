@@ -239,6 +239,7 @@ def _imports(group: Callable[..., list[Reader]], xml: str) -> list[Reader]:
             ("imports/yolo/data.yaml", "yaml"),
             ("imports/yolo/train/labels/a.txt", "list"),
         ),
+        *group(tool, ("voc", "{}/imports/xml", *to), ("imports/xml/a.xml", "xml")),
         *group(
             "../datasets/make_splits",
             ("{}/out/coco/instances_val.json", *apart),

@@ -111,6 +111,10 @@ def build(root: Path, trained: bool = True) -> None:
     labelme_source(root / "imports" / "labelme")
     write_csv(via_source(root / "imports" / "via").with_name("via.csv"))
     yolo_source(root / "imports" / "yolo")
+    for folder, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+        (root / "imports" / "xml").mkdir(exist_ok=True)
+        first = sorted((root / "set" / "scenes" / folder).iterdir())[0]
+        shutil.copy(first, root / "imports" / "xml" / f"a{suffix}")
     for name, file in (("pre", "tiny_moco_v2_R_18"), ("probe", "lincls_tiny"), ("detector", "")):
         text = f"_BASE_: {CONFIGS}/pretrain/{file}.yaml\nSEED: 1\n" if file else f"_BASE_: {SMALL}\nSEED: 3\n"
         (root / f"{name}.yaml").write_text(text)

@@ -53,14 +53,16 @@ class _Read:
     objects: list[Object]
 
 
-def convert(importer: Importer, sources: Sequence[str], options: Options, plan: Plan) -> tuple[list[DatasetSpec], str]:
+def convert(
+    importer: Importer, sources: Sequence[str], options: Options, plan: Plan
+) -> tuple[list[DatasetSpec], list[str]]:
     """Writes `annotations/<split>.json` per split and `<name>.yaml` in the output folder, which names the data sets.
 
     Args:
         sources: each PATH, or SPLIT=PATH.
 
     Returns:
-        The data sets, and a sentence on what was left out (empty if nothing was).
+        The data sets, and a line on each kind of thing that was left out.
 
     Raises:
         DatasetError: anything is wrong with a source or an image, all of it in one message; nothing is written then.
@@ -74,8 +76,7 @@ def convert(importer: Importer, sources: Sequence[str], options: Options, plan: 
         for path in (spec_file, *(_json_file(plan.output, name) for name in names)):
             if path.exists():
                 raise DatasetError(f"'{path}' exists; choose another --output, or write over it with --force")
-    dropped: Counter[str] = Counter()
-    read = [_read(part, plan.leave_out, faults, dropped) for part in parts]
+    read = [_read(part, plan.leave_out, faults) for part in parts]
     classes = _classes(parts, read, plan.classes, faults)
     refuse(importer.name, sources[0], faults.problems, ("error",))
     splits = {name: (part.folder, images) for name, part, images in zip(names, parts, read, strict=False)}
@@ -91,8 +92,7 @@ def convert(importer: Importer, sources: Sequence[str], options: Options, plan: 
             json.dump(_coco(images, classes), f)
     with atomic_write(spec_file) as f:
         f.write(_spec(spec_file, {name: folder for name, (folder, _) in splits.items()}, classes))
-    left = ", ".join(f"{count} x {one_line(word)}" for word, count in sorted(dropped.items()))
-    return read_spec_file(spec_file), f"shapes that were left out: {left}" if left else ""
+    return read_spec_file(spec_file), [str(problem) for problem in faults.problems]
 
 
 def _json_file(output: Path, split: str) -> Path:
@@ -125,7 +125,7 @@ def _parts(importer: Importer, sources: Sequence[str], options: Options, plan: P
     return parts
 
 
-def _read(part: Part, left_out: Collection[str], faults: Faults, dropped: Counter[str]) -> list[_Read]:
+def _read(part: Part, left_out: Collection[str], faults: Faults) -> list[_Read]:
     """Looks into every image of a part, and makes objects of its shapes."""
     paths = [part.folder / sheet.file_name for sheet in part.sheets]
     sizes = in_threads(lambda path: image_size(path, decode=False), paths, f"images of {part.folder}")
@@ -146,7 +146,7 @@ def _read(part: Part, left_out: Collection[str], faults: Faults, dropped: Counte
                 f"{path} is {size[0]} x {size[1]}, stated {stated}",
             )
         else:
-            read.append(_Read(sheet, size, objects(sheet, size, left_out, faults, dropped)))
+            read.append(_Read(sheet, size, objects(sheet, size, left_out, faults)))
         seen.add(sheet.file_name)
     return read
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,18 +37,16 @@ class Object:
         return sum(map(_enclosed, self.polygons))
 
 
-def objects(
-    sheet: Sheet, size: tuple[int, int], left_out: Collection[str], faults: Faults, dropped: Counter[str]
-) -> list[Object]:
+def objects(sheet: Sheet, size: tuple[int, int], left_out: Collection[str], faults: Faults) -> list[Object]:
     """Returns the objects of an image of (width, height), in the order of their first shapes.
 
     Args:
-        left_out: the tool's words for shapes that are not read; `dropped` counts them.
+        left_out: the tool's words for shapes that are not read, which `faults` notes.
     """
     found: dict[Any, tuple[Shape, Object]] = {}
     for shape in sheet.shapes:
         if shape.word in left_out:
-            dropped[shape.word] += 1
+            faults.note(f"shapes '{one_line(shape.word)}', left out", shape.where)
             continue
         what = _label_problem(shape.label)
         new = None

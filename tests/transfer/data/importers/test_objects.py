@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ SIZE = (64, 48)
 
 def made(*shapes: Shape) -> list[Object]:
     faults = Faults()
-    found = objects(Sheet("a.jpg", "a.json", shapes), SIZE, (), faults, Counter())
+    found = objects(Sheet("a.jpg", "a.json", shapes), SIZE, (), faults)
     assert not faults.problems, faults.problems
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def test_all_its_files_say_the_same(tmp_path: Path) -> None:
 def test_a_turned_ellipse(tmp_path: Path) -> None:
     ellipse = via_region("cat", "ellipse", cx=20, cy=15, rx=10, ry=4, theta=math.pi / 2)
     (sheet,) = read(via_source(tmp_path, {"a": {"filename": "a.jpg", "regions": [ellipse]}})).sheets
-    (found,) = objects(sheet, (40, 30), (), Faults(), Counter())
+    (found,) = objects(sheet, (40, 30), (), Faults())
     assert found.box == pytest.approx((16, 5, 24, 25))
     assert found.area == pytest.approx(10 * 4 * 32 * math.sin(2 * math.pi / 64))
 
@@ -86,7 +85,7 @@ def test_a_fault_is_told_with_its_place(tmp_path: Path, region: Any, message: st
     source, faults = via_source(tmp_path, {"a": {"filename": "a.jpg", "regions": [region]}}), Faults()
     (part,) = VIA().read(source, Options(), faults)
     for sheet in part.sheets:
-        objects(sheet, (40, 30), (), faults, Counter())
+        objects(sheet, (40, 30), (), faults)
     (problem,) = faults.problems
     assert message in str(problem) and f"{source} a.jpg region 0" in str(problem)
 
