@@ -155,7 +155,7 @@ def _classes(
     parts: Sequence[Part], read: Sequence[Sequence[_Read]], wanted: Sequence[str] | None, faults: Faults
 ) -> tuple[str, ...]:
     labels = Counter(o.label for images in read for image in images for o in image.objects)
-    if not labels:
+    if not labels and all(problem.level != "error" for problem in faults.problems):
         faults.error("no object is annotated")
     own = {part.classes for part in parts if part.classes is not None}
     if wanted is None:
