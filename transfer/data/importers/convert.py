@@ -87,6 +87,7 @@ def convert(
     for name, (folder, _) in splits.items():  # refuses names that cannot be, before anything is written
         json_file = _json_file(plan.output, name)
         DatasetSpec(f"{spec_file.stem}_{name}", "coco", plan.output, name, classes, None, folder, json_file)
+        _relative(folder, plan.output)
     for name, (_, images) in splits.items():
         with atomic_write(_json_file(plan.output, name), "w") as f:
             json.dump(_coco(images, classes), f)
@@ -191,16 +192,29 @@ def _coco(images: Sequence[_Read], classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _relative(folder: Path, output: Path) -> str:
+    """The path from one folder to the other.
+
+    Raises:
+        DatasetError: a spec file would read it as something else, since `$` and `~` mean something there.
+    """
+    path = os.path.relpath(folder, output)
+    if "$" in path or path.startswith("~"):
+        raise DatasetError(
+            f"the path '{one_line(path)}' from --output to the images holds a $ or ~; rename that folder"
+        )
+    return path
+
+
 def _spec(file: Path, folders: Mapping[str, Path], classes: Sequence[str]) -> bytes:
     """The spec file; image folders relative to it."""
-    here = os.path.abspath(file.parent)
     content = {
         "name": file.stem,
         "format": "coco",
         "root": ".",
         "classes": list(classes),
         "splits": {
-            split: {"images": os.path.relpath(folder, here), "annotations": f"annotations/{split}.json"}
+            split: {"images": _relative(folder, file.parent), "annotations": f"annotations/{split}.json"}
             for split, folder in folders.items()
         },
     }

@@ -168,6 +168,12 @@ def test_what_is_wrong_with_images(many: Path, tmp_path: Path, says) -> None:
     says(out, "1.jpg is 40 x 30, stated 41 x 30", "labelme", many)
 
 
+@pytest.mark.parametrize("name", ["$HOME", "a$b"])
+def test_a_folder_that_a_spec_file_cannot_name(many: Path, tmp_path: Path, says, name: str) -> None:
+    many.rename(tmp_path / name)
+    says(tmp_path / "out", f"the path '../{name}' from --output to the images holds a $", "labelme", tmp_path / name)
+
+
 def test_nothing_is_annotated(tmp_path: Path, says) -> None:
     picture(tmp_path / "photos" / "a.jpg")
     labelme_json(tmp_path / "photos" / "a.json", "a.jpg")
