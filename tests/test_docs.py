@@ -73,7 +73,9 @@ TRAINING = Small(("--engine", "torchvision"), {"--num-gpus": "1", "--auto-scale"
 
 # How a command begins, without `python` or torchrun -> what makes it small. The longest beginning counts.
 SMALL = {
+    "datasets/import_annotations.py": Small(),
     "datasets/make_shards.py": Small(),
+    "datasets/make_splits.py": Small(),
     "datasets/prepare_generated.py": Small(
         ("--iconic-train", "8", "--iconic-val", "8", "--scenes-trainval", "2", "--scenes-test", "1")
     ),
@@ -131,7 +133,19 @@ OWN = ("cells.yaml", "data/cells")
 # What a page takes as given: names in the folder that `stand_ins.make` fills.
 GIVEN = {
     "README.md": ("moco_v2_800ep.pth.tar", "my_images", "home/Downloads", *VOC, *OWN),
-    "datasets/README.md": ("imagenet", "home/Downloads", "shapes.yaml", "data/shapes", *OWN),
+    "datasets/README.md": (
+        "imagenet",
+        "home/Downloads",
+        "shapes.yaml",
+        "data/shapes",
+        "data/bare",
+        "data/cvat",
+        "photos",
+        "balloon",
+        "chess",
+        "signs",
+        *OWN,
+    ),
     "docs/conversion.md": ("moco_v2_800ep.pth.tar", "weights/MSRA-R-50.pkl"),
     "docs/features.md": ("moco_v2_800ep.pth.tar", "imagenet"),
     "docs/finetuning.md": ("moco_v2.pkl", "datasets/coco", *VOC),

@@ -27,14 +27,18 @@ _TAG = "tag:yaml.org,2002:"
 _PLAIN = {_TAG + name for name in ("map", "seq", "str", "int", "float", "bool", "null", "merge")}
 
 
-def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_yaml(path: str | os.PathLike[str], numbered: bool = False) -> dict[str, Any]:
     """One YAML file as a dict, `_BASE_` (relative to the file) not resolved; an empty file is an empty dict.
+
+    Args:
+        numbered: keys may be integers, too, as in a file of another project.
 
     Raises:
         ConfigError: no such file, a file too large or not UTF-8, no mapping at the top, or what is refused above.
     """
     path = Path(path)
     loader = _Loader(_text(path))
+    loader.keys = (*loader.keys, _TAG + "int") if numbered else loader.keys
     try:
         node = loader.get_single_node()
         if node is None:
@@ -87,6 +91,7 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     depth = 0
+    keys: tuple[str, ...] = (_TAG + "str", _TAG + "merge")
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.depth == MAX_DEPTH:
@@ -115,7 +120,7 @@ class _Loader(yaml.SafeLoader):
         seen: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
-            if key.tag not in (_TAG + "str", _TAG + "merge"):
+            if key.tag not in self.keys:
                 shown = short(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
                 raise _problem(key, f"the key {shown} is no text; write a name, in quotes if it is a number or null")
             if not key.value:

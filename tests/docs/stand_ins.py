@@ -14,6 +14,8 @@ import yaml
 
 from tests.docs.commands import PAGES, named_files
 from tests.transfer.convert.checkpoints import moco, trunk
+from tests.transfer.data.importers.sources import TRIANGLE, labelme_json, labelme_shape, via_source, yolo_source
+from tests.transfer.data.sets import picture
 from transfer.convert.convert import convert
 from transfer.data import coco, voc
 from transfer.data.generated import CLASS_NAMES
@@ -39,6 +41,7 @@ def make(root: Path, shrink: Sequence[str]) -> None:
     coco_set(drawn, folder, coco.CLASS_NAMES, lambda s: (f"{s}2017", f"annotations/instances_{s}2017.json"))
     coco_set(drawn, root / "data" / "shapes", ("disk", "star"), lambda s: (s, f"annotations/{s}.json"))
     archives(root / "datasets", root / "home" / "Downloads")
+    other_tools(drawn, root)
 
     torch.save(moco(trunk(18)), root / "moco_v2_800ep.pth.tar")
     convert(root / "moco_v2_800ep.pth.tar", root / "moco_v2.pkl")
@@ -78,6 +81,25 @@ def coco_set(drawn: Path, root: Path, classes: Sequence[str], places: Callable[[
             box["category_id"] = 1 + box["category_id"] % min(len(classes), len(CLASS_NAMES))
         annotations.parent.mkdir(parents=True, exist_ok=True)
         annotations.write_text(json.dumps(data))
+
+
+def other_tools(drawn: Path, root: Path) -> None:
+    """Sets as other tools leave them."""
+    for i in range(8):
+        picture(root / "photos" / f"{i}.jpg")
+        labelme_json(root / "photos" / f"{i}.json", f"{i}.jpg", labelme_shape("cat", "polygon", TRIANGLE))
+    yolo_source(root / "chess")
+    for split in ("train", "val"):
+        via_source(root / "balloon" / split)
+    for split in ("train", "valid"):
+        for folder in ("Annotations", "JPEGImages"):
+            shutil.copytree(drawn / "scenes" / folder, root / "signs" / split, dirs_exist_ok=True)
+    voc_set(drawn, root / "data" / "bare", ("WBC", "RBC", "Platelets"))
+    shutil.rmtree(root / "data" / "bare" / "ImageSets")
+    coco_set(drawn, root / "data" / "cvat", ("cat", "dog"), lambda s: (f"images/{s}", f"annotations/{s}.json"))
+    (root / "data" / "cvat" / "annotations" / "train.json").rename(
+        root / "data" / "cvat" / "annotations" / "instances_default.json"
+    )
 
 
 def archives(datasets: Path, folder: Path) -> None:

@@ -117,7 +117,7 @@ def _tree(root: Path) -> dict[str, tuple[int, int, int]]:
     return {path: state for path, state in found.items() if not re.match(r"\.\./\d", path)}
 
 
-def _restore(root: Path, target: Path, valid: bytes, changed: Iterable[str]) -> None:
+def _restore(root: Path, target: Path, valid: bytes, changed: Sequence[str]) -> None:
     shutil.rmtree(root / "out", ignore_errors=True)
     shutil.rmtree(root / "canary", ignore_errors=True)
     (root / "canary").unlink(missing_ok=True) if os.path.lexists(root / "canary") else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.hostile.tree import EXPERIMENT, FOLDER, KNN, OUT, PRE, PROBE, TUNE, TV, Reader, detector
@@ -64,6 +64,7 @@ def readers(root: Path) -> list[Reader]:
             ("set/semantic.yaml", "yaml"),
             ("set/scenes/ImageSets/Main/test.txt", "list"),
         ),
+        *_imports(group, xml),
         *group("train_moco", (*PRE, *FOLDER, *OUT), (iconic, "image"), ("pre.yaml", "yaml")),
         *group("train_moco", (*PRE, *FOLDER, *OUT, "DATA.CACHE", "1"), (iconic, "image")),
         *group("train_moco", (*PRE, "DATA.TRAIN", "{}/set/list.txt", *OUT), ("set/list.txt", "list")),
@@ -216,6 +217,41 @@ def readers(root: Path) -> list[Reader]:
             ("{}/exp/table.yaml", "{}/exp/table.yaml", "--output-dirs", "{}/out/exp", "{}/out/exp", *TV),
             (f"{run}/result.json", "json"),
             copied=COPIED,
+        ),
+    ]
+
+
+def _imports(group: Callable[..., list[Reader]], xml: str) -> list[Reader]:
+    """What reads the annotations of other tools."""
+    tool, to = "../datasets/import_annotations", ("--output", "{}/out/imported")
+    apart = ("--shares", "a=0.5", "b=0.5")
+    return [
+        *group(
+            tool,
+            ("labelme", "{}/imports/labelme", *to, *apart),
+            ("imports/labelme/ann/b.json", "json"),
+            ("imports/labelme/a.jpg", "image"),
+        ),
+        *group(tool, ("via", "{}/imports/via/via.json", *to), ("imports/via/via.json", "json")),
+        *group(tool, ("via", "{}/imports/via/via.csv", *to), ("imports/via/via.csv", "list")),
+        *group(
+            tool,
+            ("yolo", "{}/imports/yolo/data.yaml", *to),
+            ("imports/yolo/data.yaml", "yaml"),
+            ("imports/yolo/train/labels/a.txt", "list"),
+        ),
+        *group(tool, ("voc", "{}/imports/xml", *to), ("imports/xml/a.xml", "xml")),
+        *group(
+            "../datasets/make_splits",
+            ("{}/out/coco/instances_val.json", *apart),
+            ("out/coco/instances_val.json", "json"),
+            copied=(("set/coco", "out/coco"),),
+        ),
+        *group(
+            "../datasets/make_splits",
+            ("{}/out/scenes", *apart),
+            (xml.replace("set/", "out/", 1), "xml"),
+            copied=(("set/scenes", "out/scenes"),),
         ),
     ]
 

@@ -15,6 +15,7 @@ from tests.architectures import options
 from tests.conftest import ROOT
 from tests.tools.test_errors import tool
 from tests.transfer.convert.checkpoints import put, trunk
+from tests.transfer.data.importers.sources import labelme_source, via_source, write_csv, yolo_source
 from tests.transfer.report import trees
 from transfer.convert.convert import convert
 from transfer.data import catalog, generated
@@ -108,6 +109,13 @@ def build(root: Path, trained: bool = True) -> None:
     with tarfile.open(root / "set" / "in-0.tar", "w") as tar:
         for n in names:
             tar.add(root / "set" / n, n)
+    labelme_source(root / "imports" / "labelme")
+    write_csv(via_source(root / "imports" / "via").with_name("via.csv"))
+    yolo_source(root / "imports" / "yolo")
+    for folder, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+        (root / "imports" / "xml").mkdir(exist_ok=True)
+        first = sorted((root / "set" / "scenes" / folder).iterdir())[0]
+        shutil.copy(first, root / "imports" / "xml" / f"a{suffix}")
     for name, file in (("pre", "tiny_moco_v2_R_18"), ("probe", "lincls_tiny"), ("detector", "")):
         text = f"_BASE_: {CONFIGS}/pretrain/{file}.yaml\nSEED: 1\n" if file else f"_BASE_: {SMALL}\nSEED: 3\n"
         (root / f"{name}.yaml").write_text(text)

@@ -143,7 +143,7 @@ class COCO(Format):
                 }
             )
         faulty = {image["id"] for image in data["images"] if is_hashable(image["id"])} - set(images)
-        keypoints = read_keypoints(data["categories"], spec.flip_pairs, faults)
+        keypoints = read_keypoints([c for c in data["categories"] if c["id"] in names], spec.flip_pairs, faults)
         truth = read_annotations(data["annotations"], records, order, contiguous, faulty, keypoints, faults, more)
         lost = set(_missing_images(spec, images.values()))
         missing = frozenset(order[number] for number, image in images.items() if image["file_name"] in lost)
@@ -197,6 +197,8 @@ def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> di
 def categories(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[int | str, str]:
     """Original category id -> name, ordered by id: position is the contiguous id.
 
+    A category that `spec.classes` does not list is left out if it has no object, as Roboflow's first one.
+
     Raises:
         DatasetError: `spec.classes` is given and differs from the json's names in this order; or ids or names that
             cannot be used, which leave no class to go on with.
@@ -209,9 +211,12 @@ def categories(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> di
     if kinds not in ({int}, {str}):
         odd = next(number for number, _ in found if type(number) is not int)
         raise DatasetError(f"'{path}': category id {short(odd)}; ids must be integers, or all of them strings")
+    if odd := [name for _, name in found if not isinstance(name, str) or not name.strip()]:
+        raise DatasetError(f"'{path}': category name {short(odd[0])}; give every category a name")
+    objects = Counter(a["category_id"] for a in data["annotations"] if is_hashable(a["category_id"]))
+    if spec.classes is not None:
+        found = _without_empty(spec.classes, found, objects, faults)
     for what, values in (("category id", [n for n, _ in found]), ("category name", [name for _, name in found])):
-        if what == "category name" and (odd := [v for v in values if not isinstance(v, str) or not v.strip()]):
-            raise DatasetError(f"'{path}': category name {short(odd[0])}; give every category a name")
         if twice := [v for v, times in Counter(values).items() if times > 1]:
             raise DatasetError(f"'{path}': {what} {few(map(short, twice))} stands twice; rename or merge them")
     by_id: dict[int | str, str] = dict(sorted(found))
@@ -220,12 +225,30 @@ def categories(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> di
         faults.error("category name with control characters", *map(one_line, odd))
     if spec.classes is not None and names != spec.classes:
         wrong = [f"'{one_line(c)}'{nearest(c, names)}" for c in spec.classes if c not in names]
-        detail = f"not in the json: {few(wrong)}" if wrong else f"the json's order is {few(names, 20)}"
+        more = [f"'{one_line(name)}' ({objects[n]} objects)" for n, name in by_id.items() if name not in spec.classes]
+        detail = f"the json's order is {few(names, 20)}"
+        if wrong or more:
+            detail = f"not in the json: {few(wrong)}" if wrong else f"not in `classes`: {few(more)}"
         raise DatasetError(
             f"dataset '{spec.name}': `classes` differ from the categories of '{path}' by id; {detail}. "
             "Correct `classes`, or leave it out to take the json's."
         )
     return by_id
+
+
+def _without_empty(
+    classes: Sequence[str], found: Sequence[tuple[Any, str]], objects: Mapping[Any, int], faults: Faults
+) -> list[tuple[Any, str]]:
+    """The (id, name) of categories but for those without objects that `classes` does not list, or lists for another.
+
+    Args:
+        objects: category id -> how many it has.
+    """
+    full = {name for number, name in found if objects[number]}
+    kept = [(n, name) for n, name in found if objects[n] or (name in classes and name not in full)]
+    if left := [one_line(name) for number, name in found if (number, name) not in kept]:
+        faults.note("categories without objects that `classes` leaves out", *left)
+    return kept
 
 
 def _images(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[Any, Mapping[str, Any]]:

@@ -1,5 +1,7 @@
 """The Pascal VOC layout: `ImageSets/Main/<split>.txt`, `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`.
 
+Both folders may have folders within, as CVAT writes them: an id is then `folder/name`.
+
 Boxes: an XML counts pixels from 1 and includes both ends, so xmin=1, xmax=W covers the whole width. Here a box is
 XYXY in absolute coordinates, the same box being x0=0, x1=W: xmin and ymin lose 1, xmax and ymax stay.
 """
@@ -19,6 +21,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from pretrain.runtime.files import read_regular
+from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
@@ -98,8 +101,8 @@ class VOC(Format):
     def sources(self, spec: DatasetSpec) -> Iterable[Path]:
         yield self.place(spec)
         if (folder := spec.root / "Annotations").is_dir():
-            yield folder
-            yield from (Path(entry.path) for entry in os.scandir(folder))
+            there = read_tree(folder)
+            yield from (folder / name for name in (*there.folders, *there.files))
         yield spec.root / "JPEGImages"
 
     def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:
@@ -109,7 +112,7 @@ class VOC(Format):
     def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
         ids, files = read_split(spec), image_files(spec)
         texts = [(path.read_bytes() if (path := annotation_file(spec, i)).is_file() else b"") for i in ids]
-        names = [files[i].name if i in files else i for i in ids]
+        names = [i + files[i].suffix if i in files else i for i in ids]
         content = b"\0".join([repr(spec.year).encode(), "\n".join(ids).encode(), *texts])
         return content, [(name, spec.root / "JPEGImages" / name) for name in names]
 
@@ -181,6 +184,11 @@ def annotation_file(spec: DatasetSpec, image_id: str) -> Path:
     return spec.root / "Annotations" / f"{image_id}.xml"
 
 
+def stems(folder: Path, suffixes: tuple[str, ...]) -> set[str]:
+    """What the files of a folder are called without their suffixes, those in folders below it by `folder/name`."""
+    return {os.path.splitext(name)[0] for name in read_tree(folder, suffixes).files} if folder.is_dir() else set()
+
+
 def decoded(path: Path, content: bytes) -> str:
     """Text of a file in UTF-8, or in UTF-16 with its mark.
 
@@ -211,13 +219,12 @@ def read_split(spec: DatasetSpec) -> list[str]:
         hint = f"; the folder has {few(there, 6)}" if there else f"; nor does the folder '{path.parent}' hold any split"
         remedy = f". {spec.remedy}" if spec.remedy else ""
         raise DatasetError(f"dataset '{spec.name}': split file '{path}' does not exist{hint}{remedy}")
-    folder = spec.root / "Annotations"
-    known = {name.removesuffix(".xml") for name in os.listdir(folder)} if folder.is_dir() else set()
+    known = stems(spec.root / "Annotations", (".xml",))
     ids = []
     for number, line in enumerate(decoded(path, path.read_bytes()).splitlines(), start=1):
         if (found := _id_of(line, known)) is None:
             continue
-        if len(found.split()) > 1 and found not in known or "/" in found or "\\" in found:
+        if found not in known and (len(found.split()) > 1 or "/" in found or "\\" in found):
             words = len(found.split())
             raise DatasetError(
                 f"'{path}' line {number}: '{one_line(line.strip())}' "
@@ -243,17 +250,16 @@ def _id_of(line: str, known: set[str]) -> str | None:
 
 
 def image_files(spec: DatasetSpec) -> dict[str, Path]:
-    """Image id -> file, for every image in JPEGImages (one listing of the folder). `.jpg` wins over other suffixes."""
+    """Image id -> file, for every image below JPEGImages. `.jpg` wins over other suffixes."""
     folder = spec.root / "JPEGImages"
     if not folder.is_dir():
         remedy = spec.remedy or f"is root '{spec.root}' right?"
         raise DatasetError(f"dataset '{spec.name}': folder '{folder}' does not exist; {remedy}")
     found: dict[str, tuple[int, str]] = {}
-    for name in os.listdir(folder):
+    for name in read_tree(folder, IMAGE_SUFFIXES).files:
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in IMAGE_SUFFIXES and not name.startswith("._"):
-            entry = (IMAGE_SUFFIXES.index(suffix.lower()), name)
-            found[stem] = min(found.get(stem, entry), entry)
+        entry = (IMAGE_SUFFIXES.index(suffix.lower()), name)
+        found[stem] = min(found.get(stem, entry), entry)
     return {stem: folder / name for stem, (_, name) in found.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from tests.transfer.data.sets import CAT, DOG, box, coco_set
-from transfer.data import catalog
+from tests.transfer.data.sets import CAT, DOG, box, coco_set, keypoint_set
+from transfer.data import catalog, doctor
 from transfer.data.catalog import DatasetError, DatasetSpec
 
 
@@ -78,6 +79,35 @@ def test_classes_must_be_the_jsons(tmp_path: Path) -> None:
         catalog.load(with_classes(DOG, CAT))
     with pytest.raises(DatasetError, match="'kat'; did you mean cat"):
         catalog.load(with_classes("kat", DOG))
+
+
+@pytest.mark.parametrize("first", ["pets", DOG])
+def test_classes_leave_out_a_category_without_objects(tmp_path: Path, first: str) -> None:
+    """Roboflow's category 0, which of a project with one class may even have that one's name."""
+    categories = [{"id": 0, "name": first, "supercategory": "none"}, {"id": 7, "name": DOG}, {"id": 3, "name": CAT}]
+    spec = coco_set(tmp_path, categories=categories)
+    listed = replace(spec, classes=(CAT, DOG))
+    assert catalog.category_ids(spec if first == "pets" else listed) == ((0, 3, 7) if first == "pets" else (3, 7))
+    plain = coco_set(tmp_path / "plain")
+    assert [r["annotations"] for r in catalog.load(listed)] == [r["annotations"] for r in catalog.load(plain)]
+    report = doctor.check(listed)
+    assert report.ok and f"note: categories without objects that `classes` leaves out: {first}" in str(report)
+    if first == DOG:
+        with pytest.raises(DatasetError, match="category name 'dog' stands twice"):
+            catalog.load(spec)
+
+
+def test_classes_leave_out_no_category_with_objects(tmp_path: Path) -> None:
+    spec = replace(coco_set(tmp_path), classes=(CAT,))
+    with pytest.raises(DatasetError, match=r"not in `classes`: 'dog' \(1 objects\)"):
+        catalog.load(spec)
+
+
+def test_keypoints_of_the_categories_that_are_left(tmp_path: Path) -> None:
+    person = {"id": 5, "name": "person", "keypoints": ["nose", "left_hand", "right_hand"]}
+    categories = [{"id": 0, "name": "people", "supercategory": "none"}, person]
+    (spec,) = catalog.read_spec_file(keypoint_set(tmp_path, spec={"classes": ["person"]}, categories=categories))
+    assert catalog.open_dataset(spec).keypoints is not None
 
 
 @pytest.mark.d2

@@ -10,15 +10,31 @@ from fvcore.common.config import CfgNode
 
 from transfer.config.defaults import add_transfer_config
 from transfer.data.dataset import Dataset
+from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.d2.adapters.adapter import Adapter
 from transfer.engines.d2.heads import register_heads
 from transfer.engines.d2.semantic import register_semantic
+from transfer.engines.data import check_run_data, open_run_data
 
 
 def add(cfg: CfgNode) -> None:
     """Adds this project's keys to a `detectron2.config.get_cfg()` and registers its heads."""
     add_transfer_config(cfg)
     register_parts()
+
+
+def add_data(cfg: CfgNode) -> None:
+    """Makes the data sets of a config's DATASETS, those of spec files too, known to Detectron2's own trainer.
+
+    They are read, checked and held against the config first, as this project's engines do.
+
+    Raises:
+        ConfigError: none is named, or the config's number of classes is not the data's.
+        DatasetError: a data set that cannot be used.
+    """
+    check_run_data(cfg, training=True)
+    data = open_run_data(cfg, training=True)
+    register_datasets((*data.train, *data.test), adapter_of(data.task.name))
 
 
 def register_parts() -> None:

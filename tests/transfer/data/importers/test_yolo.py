@@ -1,0 +1,78 @@
+"""YOLO's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.runtime.errors import ExpectedError
+from tests.transfer.data.importers.sources import yolo_source
+from tests.transfer.data.sets import picture
+from transfer.data.faults import Faults
+from transfer.data.importers.importer import Options, Part
+from transfer.data.importers.yolo import YOLO
+
+
+def read(source: Path) -> tuple[list[Part], str]:
+    faults = Faults()
+    parts = YOLO().read(source, Options(), faults)
+    return parts, "\n".join(map(str, faults.problems))
+
+
+def test_ultralytics_tree_and_numbered_names(tmp_path: Path) -> None:
+    """`path`, folders images/train and labels/train, and names by number."""
+    for name in ("a.jpg", "deep/b.jpg"):
+        picture(tmp_path / "set" / "images" / "train" / name)
+    (tmp_path / "set" / "labels" / "train" / "deep").mkdir(parents=True)
+    (tmp_path / "set" / "labels" / "train" / "deep" / "b.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("path: set\ntrain: images/train\nnames:\n  0: cat\n  1: dog\n")
+    parts, said = read(tmp_path / "data.yaml")
+    assert not said and [(p.split, p.classes) for p in parts] == [("train", ("cat", "dog"))]
+    assert [(s.file_name, [x.label for x in s.shapes]) for s in parts[0].sheets] == [
+        ("a.jpg", []),
+        ("deep/b.jpg", ["dog"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("train: train/images\n", "`names` is None"),
+        ("train: train/images\nnames: {1: cat}\n", "keys of `names` are [1], not 0, 1, 2"),
+        ("names: [cat]\n", "names no folder of images"),
+        ("train: [a, b]\nnames: [cat]\n", "train is ['a', 'b']; give one folder"),
+        ("train: gone/images\nnames: [cat]\n", "gone/images' of train does not exist"),
+        ("train: train\nnames: [cat]\n", "labels are looked for in `labels` instead of `images`"),
+    ],
+)
+def test_a_wrong_yaml(tmp_path: Path, yaml: str, message: str) -> None:
+    source = yolo_source(tmp_path / "set")
+    source.write_text(yaml)
+    with pytest.raises(ExpectedError) as error:
+        read(source)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("3 0.5 0.5 0.1 0.1", "class 3, but there are 3, from 0 on"),
+        ("-1 0.5 0.5 0.1 0.1", "class -1"),
+        ("cat 0.5 0.5 0.1 0.1", "are not numbers"),
+        ("0 0.5 0.5 0.1", "3 numbers behind the class"),
+        ("0 0.5 0.5 0.1 0.1 0.9", "5 numbers behind the class"),
+        ("0 0.5 0.5 0.1 0.1 0.9 0.9 0.9", "7 numbers behind the class"),
+    ],
+)
+def test_a_wrong_line(tmp_path: Path, line: str, message: str) -> None:
+    source = yolo_source(tmp_path)
+    (tmp_path / "train" / "labels" / "a.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    _, said = read(source)
+    assert message in said and "a.txt line 2" in said
+
+
+def test_labels_without_an_image(tmp_path: Path) -> None:
+    source = yolo_source(tmp_path)
+    (tmp_path / "train" / "labels" / "lonely.txt").write_text("")
+    assert "without an image" in read(source)[1]

@@ -1,0 +1,136 @@
+"""What a reader of another tool's annotations gives: images, and shapes as that tool calls them."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain.runtime.wording import short
+from transfer.data.faults import Faults
+from transfer.data.spec import DatasetError
+
+BOX, POLYGON, ELLIPSE = "box", "polygon", "ellipse"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape, not yet checked.
+
+    Attributes:
+        word: what the tool calls it.
+        kind: `BOX`, whose values are two opposite corners [x0, y0, x1, y1]; `POLYGON`, [x0, y0, x1, y1, ...];
+            `ELLIPSE`, [x, y, radius, other radius, angle]; or None for what is no region. Pixels from the image's
+            upper left corner, the angle in radians from x towards y.
+        values: as they stand in the file, of any type.
+        label: of its class, of any type.
+        where: the file, and its place there.
+        group: shapes of one image with one label and one group are parts of one object; None: it is alone.
+        scaled: values are shares of the image's width and height.
+    """
+
+    word: str
+    kind: str | None
+    values: Sequence[Any]
+    label: Any
+    where: str
+    group: Hashable = None
+    scaled: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One image's annotations.
+
+    Attributes:
+        file_name: of the image below its folder, parts joined by slashes.
+        where: the file that says so.
+        size: (width, height) that the file states; None: it states none.
+    """
+
+    file_name: str
+    where: str
+    shapes: tuple[Shape, ...]
+    size: tuple[Any, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images with annotations.
+
+    Attributes:
+        folder: that the images lie in.
+        split: its name, where the source has one.
+        classes: in the order of the source, where it has one.
+    """
+
+    folder: Path
+    sheets: tuple[Sheet, ...]
+    split: str = ""
+    classes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user says about a source.
+
+    Attributes:
+        images: the folder that holds the images; None: the source's own.
+        attribute: VIA: of a region, which names its class; None: the only one.
+    """
+
+    images: Path | None = None
+    attribute: str | None = None
+
+
+class Importer(ABC):
+    """A tool's annotations; without state.
+
+    Attributes:
+        name: what the command calls it.
+        source: what it reads, for the help.
+        options: names of those `Options` that it takes.
+    """
+
+    name: str
+    source: str
+    options: tuple[str, ...] = ("images",)
+
+    def check(self, options: Options) -> None:
+        """Raises DatasetError for an option that would have no effect."""
+        given = (name for name, value in vars(options).items() if value is not None)
+        if unused := [f"--{name}" for name in given if name not in self.options]:
+            raise DatasetError(f"{', '.join(unused)} has no effect on {self.name}'s annotations; leave it out")
+
+    @abstractmethod
+    def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:
+        """Reads a source; looks into no image.
+
+        Raises:
+            DatasetError: nothing of it can be read. What is wrong with single images or shapes goes into `faults`.
+        """
+
+
+def path_below(folder: Path, base: Path, name: Any) -> str:
+    """Returns an image's name, relative to `base`, as a path below `folder`; backslashes part folders, too.
+
+    Raises:
+        DatasetError: it is no name, or leads out of `folder`.
+    """
+    if not isinstance(name, str) or not name.strip() or "\0" in name or any("\ud800" <= c <= "\udfff" for c in name):
+        raise DatasetError(f"{short(name)} is no name of an image")
+    plain = name.replace("\\", "/")
+    path = os.path.relpath(os.path.normpath(os.path.join(base, plain)), folder)
+    if os.path.isabs(plain) or plain[1:2] == ":" or path.split(os.sep)[0] in ("..", "."):
+        raise DatasetError(
+            f"image {short(name)} does not lie below '{folder}'; name the folder that holds all (--images)"
+        )
+    return path
+
+
+def listed(value: Any) -> list[Any]:
+    """The value if it is a list, else one with it alone."""
+    return value if isinstance(value, list) else [value]

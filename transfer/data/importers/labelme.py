@@ -1,0 +1,78 @@
+"""labelme's annotations: a json per image, usually beside it, that names the image by `imagePath`.
+
+Shapes have `label`, `shape_type`, `points` [[x, y], ...] and `group_id`: shapes of one label and one number there are
+parts of one object. A rectangle has two opposite corners, a circle its centre and a point on it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pretrain.runtime.folders import read_tree
+from pretrain.runtime.log import progress
+from pretrain.runtime.wording import short
+from transfer.data import strict_json
+from transfer.data.faults import Faults
+from transfer.data.importers.importer import BOX, ELLIPSE, POLYGON, Importer, Options, Part, Shape, Sheet, path_below
+from transfer.data.segmentation import is_number
+from transfer.data.spec import DatasetError
+
+_KINDS = {"rectangle": BOX, "polygon": POLYGON, "circle": ELLIPSE}
+
+
+class Labelme(Importer):
+    """See the module."""
+
+    name = "labelme"
+    source = "a folder with a json per image, at any depth"
+
+    def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:
+        if not source.is_dir():
+            raise DatasetError(f"'{source}' is no folder; give the one that holds labelme's jsons")
+        names = read_tree(source, (".json",)).files
+        if not names:
+            raise DatasetError(f"'{source}' holds no json; give the folder that holds labelme's")
+        folder, sheets = options.images or source, []
+        with progress(len(names), "labelme's jsons", "files", disable=len(names) < 1000) as bar:
+            for name in names:
+                bar.update()
+                try:
+                    sheets.append(_sheet(source / name, folder))
+                except (DatasetError, OSError) as error:
+                    faults.error(str(error))
+        return [Part(folder, tuple(sheets))]
+
+
+def _sheet(path: Path, folder: Path) -> Sheet:
+    data = strict_json.read(path, DatasetError)
+    if not isinstance(data, dict) or not isinstance(data.get("shapes"), list) or "imagePath" not in data:
+        raise DatasetError(f"'{path}' is no json of labelme, which has 'shapes' and 'imagePath'; move it elsewhere")
+    try:
+        file_name = path_below(folder, path.parent, data["imagePath"])
+    except DatasetError as error:
+        raise DatasetError(f"'{path}': {error}") from None
+    shapes = tuple(_shape(shape, f"{path} shape {i}") for i, shape in enumerate(data["shapes"], 1))
+    width, height = data.get("imageWidth"), data.get("imageHeight")
+    return Sheet(file_name, os.fspath(path), shapes, None if width is None or height is None else (width, height))
+
+
+def _shape(shape: Any, where: str) -> Shape:
+    if not isinstance(shape, Mapping):
+        raise DatasetError(f"'{where}' is {short(shape)}, not an object with keys")
+    word, points, group = shape.get("shape_type", "polygon"), shape.get("points"), shape.get("group_id")
+    if not isinstance(word, str) or not isinstance(group, (int, str, type(None))):
+        raise DatasetError(f"'{where}': shape_type {short(word)} or group_id {short(group)} is none of labelme's")
+    kind = _KINDS.get(word)
+    if kind is None:
+        return Shape(word, None, (), shape.get("label"), where)
+    if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 2 for p in points):
+        raise DatasetError(f"'{where}': points are {short(points)}, not a list of [x, y]")
+    values = [value for point in points for value in point]
+    if kind is ELLIPSE and len(values) == 4 and all(map(is_number, values)):
+        radius = math.hypot(values[2] - values[0], values[3] - values[1])
+        values = [values[0], values[1], radius, radius, 0]
+    return Shape(word, kind, values, shape.get("label"), where, group)

@@ -1,0 +1,53 @@
+"""Pascal VOC's XMLs beside their images instead of in its folders, as labelImg saves and Roboflow exports them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pretrain.runtime.folders import read_tree
+from pretrain.runtime.log import progress
+from transfer.data.faults import Faults
+from transfer.data.importers.importer import BOX, Importer, Options, Part, Shape, Sheet
+from transfer.data.spec import DatasetError
+from transfer.data.voc import IMAGE_SUFFIXES, read_annotation
+
+
+class VOCFiles(Importer):
+    """See the module. An object's shape is called `difficult` where its XML says so, else `box`."""
+
+    name = "voc"
+    source = "a folder with Pascal VOC's XMLs beside the images, at any depth"
+    options = ()
+
+    def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:
+        if not source.is_dir():
+            raise DatasetError(f"'{source}' is no folder; give the one that holds images and XMLs")
+        images = {os.path.splitext(name)[0]: name for name in read_tree(source, IMAGE_SUFFIXES).files}
+        names = read_tree(source, (".xml",)).files
+        if not names:
+            raise DatasetError(f"'{source}' holds no XML; give the folder that holds images and XMLs")
+        sheets = []
+        with progress(len(names), "XMLs", "files", disable=len(names) < 1000) as bar:
+            for name in names:
+                bar.update()
+                file_name = images.pop(os.path.splitext(name)[0], None)
+                if file_name is None:
+                    faults.error("XML without an image of its name beside it", str(source / name))
+                    continue
+                try:
+                    sheets.append(_sheet(source / name, file_name))
+                except DatasetError as error:
+                    faults.error(str(error))
+        for file_name in images.values():
+            faults.note("images without an XML, left out", str(source / file_name))
+        return [Part(source, tuple(sheets))]
+
+
+def _sheet(path: Path, file_name: str) -> Sheet:
+    annotation = read_annotation(path)
+    shapes = tuple(
+        Shape("difficult" if o.difficult else "box", BOX, o.box, o.name, f"{path} object {i}")
+        for i, o in enumerate(annotation.objects, 1)
+    )
+    return Sheet(file_name, os.fspath(path), shapes, (annotation.width, annotation.height))
