@@ -178,6 +178,8 @@ def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> di
         remedy = spec.remedy or "check `root` and `annotations` of its spec file"
         raise DatasetError(f"dataset '{spec.name}': annotation file '{path}' does not exist; {remedy}")
     data = strict_json.read(path, DatasetError)
+    if isinstance(data, dict) and {"images", "categories"} <= data.keys():
+        data.setdefault("annotations", [])  # as of COCO's test images, which nobody else has the annotations of
     for key, keys in needed.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DatasetError(f"'{path}' has no list '{key}'; expected COCO's instances format")

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from transfer.data.boxes import check_box
-from transfer.data.faults import Faults, Problem, refuse
+from transfer.data.faults import Faults, Level, Problem, refuse
 from transfer.data.format import Contents
 from transfer.data.formats import format_of
 from transfer.data.keypoints import Keypoints
@@ -70,7 +70,13 @@ class Dataset:
 
     def check_scorable(self) -> None:
         """Raises DatasetError for a set on which even perfect predictions would not score 100."""
-        refuse(self.name, format_of(self.spec).place(self.spec), self.problems, ("unscorable",), self.spec.remedy)
+        levels: tuple[Level, ...] = ("unscorable", "unannotated")
+        refuse(self.name, format_of(self.spec).place(self.spec), self.problems, levels, self.spec.remedy)
+
+    @property
+    def unannotated(self) -> bool:
+        """Whether there is nothing to score against, such as in COCO's image_info_test-dev2017.json."""
+        return any(problem.level == "unannotated" for problem in self.problems)
 
 
 def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:
@@ -91,7 +97,7 @@ def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:
             label = f"{image} {contents.classes[annotation['category_id']]}"
             check_box(annotation["bbox"], record["width"], record["height"], label, faults)
     if contents.records and not format_of(spec).counts(contents):
-        faults.unscorable("no object is annotated that counts in evaluation")
+        faults.unannotated("no object is annotated that counts in evaluation")
     return contents, faults
 
 

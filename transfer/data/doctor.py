@@ -55,7 +55,7 @@ class Report:
     @property
     def scorable(self) -> bool:
         """Whether it can be a test set."""
-        return all(problem.level not in ("error", "unscorable") for problem in self.problems)
+        return all(problem.level not in ("error", "unscorable", "unannotated") for problem in self.problems)
 
     def __str__(self) -> str:
         spec, form = self.spec, format_of(self.spec)

@@ -8,8 +8,8 @@ from typing import Literal
 
 from transfer.data.spec import DatasetError, few
 
-Level = Literal["error", "unscorable", "warning", "note"]
-LEVELS: Sequence[Level] = ("error", "unscorable", "warning", "note")
+Level = Literal["error", "unscorable", "unannotated", "warning", "note"]
+LEVELS: Sequence[Level] = ("error", "unscorable", "unannotated", "warning", "note")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Problem:
 
     Attributes:
         level: "error" stops every use; "unscorable" stops a use as a test set, since even perfect predictions would
-            not score 100 (training leaves such objects out); "warning" stops nothing; a "note" says what was mended.
+            not score 100 (training leaves such objects out); "unannotated": there is nothing to score against, but a
+            trained network may be run on it; "warning" stops nothing; a "note" says what was mended.
         what: went wrong.
         where: the places, in order of discovery.
     """
@@ -29,7 +30,7 @@ class Problem:
 
     def __str__(self) -> str:
         times = f" [{len(self.where)}x]" if len(self.where) > 1 else ""
-        level = "error in a test set" if self.level == "unscorable" else self.level
+        level = "error in a test set" if self.level in ("unscorable", "unannotated") else self.level
         return f"{level}: {self.what}{times}" + (f": {few(self.where)}" if self.where else "")
 
 
@@ -44,6 +45,9 @@ class Faults:
 
     def unscorable(self, what: str, *where: str) -> None:
         self._add("unscorable", what, where)
+
+    def unannotated(self, what: str) -> None:
+        self._add("unannotated", what, ())
 
     def warn(self, what: str, *where: str) -> None:
         self._add("warning", what, where)

@@ -42,7 +42,7 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
     No error that can be known here may come after the training: test sets are held against their protocol, too.
 
     Args:
-        training: False for an evaluation, which needs test sets alone.
+        training: False for an evaluation, which needs test sets alone; of detectors they may be without annotations.
 
     Raises:
         ConfigError: no data set is named, no task is the config's, or its number of classes is not the data's.
@@ -79,7 +79,8 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
     for dataset in data.train:
         task.check_training(cfg, dataset)
     for dataset in data.test:
-        task.check_test(cfg, dataset)
+        if training or not (dataset.unannotated and not task.protocol(dataset).maps):
+            task.check_test(cfg, dataset)
     for dataset in data.train:
         task.check_sizes(cfg, dataset, training=True)
     for dataset in data.test:

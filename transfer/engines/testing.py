@@ -10,6 +10,7 @@ from typing import Any
 from pretrain.runtime import dist
 from transfer.data.dataset import Dataset
 from transfer.engines.base import RunNotes
+from transfer.evaluation.detections import UnscoredEvaluator
 from transfer.evaluation.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def test(
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
     for dataset in datasets:
-        found = evaluator(dataset)
+        found = UnscoredEvaluator(dataset) if dataset.unannotated else evaluator(dataset)
         for prediction in predict(dataset):
             found.add(prediction)
         states = dist.gather_objects(found.state())

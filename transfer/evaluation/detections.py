@@ -71,6 +71,14 @@ class DetectionEvaluator(Evaluator):
         return not any(len(d.scores) for d in self.detections)
 
 
+class UnscoredEvaluator(DetectionEvaluator):
+    """Keeps the detections on a set without annotations, for whoever has them, and scores nothing."""
+
+    def scores(self) -> Scores:
+        why = f"data set '{self.dataset.name}': nothing is annotated that counts, so detections are kept and not scored"
+        return Scores(self.dataset.protocols[0], {}, notes=(why,))
+
+
 NOTHING_FOUND = "no detection has a score above the threshold (MODEL.ROI_HEADS.SCORE_THRESH_TEST)"
 
 

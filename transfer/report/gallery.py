@@ -22,8 +22,11 @@ Plate = tuple[float, float, float]  # x, y, width; all plates of a picture are e
 
 
 def choose(records: Sequence[Record], count: int) -> list[Record]:
-    """Images with objects or a map, evenly spaced in the data set's order: chosen without looking at any result."""
-    usable = [r for r in records if r["annotations"] or "sem_seg_file_name" in r]
+    """Images with objects or a map, evenly spaced in the data set's order: chosen without looking at any result.
+
+    Of a set without any, those of all images.
+    """
+    usable = [r for r in records if r["annotations"] or "sem_seg_file_name" in r] or records
     return [usable[i] for i in evenly(len(usable), count)]
 
 

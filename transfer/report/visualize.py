@@ -68,6 +68,8 @@ def of_run(spec: DatasetSpec, run: Path, count: int, threshold: float, folder: P
         return [path]
     paths = [folder / f"{what}_{part(spec.name)}.png" for what in ("detections", "precision_recall")]
     detections(spec, run, count, threshold, paths[0])
+    if dataset.unannotated:
+        return paths[:1]
     curves(spec, run, paths[1])
     return paths
 
