@@ -6,6 +6,14 @@ from setuptools import find_packages, setup
 
 DETECTRON2_COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"  # the upstream commit that the d2 tests run against
 
+# Folders of the checkout that are installed as they are, in a package of their own: a `tools` or `datasets` in
+# site-packages would hide those of others. Their commands are run by path (pretrain/runtime/entry.py).
+SHIPPED = {
+    "moco_transfer.tools": "tools",
+    "moco_transfer.datasets": "datasets",
+    "moco_transfer.configs": "configs",
+}
+
 setup(
     name="moco-transfer",
     version="0.1.0",
@@ -14,8 +22,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["pretrain", "pretrain.*", "transfer", "transfer.*"]),
-    package_data={"transfer": ["report/*.html", "report/*.css"]},
+    packages=[*find_packages(include=["pretrain", "pretrain.*", "transfer", "transfer.*"]), *SHIPPED],
+    package_dir=SHIPPED,
+    package_data={
+        "pretrain": ["py.typed"],
+        "transfer": ["py.typed", "report/*.html", "report/*.css"],
+        "moco_transfer.datasets": ["README.md"],
+        "moco_transfer.configs": ["**/*.yaml"],
+    },
+    entry_points={"console_scripts": ["moco-transfer = pretrain.runtime.entry:entry"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
