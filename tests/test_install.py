@@ -12,7 +12,10 @@ import pytest
 
 from pretrain.runtime import entry, shipped
 from pretrain.runtime.commands import status
+from pretrain.runtime.config import load_yaml_with_base
+from pretrain.runtime.errors import ConfigError
 from tests.conftest import ROOT
+from transfer.trials.experiment import load_experiment
 
 CONFIG = "configs/transfer/voc/faster_rcnn_R_18_C4_small_moco.yaml"
 
@@ -97,6 +100,25 @@ def test_what_is_on_disk_wins(tmp_path, monkeypatch, capsys):
     for name in (CONFIG, "configs/gone.yaml", "configs/../setup.py", "mine.yaml", str(ROOT / CONFIG), "", "configs"):
         assert shipped.config_file(name) == name
     assert capsys.readouterr().err == ""
+
+
+def test_own_files_name_installed_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine, experiment = tmp_path / "mine.yaml", tmp_path / "two.yaml"
+    mine.write_text(f"_BASE_: {CONFIG}\nSEED: 7\n")
+    assert load_yaml_with_base(mine) == {**load_yaml_with_base(ROOT / CONFIG), "SEED": 7}
+    experiment.write_text(
+        f"{{title: t, output: work, metrics: [AP], transfer: {{config: {CONFIG}}}, rows: [{{name: a, weights: null}}]}}"
+    )
+    run = load_experiment(experiment).rows[0].entries[""].run
+    assert run is not None and run.config == ROOT / CONFIG
+    (tmp_path / CONFIG).parent.mkdir(parents=True)
+    (tmp_path / CONFIG).write_text("SEED: 8\n")
+    assert load_yaml_with_base(mine) == {"SEED": 7}
+    (tmp_path / CONFIG).unlink()
+    mine.write_text("_BASE_: configs/transfer/gone.yaml\n")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_yaml_with_base(mine)
 
 
 def test_only_one_process_says_which(tmp_path, monkeypatch, capsys):
