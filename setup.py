@@ -58,7 +58,11 @@ setup(
             "types-PyYAML",
             "types-tqdm",
             "submitit>=1.5",
+            "setuptools>=77",  # a test builds the wheel
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
         ],
+        "docs": ["sphinx>=8", "myst-parser>=4", "pydata-sphinx-theme>=0.16"],  # make docs
         "cluster": ["submitit>=1.5"],  # trials side by side, and on SLURM
         "detectron2": [f"detectron2 @ git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"],
     },
