@@ -46,7 +46,7 @@ setup(
         "matplotlib>=3.8",
         "scipy>=1.11",
         "safetensors>=0.4",
-        "pydantic>=2.6",
+        "pydantic>=2.7",
     ],
     extras_require={
         "dev": [
