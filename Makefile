@@ -13,7 +13,7 @@ DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@$(DETECTRON2_CO
 HASH := \#
 DENSEPOSE ?= $(if $(wildcard $(DETECTRON2)/projects/DensePose),$(DETECTRON2)/projects/DensePose,$(DETECTRON2)$(HASH)subdirectory=projects/DensePose)
 
-.PHONY: demo evidence test test-all gpu-check lint format detectron2 densepose clean
+.PHONY: demo evidence test test-all gpu-check lint format docs detectron2 densepose clean
 
 demo: $(STAMP)
 	@echo "demo: pre-train, convert, fine-tune 5 trials per row, report (configs/experiments/demo.yaml)"
@@ -44,6 +44,12 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(STAMP)
+	@echo "docs: the site of docs/, the docstrings and the config keys; a warning is an error (about 2 minutes)"
+	@$(PY) -m pip install --quiet -e ".[docs]"
+	$(PY) docs/site/build.py
+	@echo "docs: work/docs/html/index.html"
 
 # Detectron2 is on no package index; its setup.py imports torch, hence --no-build-isolation.
 detectron2: $(STAMP)

@@ -6,6 +6,14 @@ from setuptools import find_packages, setup
 
 DETECTRON2_COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"  # the upstream commit that the d2 tests run against
 
+# Folders of the checkout that are installed as they are, in a package of their own: a `tools` or `datasets` in
+# site-packages would hide those of others. Their commands are run by path (pretrain/runtime/entry.py).
+SHIPPED = {
+    "moco_transfer.tools": "tools",
+    "moco_transfer.datasets": "datasets",
+    "moco_transfer.configs": "configs",
+}
+
 setup(
     name="moco-transfer",
     version="0.1.0",
@@ -14,8 +22,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["pretrain", "pretrain.*", "transfer", "transfer.*"]),
-    package_data={"transfer": ["report/*.html", "report/*.css"]},
+    packages=[*find_packages(include=["pretrain", "pretrain.*", "transfer", "transfer.*"]), *SHIPPED],
+    package_dir=SHIPPED,
+    package_data={
+        "pretrain": ["py.typed"],
+        "transfer": ["py.typed", "report/*.html", "report/*.css"],
+        "moco_transfer.datasets": ["README.md"],
+        "moco_transfer.configs": ["**/*.yaml"],
+    },
+    entry_points={"console_scripts": ["moco-transfer = pretrain.runtime.entry:entry"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -31,7 +46,7 @@ setup(
         "matplotlib>=3.8",
         "scipy>=1.11",
         "safetensors>=0.4",
-        "pydantic>=2.6",
+        "pydantic>=2.7",
     ],
     extras_require={
         "dev": [
@@ -43,7 +58,11 @@ setup(
             "types-PyYAML",
             "types-tqdm",
             "submitit>=1.5",
+            "setuptools>=77",  # a test builds the wheel
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
         ],
+        "docs": ["sphinx>=8", "myst-parser>=4", "pydata-sphinx-theme>=0.16"],  # make docs
         "cluster": ["submitit>=1.5"],  # trials side by side, and on SLURM
         "detectron2": [f"detectron2 @ git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"],
     },

@@ -12,6 +12,7 @@ from pretrain.lincls_config import load_lincls
 from pretrain.runtime.commands import parse_with_resume
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
+from pretrain.runtime.shipped import config_file
 
 
 def parse(argv: Sequence[str] | None, description: str | None, files: str) -> argparse.Namespace:
@@ -25,7 +26,7 @@ def parse(argv: Sequence[str] | None, description: str | None, files: str) -> ar
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help=files)
+    parser.add_argument("--config-file", required=True, type=config_file, metavar="FILE", help=files)
     return parse_with_resume(parser, argv)
 
 

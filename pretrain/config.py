@@ -74,11 +74,11 @@ _C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
 # and the same negatives for all. BN statistics are those of a micro-batch.
 _C.SOLVER.ACCUMULATE = 1
 _C.SOLVER.OPTIMIZER = "sgd"  # sgd | lars: rates by layer, for large batches (SimCLR)
-_C.SOLVER.BASE_LR = 0.03  # for BATCH_SIZE, unless
-_C.SOLVER.REFERENCE_BATCH = 0  # is not 0: then BASE_LR is for so many images, and scaled linearly to BATCH_SIZE
-_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.BASE_LR = 0.03  # for BATCH_SIZE images, unless REFERENCE_BATCH says otherwise
+_C.SOLVER.REFERENCE_BATCH = 0  # not 0: BASE_LR is for so many images, and is scaled linearly to BATCH_SIZE
+_C.SOLVER.MOMENTUM = 0.9  # of SGD
 _C.SOLVER.WEIGHT_DECAY = 1e-4  # lars: not on vectors (biases, norms)
-_C.SOLVER.EPOCHS = 200
+_C.SOLVER.EPOCHS = 200  # length; 0 with ITERATIONS
 _C.SOLVER.ITERATIONS = 0  # length in iterations; EPOCHS must then be 0
 _C.SOLVER.SCHEDULE = "step"  # step | cosine: constant within an epoch, as in the reference | exponential: by iteration
 _C.SOLVER.WARMUP_EPOCHS = 0  # the rate rises from 0 in a line, iteration by iteration; cosine falls over the rest
@@ -93,26 +93,26 @@ _C.SPEED = CfgNode()  # what changes speed and rounding, but not the recipe
 _C.SPEED.CHANNELS_LAST = False  # memory format of weights and images
 _C.SPEED.COMPILE = False  # torch.compile the encoders
 
-_C.CHECKPOINT = CfgNode()  # checkpoint_last.pth.tar is written after every epoch, and
-_C.CHECKPOINT.PERIOD = 0  # every so many iterations (0: never)
-_C.CHECKPOINT.PERIOD_SECONDS = 1800.0  # when so many seconds have passed, looked at every LOG_PERIOD (0: never)
+_C.CHECKPOINT = CfgNode()  # checkpoint_last.pth.tar is written after every epoch
+_C.CHECKPOINT.PERIOD = 0  # and every so many iterations (0: never)
+_C.CHECKPOINT.PERIOD_SECONDS = 1800.0  # and when so many seconds have passed, looked at every LOG_PERIOD (0: never)
 _C.CHECKPOINT.KEEP_EVERY_EPOCHS = 0  # also keep checkpoint_0009.pth.tar, ... every so many epochs (0: never)
 
 # Iterations between lines of metrics.jsonl; a line is the mean since the line before. Several processes also look here
 # whether a signal (SIGTERM, SIGUSR1) asks them to save and stop; one process looks after every iteration.
 _C.LOG_PERIOD = 20
-_C.TENSORBOARD = True
+_C.TENSORBOARD = True  # write what metrics.jsonl has for TensorBoard too
 _C.DEVICE = "auto"  # auto | cpu | cuda
-_C.SEED = 0
-_C.OUTPUT_DIR = "output/pretrain"
+_C.SEED = 0  # of weights, order and views: it defines the run
+_C.OUTPUT_DIR = "output/pretrain"  # where the run writes; one run per folder
 
 _C.KNN = CfgNode()  # kNN accuracy during the run; class labels are used here only
 _C.KNN.PERIOD = 0  # epochs; 0: never
 _C.KNN.TRAIN = ""  # folders of images per class, or files of labels; see labelled.find_labelled
-_C.KNN.VAL = ""
+_C.KNN.VAL = ""  # the same, whose images are classified
 _C.KNN.TRAIN_IMAGES = 0  # at most so many, evenly spaced; 0: all
-_C.KNN.K = 200
-_C.KNN.T = 0.07
+_C.KNN.K = 200  # neighbours that vote
+_C.KNN.T = 0.07  # temperature of their votes
 _C.KNN.RESIZE = 0  # pixels of the short side before the central AUG.CROP_SIZE; 0: AUG.CROP_SIZE x 256 / 224
 
 # What may differ between two runs of the same recipe: left out of the digest and of the check at --resume.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from pretrain.runtime.errors import ExpectedError
+from pretrain.runtime.opencv import cv2
 from pretrain.runtime.pixels import MAX_PIXELS, ImageFileError, opened, to_rgb
 
 

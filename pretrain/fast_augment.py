@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from pretrain.augment import SIGMA, by_name
 from pretrain.draws import Draws
+from pretrain.runtime.opencv import cv2
 
 DIAGONAL = np.arange(3), np.arange(3)
 LUMA = np.array([0.299, 0.587, 0.114])  # of R, G, B

@@ -36,26 +36,26 @@ _C.AUG.RESIZE = 256  # pixels of the short side before the central crop of valid
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
-_C.SOLVER.BASE_LR = 30.0
-_C.SOLVER.MOMENTUM = 0.9
-_C.SOLVER.WEIGHT_DECAY = 0.0
-_C.SOLVER.EPOCHS = 100
+_C.SOLVER.BASE_LR = 30.0  # for BATCH_SIZE images
+_C.SOLVER.MOMENTUM = 0.9  # of SGD
+_C.SOLVER.WEIGHT_DECAY = 0.0  # of everything that is trained
+_C.SOLVER.EPOCHS = 100  # length
 _C.SOLVER.STEPS = (60, 80)  # epochs (from 0) at which the rate is multiplied by GAMMA
-_C.SOLVER.GAMMA = 0.1
+_C.SOLVER.GAMMA = 0.1  # what the rate is multiplied by at each step
 _C.SOLVER.AMP = "off"  # arithmetic of the trunk: off (float32) | bf16 | fp16; the classifier stays in float32
 
 _C.SPEED = CfgNode()
 _C.SPEED.CHANNELS_LAST = False  # memory format of trunk and images
 
-_C.CHECKPOINT = CfgNode()  # checkpoint_last.pth.tar is written after every epoch, and
-_C.CHECKPOINT.PERIOD = 0  # every so many iterations (0: never)
-_C.CHECKPOINT.PERIOD_SECONDS = 1800.0  # when so many seconds have passed, looked at every LOG_PERIOD (0: never)
+_C.CHECKPOINT = CfgNode()  # checkpoint_last.pth.tar is written after every epoch
+_C.CHECKPOINT.PERIOD = 0  # and every so many iterations (0: never)
+_C.CHECKPOINT.PERIOD_SECONDS = 1800.0  # and when so many seconds have passed, looked at every LOG_PERIOD (0: never)
 
 _C.LOG_PERIOD = 20  # iterations between lines of metrics.jsonl; a line is the mean since the line before
-_C.TENSORBOARD = True
+_C.TENSORBOARD = True  # write what metrics.jsonl has for TensorBoard too
 _C.DEVICE = "auto"  # auto | cpu | cuda
-_C.SEED = 0
-_C.OUTPUT_DIR = "output/lincls"
+_C.SEED = 0  # of weights, order and views: it defines the run
+_C.OUTPUT_DIR = "output/lincls"  # where the run writes; one run per folder
 
 # What may differ between two runs of the same recipe: left out of the digest and of the check at --resume.
 RUNTIME_KEYS = (

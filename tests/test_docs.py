@@ -24,6 +24,7 @@ from torch.distributed.run import get_args_parser
 import pretrain.config
 import pretrain.lincls_config
 import transfer.config.defaults
+from pretrain.runtime import entry
 from pretrain.runtime.commands import status
 from pretrain.runtime.config import dotted_keys, merge_file, merge_opts
 from tests.conftest import ROOT
@@ -111,8 +112,9 @@ CHECKED = {
     "make demo": "an environment of its own, and minutes; what it runs is configs/experiments/demo.yaml",
     "make test": "it would run this test",
     "make gpu-check": "it needs a GPU",
-    "make detectron2": "it builds from a clone of Detectron2's repository",
-    "pip install -e .": "it would change the environment that the tests run in",
+    "pip install .": "it would change the environment that the tests run in; tests/test_install.py builds the wheel",
+    'pip install "setuptools<81" wheel ninja': "it would change the environment that the tests run in",
+    'pip install --no-build-isolation ".[detectron2]"': "it builds from a clone of Detectron2's repository",
     "python tools/status.py work/table2 --watch 10": "it shows results that take hours, until Ctrl-C",
     "OMP_NUM_THREADS=1 python benchmarks/data_path.py": "minutes; tests/benchmarks runs it small",
     "OMP_NUM_THREADS=1 python benchmarks/small_images.py": "minutes; tests/benchmarks runs it small",
@@ -165,6 +167,10 @@ def target(command: Command) -> list[str]:
         script = next(i for i, word in enumerate(words) if word.endswith(".sbatch"))
         assert (ROOT / words[script]).is_file(), f"{command}: no {words[script]}"
         return ["tools/train_moco.py", *words[script + 1 :]]
+    if words[0] == "moco-transfer":
+        scripts = {name: path for folder in entry.GROUPS for name, path in entry.scripts(folder).items()}
+        assert words[1] in scripts, f"{command}: no such command"
+        return [os.path.relpath(scripts[words[1]], ROOT), *words[2:]]
     assert words[0] == "python", f"{command}: a command that this test cannot run; put it into CHECKED with the reason"
     return words[1:]
 
@@ -297,7 +303,7 @@ def test_commands_within_sentences_are_checked(monkeypatch: pytest.MonkeyPatch) 
         Command(page, line, text)
         for page in PAGES
         for line, text in spans(page)
-        if re.match(r"(python|torchrun|make) ", text)
+        if re.match(r"(python|torchrun|make|moco-transfer) ", text) and not text.endswith("...")
     ]
     assert len(found) > 5
     for command in found:

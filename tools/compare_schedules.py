@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pretrain.runtime.commands import run
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
 from transfer.engines.select import CHOICES, select
 from transfer.report.schedules import write_comparison
@@ -18,8 +19,10 @@ from transfer.trials.reproduce import Plan
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("shorter", metavar="SHORTER.yaml", help="an experiment file, e.g. of the 1x schedule")
-    p.add_argument("longer", metavar="LONGER.yaml", help="the same rows with another schedule")
+    p.add_argument(
+        "shorter", type=config_file, metavar="SHORTER.yaml", help="an experiment file, e.g. of the 1x schedule"
+    )
+    p.add_argument("longer", type=config_file, metavar="LONGER.yaml", help="the same rows with another schedule")
     p.add_argument("--output-dirs", nargs=2, metavar="DIR", help="of the two; default: what the files say")
     p.add_argument("--engine", default="auto", choices=CHOICES)
     p.add_argument("--output", metavar="FILE.html", help="default: schedules.html in the longer one's folder")

@@ -20,6 +20,7 @@ from pathlib import Path
 from pretrain.runtime.commands import REQUEUE_STATUS, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.shipped import config_file
 from transfer.engines.select import CHOICES, select
 from transfer.report import evidence
 from transfer.report.report import write_report
@@ -31,12 +32,13 @@ from transfer.trials.missing import refuse_missing
 from transfer.trials.reproduce import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "evidence.md" if (ROOT / "docs").is_dir() else Path("evidence.md")  # an installation has no docs
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("experiments", nargs="*", metavar="EXPERIMENT.yaml", help="default: demo.yaml and small_*.yaml")
-    p.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md", metavar="FILE.md", help="%(default)s")
+    p.add_argument("experiments", nargs="*", type=config_file, metavar="YAML", help="default: demo and small_*")
+    p.add_argument("--page", type=Path, default=PAGE, metavar="FILE.md", help="%(default)s")
     p.add_argument("--engine", default="auto", choices=CHOICES)
     p.add_argument("--jobs", type=int, default=0, metavar="N", help="trials side by side; default: as GPUs allow")
     p.add_argument("--jobs-per-gpu", type=int, default=1, metavar="N", help="of small networks, several share one")

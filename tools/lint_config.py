@@ -18,6 +18,7 @@ from pathlib import Path
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.commands import run
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
 from transfer.config.facts import weights_facts
 from transfer.config.lint import ERROR, Finding
@@ -44,12 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--engine", default="auto", choices=CHOICES, help="whose defaults and registered names count")
     p.add_argument("--json", action="store_true", help="print a list of {file, findings} instead of text")
     args = p.parse_args(argv)
-    files = [word for word in args.words if word.endswith((".yaml", ".yml"))]
-    opts = args.words[len(files) :]
+    words = [config_file(word) if word.endswith((".yaml", ".yml")) else word for word in args.words]
+    files = [word for word in words if word.endswith((".yaml", ".yml"))]
+    opts = words[len(files) :]
     if missing := [file for file in files if not Path(file).is_file()]:
         raise ConfigError(f"config file '{missing[0]}' does not exist; check the path")
-    if not files or args.words[: len(files)] != files:
-        raise ConfigError(f"give config files (.yaml) first, then options; the first word is '{args.words[0]}'")
+    if not files or words[: len(files)] != files:
+        raise ConfigError(f"give config files (.yaml) first, then options; the first word is '{words[0]}'")
     engine = select(args.engine)
     found = {file: findings(file, opts, engine) for file in files}
     if args.json:

@@ -11,6 +11,7 @@ from pretrain.runtime.commands import number, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
@@ -21,7 +22,9 @@ from transfer.trials.reproduce import Plan
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("experiment", metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours")
+    p.add_argument(
+        "experiment", type=config_file, metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours"
+    )
     p.add_argument(
         "--output-dir", metavar="DIR", help="where the experiment's results are; default: what the file says"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from pretrain.runtime.commands import REQUEUE_STATUS, number, run
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
 from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
@@ -25,7 +26,9 @@ from transfer.trials.reproduce import KINDS, Plan
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("experiment", metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours")
+    p.add_argument(
+        "experiment", type=config_file, metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours"
+    )
     p.add_argument("--output-dir", metavar="DIR", help="default: what the file says")
     p.add_argument("--engine", default="auto", choices=CHOICES)
     p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="run these rows only")

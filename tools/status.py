@@ -12,6 +12,7 @@ from pathlib import Path
 from pretrain.runtime.commands import number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import between
+from pretrain.runtime.shipped import config_file
 from pretrain.runtime.strict_yaml import load_yaml
 from pretrain.runtime.wording import short
 from transfer.trials.status import runs, screen
@@ -29,7 +30,9 @@ def folder_of(path: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("where", metavar="DIR|EXPERIMENT.yaml", help="an experiment's output, or any folder of runs")
+    p.add_argument(
+        "where", type=config_file, metavar="DIR|EXPERIMENT.yaml", help="an experiment's output, or any folder of runs"
+    )
     p.add_argument(
         "--watch",
         type=number(between(0, 86400), float),

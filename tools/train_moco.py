@@ -26,13 +26,16 @@ from pretrain.runtime.commands import parse_with_resume, run
 from pretrain.runtime.config import load
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
+from pretrain.runtime.shipped import config_file
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a YAML file of configs/pretrain/")
+    parser.add_argument(
+        "--config-file", required=True, type=config_file, metavar="FILE", help="a YAML file of configs/pretrain/"
+    )
     parser.add_argument("--output-dir", metavar="DIR", help="the same as OUTPUT_DIR DIR")
     args = parse_with_resume(parser, argv, example="SOLVER.EPOCHS 100")
     if args.output_dir:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pretrain.runtime import dist
 from pretrain.runtime.commands import parse_with_resume, run
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.shipped import config_file
 from transfer.config.load import load_config
 from transfer.config.scale import scaled_options
 from transfer.engines import base, machines
@@ -18,7 +19,9 @@ from transfer.engines.select import CHOICES, select
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--config-file", required=True, metavar="FILE", help="a YAML of configs/transfer/, or yours")
+    p.add_argument(
+        "--config-file", required=True, type=config_file, metavar="FILE", help="a YAML of configs/transfer/, or yours"
+    )
     p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     machines.add_arguments(p)
     p.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")

@@ -16,6 +16,7 @@ from pretrain.runtime.commands import number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import SHARE, between
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.shipped import config_file
 from pretrain.runtime.slug import part
 from transfer.config.load import load_config
 from transfer.data import catalog
@@ -31,7 +32,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = p.add_subparsers(dest="command", required=True)
     for name, words in (("data", "training images as the network sees them"), ("truth", "annotated images")):
         c = commands.add_parser(name, parents=[common], help=words)
-        c.add_argument("--config-file", required=True, metavar="FILE")
+        c.add_argument("--config-file", required=True, type=config_file, metavar="FILE")
         c.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config options")
         if name == "data":
             c.add_argument("--engine", default="auto", choices=CHOICES)

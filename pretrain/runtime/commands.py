@@ -83,6 +83,8 @@ def status(main: Callable[..., int], *args: Any) -> int:
     has not or has lost (71, 74: see `machine`); or a signal that asked to stop (75).
     """
     try:
+        if (opencv := sys.modules.get("pretrain.runtime.opencv")) is not None:  # of the commands that need it
+            opencv.check()
         return main(*args)
     except Preempted as stop:
         return _ended(f"{stop}; go on with --resume auto (trials: with the same command)", REQUEUE_STATUS)

@@ -16,6 +16,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.fit import fitted
+from pretrain.runtime.shipped import beside
 from pretrain.runtime.strict_yaml import load_yaml
 from pretrain.runtime.wording import did_you_mean, short
 
@@ -23,7 +24,7 @@ BASE_KEY = "_BASE_"
 
 
 def load_yaml_with_base(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A YAML file with its `_BASE_` files merged underneath; a base is relative to the file that names it."""
+    """A YAML file with its `_BASE_` files merged underneath; a base is found by `shipped.beside`."""
     merged: dict[str, Any] = {}
     for _, values in _files(Path(path), chain=()):
         merged = _merge_dicts(merged, values)
@@ -41,8 +42,7 @@ def _files(path: Path, chain: tuple[Path, ...]) -> list[tuple[str, dict[str, Any
         return [(str(path), data)]
     if not isinstance(base, str) or not base or "\0" in base:
         raise ConfigError(f"'{path}': {BASE_KEY} must be a file name, not {short(base)}")
-    base_path = Path(os.path.expandvars(os.path.expanduser(base)))
-    base_path = base_path if base_path.is_absolute() else path.parent / base_path
+    base_path = beside(path, os.path.expandvars(os.path.expanduser(base)))
     if not os.path.exists(base_path):
         raise ConfigError(f"'{path}' builds on {BASE_KEY}: '{base}', but '{base_path}' does not exist")
     return [*_files(base_path, (*chain, own)), (str(path), data)]

@@ -32,7 +32,7 @@ class Limit:
     def problem(self, value: Any) -> str | None:
         """What a value must be, if it is not so."""
         if isinstance(value, (list, tuple)) and not self.sizes[0] <= len(value) <= self.sizes[1]:
-            return f"it must have {self._count()}"
+            return f"it must have {self.count}"
         wrong = [number for number in _numbers(value) if not self._holds(number)]
         if not wrong:
             return None
@@ -42,8 +42,12 @@ class Limit:
         above = number > self.low if self.open_low else number >= self.low
         return above and (number < self.high if self.open_high else number <= self.high)
 
-    def _count(self) -> str:
+    @property
+    def count(self) -> str:
+        """How many elements a list has, in words; empty where any number will do."""
         low, high = self.sizes
+        if self.sizes == (0, math.inf):
+            return ""
         if low == high:
             return f"{low} elements"
         return f"{low} elements or more" if high == math.inf else f"{low} to {high} elements"

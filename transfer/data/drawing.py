@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+
+from pretrain.runtime.opencv import cv2
 
 Rng = np.random.Generator
 _SUPERSAMPLE = 4

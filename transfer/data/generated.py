@@ -31,12 +31,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from pretrain.runtime.checkpoint import save_json
 from pretrain.runtime.files import read_record
 from pretrain.runtime.log import progress
+from pretrain.runtime.opencv import cv2
 from pretrain.runtime.seed import derive
 from transfer.data import generated_keypoints, generated_scenes
 from transfer.data.drawing import (

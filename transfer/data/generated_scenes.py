@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 
+from pretrain.runtime.opencv import cv2
 from transfer.data.drawing import (
     ColourPair,
     Pose,

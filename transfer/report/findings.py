@@ -36,7 +36,7 @@ class Judged:
 
     @property
     def numbers(self) -> str:
-        """`45.0 ± 1.2 against 24.4 ± 0.8 (kNN top-1): +20.6 [+18.9, +22.3], p < 0.001, g = 18.0`; empty while open."""
+        """Both means, their difference and its interval, in words; empty while it is open."""
         if self.versus is None:
             return ""
         words = self.versus.words.rpartition(": ")[0] or self.versus.words

@@ -52,6 +52,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pretrain.runtime.config import ConfigError, load_yaml, load_yaml_with_base
+from pretrain.runtime.shipped import beside
 from pretrain.runtime.slug import check_unique, folder
 from pretrain.runtime.wording import did_you_mean, short
 from transfer.evaluation.metric import Metric
@@ -180,7 +181,7 @@ class _Reader:
         return Job(self.config(given.config, where), self.opts(given.opts, where, reserved), cost)
 
     def config(self, given: str, where: str) -> Path:
-        config = Path(os.path.normpath(self.path.parent / given))
+        config = Path(os.path.normpath(beside(self.path, given)))
         if not config.is_file():
             raise self.error(where, f"its config is {short(given)}, but '{config}' does not exist")
         return config

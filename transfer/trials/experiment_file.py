@@ -80,7 +80,7 @@ class CostModel(Strict):
 
 
 class JobModel(Strict):
-    """`config` is relative to the experiment file."""
+    """`config` is relative to the experiment file, or configs/... for the installed one."""
 
     config: Text
     opts: Opts = ()

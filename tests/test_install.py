@@ -1,0 +1,145 @@
+"""What `pip install .` installs: the packages, every command and every config, found from any folder."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pretrain.runtime import entry, shipped
+from pretrain.runtime.commands import status
+from pretrain.runtime.config import load_yaml_with_base
+from pretrain.runtime.errors import ConfigError
+from tests.conftest import ROOT
+from transfer.trials.experiment import load_experiment
+
+CONFIG = "configs/transfer/voc/faster_rcnn_R_18_C4_small_moco.yaml"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a copy of the tree: a build leaves files behind."""
+    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, tree / name)
+    for name in ("pretrain", "transfer", "tools", "configs"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "datasets" / "VOC2007").mkdir(parents=True)  # data must stay out, whatever it is called
+    (tree / "datasets" / "VOC2007" / "README.md").touch()
+    for path in (ROOT / "datasets").glob("*.*"):
+        if path.is_file():
+            shutil.copyfile(path, tree / "datasets" / path.name)
+    code = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which pip would have put it."""
+    site = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as z:
+        z.extractall(site)
+    return site
+
+
+def run(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the installed command in `cwd`, without the checkout."""
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from pretrain.runtime.entry import entry; entry()"
+    command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", "-c", code, *words]
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def test_the_wheel_has_everything_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as z:
+        names = set(z.namelist())
+        points = z.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
+    top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert top == {"pretrain", "transfer", "moco_transfer"}
+    assert "moco-transfer = pretrain.runtime.entry:entry" in points
+    want = {str(p.relative_to(ROOT)) for pattern in ("pretrain/**/*.py", "transfer/**/*.*") for p in ROOT.glob(pattern)}
+    want = {name for name in want if "__pycache__" not in name} | {"pretrain/py.typed"}
+    beside = [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "tools").glob("*"), *(ROOT / "datasets").glob("*.*")]
+    want |= {f"moco_transfer/{p.relative_to(ROOT)}" for p in beside if p.is_file()}
+    assert {name for name in names if ".dist-info/" not in name} == want
+
+
+def test_the_installed_command(installed, tmp_path):
+    listed = run(installed, tmp_path)
+    assert listed.returncode == 0 and listed.stderr == ""
+    for folder in ("tools", "datasets"):
+        for path in (ROOT / folder).glob("*.py"):
+            assert f"  {path.stem.replace('_', '-')} " in listed.stdout
+
+
+@pytest.mark.slow
+def test_installed_commands_find_installed_configs(installed, tmp_path):
+    shown = run(installed, tmp_path, "lint-config", "--engine", "torchvision", CONFIG)
+    there = installed / "moco_transfer" / CONFIG
+    assert shown.returncode == 0 and shown.stdout.startswith(f"{there}: ")
+    assert f"taking the installed '{there}'" in shown.stderr
+    drawn = run(
+        installed, tmp_path, "reproduce", "--engine", "torchvision", "--dry-run", "configs/experiments/demo.yaml"
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    assert str(installed / "moco_transfer" / "datasets" / "prepare_generated.py") in drawn.stdout
+
+
+def test_what_is_on_disk_wins(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert shipped.config_file(CONFIG) == str(ROOT / CONFIG)
+    assert str(ROOT / CONFIG) in capsys.readouterr().err
+    (tmp_path / CONFIG).parent.mkdir(parents=True)
+    (tmp_path / CONFIG).touch()
+    for name in (CONFIG, "configs/gone.yaml", "configs/../setup.py", "mine.yaml", str(ROOT / CONFIG), "", "configs"):
+        assert shipped.config_file(name) == name
+    assert capsys.readouterr().err == ""
+
+
+def test_own_files_name_installed_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine, experiment = tmp_path / "mine.yaml", tmp_path / "two.yaml"
+    mine.write_text(f"_BASE_: {CONFIG}\nSEED: 7\n")
+    assert load_yaml_with_base(mine) == {**load_yaml_with_base(ROOT / CONFIG), "SEED": 7}
+    experiment.write_text(
+        f"{{title: t, output: work, metrics: [AP], transfer: {{config: {CONFIG}}}, rows: [{{name: a, weights: null}}]}}"
+    )
+    run = load_experiment(experiment).rows[0].entries[""].run
+    assert run is not None and run.config == ROOT / CONFIG
+    (tmp_path / CONFIG).parent.mkdir(parents=True)
+    (tmp_path / CONFIG).write_text("SEED: 8\n")
+    assert load_yaml_with_base(mine) == {"SEED": 7}
+    (tmp_path / CONFIG).unlink()
+    mine.write_text("_BASE_: configs/transfer/gone.yaml\n")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_yaml_with_base(mine)
+
+
+def test_only_one_process_says_which(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    assert shipped.config_file(CONFIG) == str(ROOT / CONFIG) and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("word", ["train-net", "train_net", "tools/train_net.py", "train_net.py"])
+def test_names_of_commands(word):
+    assert entry.scripts("tools")[entry.command_name(word)] == ROOT / "tools" / "train_net.py"
+
+
+def test_every_command_says_what_it_is_for():
+    for folder in entry.GROUPS:
+        for path in entry.scripts(folder).values():
+            assert len(entry.purpose(path)) > 15, path
+
+
+def test_an_unknown_command(monkeypatch, capsys):
+    for word, says in {"train-nte": "did you mean train-net", "zzz": "moco-transfer --help lists them"}.items():
+        monkeypatch.setattr(sys, "argv", ["moco-transfer", word])
+        assert status(entry.main) == 2
+        assert says in capsys.readouterr().err
