@@ -22,6 +22,7 @@ from pretrain.moco import MoCo
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.checkpoint import CheckpointError
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.precision import in_words
 from pretrain.score import classification
 from pretrain.shuffle import GroupBatchNorm2d
 from tests.pretrain.conftest import MakeCfg
@@ -97,7 +98,7 @@ def test_what_is_derived_is_said(images: Path, make_cfg: MakeCfg, monkeypatch: p
         "moco: acc1 (percent) is that of picking the positive among 32 negatives",
         "processes: 4 on cpu; BN groups: 8 of 8 images",
         "batch: 64 = 4 processes x 2 micro-batches x 8 images",
-        "learning rate: 0.0075 = 0.03 x 64 / 256, cosine; arithmetic: bf16",
+        f"learning rate: 0.0075 = 0.03 x 64 / 256, cosine; arithmetic: {in_words('bf16', 'cpu')}",
         "loader processes: 3 for 16 images in each of 4 processes",
         "without effect on moco: MODEL.BANK_MOMENTUM, MODEL.BANK_LOSS",
     ]
