@@ -30,9 +30,9 @@ from show import machine, spread
 from torch.utils.data import DataLoader
 from torchvision import transforms as T
 
-from pretrain.augment import MEAN, STD, TwoCrops, normalise, recipe
-from pretrain.decode import decode, decode_array
-from pretrain.fast_augment import FastRecipe
+from pretrain.data.augment import MEAN, STD, TwoCrops, normalise, recipe
+from pretrain.data.decode import decode, decode_array
+from pretrain.data.fast_augment import FastRecipe
 
 CPU = torch.device("cpu")
 

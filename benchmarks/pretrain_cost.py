@@ -24,9 +24,9 @@ import torch
 from show import machine
 from torch.amp import GradScaler
 
-from pretrain.augment import TwoCrops, normalise
 from pretrain.build import build_model, build_optimizer, data_parallel, mechanism, memory_format, place
 from pretrain.config import get_cfg
+from pretrain.data.augment import TwoCrops, normalise
 from pretrain.loop import train_step
 from pretrain.runtime import dist
 from pretrain.runtime.config import merge_file, merge_opts

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from pretrain.build import build_dataset
 from pretrain.config import get_cfg
-from pretrain.data import ViewDataset, collate
-from pretrain.images import find_images
+from pretrain.data.images import find_images
+from pretrain.data.views import ViewDataset, collate
 
 BATCH = 128
 WAYS = (("decoded when used", 0), ("DATA.CACHE", 1))  # and the share of --cache that it has

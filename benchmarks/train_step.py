@@ -30,9 +30,9 @@ from show import machine, spread
 from torch import Tensor, nn
 from torchvision import models
 
-from pretrain.augment import normalise
 from pretrain.build import build_model, memory_format, place
 from pretrain.config import get_cfg
+from pretrain.data.augment import normalise
 from pretrain.loop import train_step
 from pretrain.runtime.config import merge_opts
 

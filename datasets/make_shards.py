@@ -22,13 +22,13 @@ from pathlib import Path
 
 import torch
 
-from pretrain.images import Images, find_images
+from pretrain.data.images import Images, find_images
+from pretrain.data.shards import open_shards
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.commands import number, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.limits import at_least, between
 from pretrain.runtime.log import progress
-from pretrain.shards import open_shards
 
 NAMES = "names.txt"
 _BLOCK = 512

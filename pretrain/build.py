@@ -15,29 +15,29 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain import snapshot
-from pretrain.augment import recipe
-from pretrain.cache import DecodedImages
 from pretrain.config import bn_groups
-from pretrain.data import MAX_REPLACEMENTS, TrainingBatches, ViewDataset
-from pretrain.decode import BadImageError, decode, decode_array
+from pretrain.data.augment import recipe
+from pretrain.data.cache import DecodedImages
+from pretrain.data.decode import BadImageError, decode, decode_array
+from pretrain.data.fast_augment import FastRecipe
+from pretrain.data.images import Images
+from pretrain.data.labelled import LabelledImages, central_view, find_pair
+from pretrain.data.order import ShuffledShards
+from pretrain.data.shards import Shards
+from pretrain.data.views import MAX_REPLACEMENTS, TrainingBatches, ViewDataset
 from pretrain.encoders import base_encoder
-from pretrain.fast_augment import FastRecipe
-from pretrain.images import Images
-from pretrain.knn import KnnProbe
-from pretrain.labelled import LabelledImages, central_view, find_pair
 from pretrain.loop import Plan
 from pretrain.mechanisms import MECHANISMS, Mechanism
 from pretrain.mechanisms.base import Monitor, Size
 from pretrain.optimizers import OPTIMIZERS
-from pretrain.order import ShuffledShards
+from pretrain.probes.knn import KnnProbe
+from pretrain.probes.view_size import resize_for
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.precision import in_words
 from pretrain.runtime.seed import seed_everything
 from pretrain.runtime.workers import loader_processes
 from pretrain.schedule import by_name, linear_scaling
-from pretrain.shards import Shards
-from pretrain.view_size import resize_for
 
 
 def mechanism(cfg: CfgNode) -> Mechanism:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
-from pretrain.augment import RECIPES
+from pretrain.data.augment import RECIPES
 from pretrain.mechanisms import MECHANISMS
 from pretrain.optimizers import OPTIMIZERS
 from pretrain.runtime.config import ConfigError

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.augment import normalise
-from pretrain.data import Batch
-from pretrain.decode import BadImageError
+from pretrain.data.augment import normalise
+from pretrain.data.decode import BadImageError
+from pretrain.data.views import Batch
 from pretrain.mean import Mean
 from pretrain.runtime import dist
 from pretrain.runtime.errors import ExpectedError

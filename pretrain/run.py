@@ -27,8 +27,8 @@ from pretrain.build import (
     place,
 )
 from pretrain.config import RUNTIME_KEYS, check
-from pretrain.data import build_loader
-from pretrain.images import Images
+from pretrain.data.images import Images
+from pretrain.data.views import build_loader
 from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in

@@ -22,7 +22,7 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 import pretrain.config
-import pretrain.lincls_config
+import pretrain.probes.config
 import transfer.config.defaults
 from pretrain.runtime import entry
 from pretrain.runtime.commands import status
@@ -322,7 +322,7 @@ def test_links_paths_and_keys_exist(page: str) -> None:
             there_page = os.path.relpath(there, ROOT)
             assert anchor in anchors(there_page), f"{page}:{line}: no heading of {there_page} is called '{anchor}'"
     keys = set().union(*(dotted_keys(part.get_cfg()) for part in (pretrain.config, transfer.config.defaults)))
-    keys |= set(dotted_keys(pretrain.lincls_config.get_lincls_cfg()))
+    keys |= set(dotted_keys(pretrain.probes.config.get_lincls_cfg()))
     for line, text in spans(page):
         if re.fullmatch(r"(tools|configs|docs|tests|transfer|pretrain|benchmarks|datasets)/[\w./-]+", text):
             assert (ROOT / text).exists() or text in MADE, f"{page}:{line}: there is no '{text}'"

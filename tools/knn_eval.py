@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.knn import main as evaluate
+from pretrain.probes.knn import main as evaluate
 from pretrain.runtime.commands import number, run
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging

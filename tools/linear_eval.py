@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pretrain import classify
+from pretrain.probes import classify
 from pretrain.runtime.commands import run
 
 

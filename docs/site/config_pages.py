@@ -15,7 +15,7 @@ from typing import Any
 from comments import comments
 
 import pretrain.config
-import pretrain.lincls_config
+import pretrain.probes.config
 from pretrain.runtime.config import dotted_keys, value_at
 from pretrain.runtime.limits import Limit
 from transfer.config import defaults, limits, support
@@ -47,7 +47,7 @@ class Tree:
 
 def trees() -> dict[str, Tree]:
     """Name of the page -> the tree."""
-    pre, probe = pretrain.config, pretrain.lincls_config
+    pre, probe = pretrain.config, pretrain.probes.config
     return {
         "pretraining": Tree(
             "Pre-training",
@@ -57,7 +57,7 @@ def trees() -> dict[str, Tree]:
         "classification": Tree(
             "Linear probe and fine-tuning of classifiers",
             "`configs/pretrain/lincls_*.yaml` for `tools/linear_eval.py`, `finetune_*.yaml` for `tools/finetune.py`.",
-            probe.get_lincls_cfg(), "pretrain/lincls_config.py", {"_C": ""}, probe._CHOICES, probe._LIMITS, {},
+            probe.get_lincls_cfg(), "pretrain/probes/config.py", {"_C": ""}, probe._CHOICES, probe._LIMITS, {},
         ),
         "transfer": Tree(
             "Transfer",

@@ -19,9 +19,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from pretrain.augment import TwoCrops, View
-from pretrain.data import Views
-from pretrain.images import Images, find_images
+from pretrain.data.augment import TwoCrops, View
+from pretrain.data.images import Images, find_images
+from pretrain.data.views import Views
 from pretrain.monitor import Watch
 from pretrain.runtime.config import ConfigError
 from pretrain.score import Score, classification

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.augment import OneCrop
+from pretrain.data.augment import OneCrop
 from pretrain.encoders import add_mlp_head, unit_features
 from pretrain.mechanisms.base import Encoder, Mechanism, Size, contrastive, refuse_shuffle
 from pretrain.runtime.config import ConfigError

@@ -12,8 +12,8 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.augment import OneCrop
-from pretrain.labelled import LabelledImages, find_labelled
+from pretrain.data.augment import OneCrop
+from pretrain.data.labelled import LabelledImages, find_labelled
 from pretrain.mechanisms.base import AMP, BANK_KEYS, Encoder, Mechanism, Size, refuse_shuffle
 from pretrain.runtime.config import ConfigError
 

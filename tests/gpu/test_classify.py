@@ -9,14 +9,14 @@ import pytest
 import torch
 from fvcore.common.config import CfgNode
 
-from pretrain import knn, lincls
-from pretrain.lincls_config import load_lincls
+from pretrain.probes import knn, lincls
+from pretrain.probes.config import load_lincls
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import RunResult
 from tests.gpu.conftest import Measured
 from tests.pretrain.checkpoints import write
-from tests.pretrain.test_finetune import FREE
-from tests.pretrain.test_lincls import CONFIGS, options
+from tests.pretrain.probes.test_finetune import FREE
+from tests.pretrain.probes.test_lincls import CONFIGS, options
 
 pytestmark = pytest.mark.gpu
 

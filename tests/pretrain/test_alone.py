@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain import knn, lincls, run
-from pretrain.lincls_config import get_lincls_cfg
+from pretrain import run
+from pretrain.probes import knn, lincls
+from pretrain.probes.config import get_lincls_cfg
 from pretrain.runtime import lock
 from pretrain.runtime.config import merge_opts
 from pretrain.runtime.lock import LockError, hold_run

@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from torch.utils.data._utils import signal_handling
 
 from pretrain import loop
-from pretrain.data import ViewDataset
+from pretrain.data.views import ViewDataset
 from pretrain.run import main
 from pretrain.runtime import checkpoint, commands
 from pretrain.runtime.log import progress, read_metrics, setup_logging

@@ -12,9 +12,9 @@ from torch import nn
 
 from pretrain.build import build_dataset, build_model, build_plan, description, num_workers, place
 from pretrain.config import RUNTIME_KEYS, get_cfg
-from pretrain.data import TrainingBatches
+from pretrain.data.images import find_images
+from pretrain.data.views import TrainingBatches
 from pretrain.encoders import base_encoder
-from pretrain.images import find_images
 from pretrain.mechanisms.end_to_end import EndToEnd
 from pretrain.mechanisms.memory_bank import MemoryBank, nce
 from pretrain.mechanisms.simclr import SimCLR

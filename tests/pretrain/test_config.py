@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from fvcore.common.config import CfgNode
 
-from pretrain import lincls_config
 from pretrain.config import _LIMITS, RUNTIME_KEYS, check, get_cfg
 from pretrain.encoders import base_encoder
-from pretrain.lincls_config import get_lincls_cfg
 from pretrain.mechanisms import MECHANISMS
+from pretrain.probes import config as lincls_config
+from pretrain.probes.config import get_lincls_cfg
 from pretrain.runtime.config import ConfigError, dotted_keys, merge_file, merge_opts, value_at
 from pretrain.runtime.limits import Limit
 from tests.pretrain.conftest import ROOT, TINY

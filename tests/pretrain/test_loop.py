@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from pretrain.augment import normalise
-from pretrain.data import Batch
-from pretrain.decode import BadImageError
+from pretrain.data.augment import normalise
+from pretrain.data.decode import BadImageError
+from pretrain.data.views import Batch
 from pretrain.encoders import base_encoder
 from pretrain.loop import DivergedError, Plan, TrainState, train, train_step
 from pretrain.moco import MoCo

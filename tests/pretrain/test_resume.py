@@ -22,7 +22,7 @@ from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.preempt import Preempted, StopRequest
 from tests.pretrain.conftest import ROOT, TINY, MakeCfg
-from tests.pretrain.test_shards import write_shards
+from tests.pretrain.data.test_shards import write_shards
 from tests.processes import Tool, run_in_processes
 
 NO_SHUFFLE: list[object] = ["MODEL.SHUFFLE_BN", False]

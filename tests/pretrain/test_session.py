@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.lincls_config import get_lincls_cfg
+from pretrain.probes.config import get_lincls_cfg
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.result import FILE_NAME, RunResult

@@ -13,9 +13,9 @@ from pretrain.build import build_optimizer, data_parallel, description, place
 from pretrain.loop import train_step
 from pretrain.mechanisms.simclr import SimCLR
 from pretrain.optimizers import LARS
+from pretrain.probes.trunk import load_trunk
 from pretrain.run import build_model, main
 from pretrain.runtime import checkpoint, dist
-from pretrain.trunk import load_trunk
 from tests.pretrain.conftest import MakeCfg
 from tests.pretrain.test_mechanisms import SGD, B, C, Encoder, T, assert_equal, naive_features, views
 from tests.processes import run_in_processes

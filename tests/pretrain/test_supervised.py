@@ -12,15 +12,15 @@ from torch import Tensor
 
 from pretrain.build import build_dataset, data_parallel, mechanism
 from pretrain.config import check
-from pretrain.data import collate
-from pretrain.labelled import find_labelled
+from pretrain.data.labelled import find_labelled
+from pretrain.data.views import collate
 from pretrain.loop import train_step
 from pretrain.mechanisms.supervised import Supervised
+from pretrain.probes.trunk import load_trunk
 from pretrain.run import main
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import read_metrics
-from pretrain.trunk import load_trunk
 from tests.pretrain.conftest import MakeCfg, write_images
 from tests.pretrain.test_mechanisms import SGD, B, Encoder, assert_equal, contiguous, views
 from tests.processes import run_in_processes

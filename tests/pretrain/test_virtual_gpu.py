@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain import knn, lincls, run
+from pretrain import run
 from pretrain.encoders import ARCHITECTURES
-from pretrain.lincls_config import load_lincls
+from pretrain.probes import knn, lincls
+from pretrain.probes.config import load_lincls
 from pretrain.runtime import checkpoint
 from tests.pretrain.checkpoints import write
 from tests.pretrain.conftest import MakeCfg
-from tests.pretrain.test_finetune import FREE
-from tests.pretrain.test_lincls import CONFIGS, options
+from tests.pretrain.probes.test_finetune import FREE
+from tests.pretrain.probes.test_lincls import CONFIGS, options
 from tests.pretrain.test_resume import CASES, NO_SHUFFLE, Small, assert_equal, stop_and_go_on
 from tests.virtual_gpu import virtual_gpu
 

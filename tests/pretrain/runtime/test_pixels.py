@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.decode import BadImageError, decode_array
+from pretrain.data.decode import BadImageError, decode_array
 from pretrain.runtime.pixels import FORMATS, ImageFileError, opened
 from tests.conftest import ROOT
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pretrain.config import check, get_cfg
-from pretrain.lincls_config import check as check_classifier
-from pretrain.lincls_config import load_lincls
+from pretrain.probes.config import check as check_classifier
+from pretrain.probes.config import load_lincls
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
 from tests.conftest import ROOT
 from tests.transfer.trials import test_table6

@@ -1,0 +1,1 @@
+"""Where images lie, in which order they come, and what is made of them: files, labels, views."""

@@ -1,0 +1,170 @@
+"""Where a training set's images lie: a folder, a list, or tar shards."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from pretrain.data.decode import BadImageError
+from pretrain.data.shard_index import is_shard, printable
+from pretrain.data.shards import expand, open_shards
+from pretrain.runtime.config import ConfigError
+from pretrain.runtime.files import read_regular
+from pretrain.runtime.folders import is_hidden, note_left_out, read_tree
+
+LOG = logging.getLogger(__name__)
+
+
+class Images(Protocol):
+    """A training set: image files, wherever their bytes lie.
+
+    Attributes:
+        notes: what a reader of the result must know.
+    """
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Where an image lies, printable."""
+
+    def read(self, index: int) -> bytes:
+        """The bytes of an image file.
+
+        Raises:
+            BadImageError: it cannot be read.
+        """
+
+    def digest(self) -> str:
+        """Hex digest (16 digits) of the names in order: equal wherever the set lies."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Paths of a training set.
+
+    Attributes:
+        root: folder that `names` are relative to.
+        names: (n,) byte strings. One array, because loader processes would slowly copy a list of a million `str`.
+        notes: see `Images`; what was left out, already in the log.
+    """
+
+    root: str
+    names: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        return os.path.join(self.root, os.fsdecode(self.names[index]))
+
+    def name(self, index: int) -> str:
+        """The path, printable whatever its bytes are."""
+        return printable(self.path(index))
+
+    def read(self, index: int) -> bytes:
+        """The bytes of an image file.
+
+        Raises:
+            BadImageError: it cannot be read.
+        """
+        try:
+            return read_regular(self.path(index))
+        except OSError as error:
+            raise BadImageError(f"cannot read image '{self.name(index)}' ({error.strerror})") from error
+
+    def digest(self) -> str:
+        """Hex digest (16 digits) of the names in order: equal wherever the folder lies."""
+        return hashlib.sha256(b"\0".join(self.names.tolist())).hexdigest()[:16]
+
+
+def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: bool = False, keep: int = 32) -> Images:
+    """The images under a folder (any depth, sorted by path), those named by a text file in its order, or in tar shards.
+
+    A list has one path per line, absolute or relative to the list's own folder; empty lines are ignored. Shards are
+    one tar file, a pattern of them (`in-{000..146}.tar`, `in-*.tar`), or a list of them. Nothing hidden is read, and no
+    folder twice (`runtime.folders`); what was left out for that is in the notes and in the log.
+
+    Args:
+        index_dir, truncate, keep: for shards, see `shards.open_shards`.
+
+    Raises:
+        ConfigError: nothing there, not readable, no image in it, or a folder that holds both `train` and `val`; for
+            shards, see `shards.open_shards` too.
+    """
+    path = Path(os.path.expandvars(os.path.expanduser(os.fspath(source))))
+    notes: tuple[str, ...] = ()
+    try:
+        if path.is_dir():
+            return _walk(path)
+        if path.is_file() and path.suffix.lower() == ".txt":
+            names, notes = _read_list(path)
+            if not any(map(is_shard, names)):
+                return _listed_files(path, names, notes)
+            shards = [str(path.parent / name) for name in names]
+        elif is_shard(path):
+            shards = expand(str(path))
+        elif path.exists():
+            raise ConfigError(f"DATA.TRAIN '{path}' is neither a folder nor a .txt list of images, nor a .tar shard")
+        else:
+            raise ConfigError(
+                f"DATA.TRAIN '{path}' does not exist; give a folder of images, a .txt list, or .tar shards"
+            )
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"DATA.TRAIN '{path}' cannot be read: it is no UTF-8 ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"DATA.TRAIN '{path}' cannot be read: {error}") from error
+    return open_shards(shards, index_dir, truncate, keep, str(path), notes)
+
+
+def _walk(root: Path) -> ImageFiles:
+    if (root / "train").is_dir() and (root / "val").is_dir():
+        raise ConfigError(f"DATA.TRAIN '{root}' holds train and val; give '{root / 'train'}'")
+
+    tree = read_tree(root, IMG_EXTENSIONS)
+    if not tree.files:
+        hint = f"for shards, give '{root / '*.tar'}'" if any(root.glob("*.tar")) else "check the path"
+        kept_out = "".join(f"; {note}" for note in tree.notes(root))
+        raise ConfigError(
+            f"DATA.TRAIN '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth; {hint}{kept_out}"
+        )
+    return image_files(root, tree.files, tree.notes(root))
+
+
+def image_files(root: Path, names: Sequence[str], notes: Sequence[str] = ()) -> ImageFiles:
+    """Files below `root` in that order; logs what was left out."""
+    for note in notes:
+        LOG.warning(note)
+    return ImageFiles(str(root), np.array([os.fsencode(name) for name in names]), tuple(notes))
+
+
+def _read_list(path: Path) -> tuple[list[str], tuple[str, ...]]:
+    """The names in a list, and what was left out of it: what is hidden below the folder that all names share."""
+    with path.open(encoding="utf-8-sig") as f:
+        names = [line.strip() for line in f if line.strip()]
+    if not names:
+        raise ConfigError(f"DATA.TRAIN '{path}' lists no image; write one path per line")
+    shared = len(os.path.dirname(os.path.commonprefix(names)))
+    hidden = [name for name in names if is_hidden(name[shared:])]
+    if len(hidden) == len(names):
+        raise ConfigError(f"DATA.TRAIN '{path}' lists nothing but hidden files, such as '{names[0]}'; list others")
+    return [name for name in names if not is_hidden(name[shared:])], note_left_out(path, "hidden", hidden)
+
+
+def _listed_files(path: Path, names: list[str], notes: Sequence[str]) -> ImageFiles:
+    files = image_files(path.parent, names, notes)
+    if not os.path.isfile(first := files.path(0)):
+        state = "is no file" if os.path.exists(first) else "does not exist"
+        raise ConfigError(f"DATA.TRAIN '{path}': its first entry means '{first}', which {state}")
+    return files

@@ -1,0 +1,48 @@
+"""What the commands of a classifier share: tools/linear_eval.py on a frozen trunk, tools/finetune.py on a free one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.probes.config import load_lincls
+from pretrain.probes.lincls import main
+from pretrain.runtime.commands import parse_with_resume
+from pretrain.runtime.log import setup_logging
+from pretrain.runtime.result import FILE_NAME
+from pretrain.runtime.shipped import config_file
+
+
+def parse(argv: Sequence[str] | None, description: str | None, files: str) -> argparse.Namespace:
+    """Parses the words of a command.
+
+    Args:
+        argv: None for the command line's.
+        description: for its help.
+        files: its configs, for the help.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config-file", required=True, type=config_file, metavar="FILE", help=files)
+    return parse_with_resume(parser, argv)
+
+
+def run(args: argparse.Namespace, trunk: str) -> list[str]:
+    """Trains what the words say; raises what `load_lincls` and `lincls.main` raise.
+
+    Args:
+        args: see `parse`.
+        trunk: what MODEL.TRUNK must be, frozen or free.
+
+    Returns:
+        the lines for the command to print: scores, and where the result lies; of several processes in the first alone.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    cfg = load_lincls(args.config_file, args.opts, trunk)
+    setup_logging(cfg.OUTPUT_DIR, rank)
+    metrics = main(cfg, resume=args.resume).metrics
+    scores = f"top-1 {metrics['acc1']:.2f}  top-5 {metrics['acc5']:.2f}"
+    return [scores, str(Path(cfg.OUTPUT_DIR) / FILE_NAME)] if rank == 0 else []
