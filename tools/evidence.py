@@ -27,7 +27,7 @@ from transfer.report.report import write_report
 from transfer.trials import launch
 from transfer.trials.describe import problems
 from transfer.trials.experiment import load_experiment
-from transfer.trials.launch import Launcher
+from transfer.trials.launcher import Launcher
 from transfer.trials.missing import refuse_missing
 from transfer.trials.reproduce import Plan
 

@@ -20,7 +20,7 @@ from transfer.report.tables import text_table
 from transfer.trials import launch
 from transfer.trials.describe import describe, problems
 from transfer.trials.experiment import load_experiment
-from transfer.trials.launch import LAUNCHERS, Launcher, parse_options
+from transfer.trials.launcher import LAUNCHERS, Launcher, parse_options
 from transfer.trials.reproduce import KINDS, Plan
 
 

@@ -6,30 +6,26 @@ any other scheduler can run it: a command that exits with 75 wants to be run aga
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.files import open_regular
 from pretrain.runtime.log import progress
 from pretrain.runtime.result import FILE_NAME, RunResult
-from pretrain.runtime.validation import validate
 from transfer.trials.aggregate import aggregate
 from transfer.trials.gpus import gpu_slots
 from transfer.trials.jobs import Outcome, Work, run_chain
+from transfer.trials.launcher import Launcher
 from transfer.trials.missing import refuse_missing
 from transfer.trials.remaining import remaining
 from transfer.trials.reproduce import Chain, Plan
@@ -38,77 +34,9 @@ from transfer.trials.stages import Stage
 
 logger = logging.getLogger(__name__)
 
-LAUNCHERS = ("local", "slurm")
 _ATTEMPTS = 3  # of a job that was killed without a word
 _POLL = 0.2  # seconds
 _BAR = re.compile(r"([^\r\n|]+?):\s+(\d+%)\|")  # what tqdm begins with
-
-
-class SlurmOptions(BaseModel):
-    """What `--slurm` takes: submitit's own parameters, and those of sbatch under `slurm_`."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-    __pydantic_extra__: dict[str, str | int | float | bool]
-
-    timeout_min: int | None = Field(None, ge=1)
-    mem_gb: float | None = Field(None, gt=0)
-    cpus_per_task: int | None = Field(None, ge=1)
-    gpus_per_node: int | None = Field(None, ge=0)
-    nodes: int | None = Field(None, ge=1)
-    tasks_per_node: int | None = Field(None, ge=1)
-    name: str | None = None
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """Where chains run.
-
-    Attributes:
-        kind: "local" or "slurm".
-        jobs: chains side by side; 0 stands for as many as there are GPUs for, on SLURM for as many as it grants.
-        per_gpu: local chains that share a GPU, for networks that use a fraction of one.
-        options: submitit's parameters for SLURM, e.g. {"slurm_partition": "gpu", "timeout_min": 1440}.
-
-    Raises:
-        ConfigError: values that do not go together.
-    """
-
-    kind: str = "local"
-    jobs: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
-    per_gpu: int = 1
-
-    def __post_init__(self) -> None:
-        if self.kind not in LAUNCHERS:
-            raise ConfigError(f"--launcher {self.kind}: choose {' or '.join(LAUNCHERS)}")
-        if self.jobs < 0:
-            raise ConfigError(f"--jobs {self.jobs}: give the number of trials to run side by side")
-        if self.options and self.kind == "local":
-            raise ConfigError(f"--slurm {', '.join(self.options)}: options for SLURM need --launcher slurm")
-        if self.per_gpu < 1:
-            raise ConfigError(f"--jobs-per-gpu {self.per_gpu}: give the number of trials that share a GPU, 1 or more")
-        if self.per_gpu > 1 and self.kind == "slurm":
-            raise ConfigError(f"--jobs-per-gpu {self.per_gpu}: SLURM gives every job GPUs of its own; leave it out")
-
-
-def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE words as submitit's parameters: its own names as they are, others as sbatch's (`slurm_` before them).
-
-    Raises:
-        ConfigError: a word without `=`, or a value of the wrong type.
-    """
-    options: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(f"--slurm {word}: give KEY=VALUE, e.g. partition=gpu timeout_min=1440")
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):  # ValueError: also thousands of digits
-            value = text
-        options[key if key in SlurmOptions.model_fields or key.startswith("slurm_") else f"slurm_{key}"] = value
-    validate(SlurmOptions, options, "--slurm", ConfigError)
-    return options
 
 
 def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
