@@ -16,6 +16,7 @@ from pretrain.runtime.commands import number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import SHARE
 from pretrain.runtime.log import setup_logging
+from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
 from transfer.config.load import load_config
 from transfer.engines import base
@@ -28,7 +29,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--weights", type=Path, required=True, metavar="FILE", help="model_final.pth of a run")
     p.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders of them, patterns in quotes")
-    p.add_argument("--config-file", type=Path, metavar="FILE", help="default: config.yaml in the weights' folder")
+    p.add_argument(
+        "--config-file", type=config_file, metavar="FILE", help="default: config.yaml in the weights' folder"
+    )
     p.add_argument("--output-dir", type=Path, default=Path("predictions"), metavar="DIR", help="%(default)s")
     p.add_argument(
         "--threshold", type=number(SHARE, float), default=0.5, metavar="SCORE", help="less is left out; %(default)s"
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
     engine, folder = select(args.engine), args.weights.parent
-    config = args.config_file or folder / "config.yaml"
+    config = Path(args.config_file or folder / "config.yaml")
     if not config.is_file():
         raise ConfigError(
             f"'{config}' does not exist; give --weights in a run's folder, or the config by --config-file"
@@ -52,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     base.detector_file(cfg, "a prediction")
     task = task_of(cfg)
     names = predict.names_of_run(folder, cfg, task.classes(cfg)[1] if task is not None else 0)
-    good, bad = predict.records(predict.image_files(args.images), cfg)
+    files = predict.image_files(args.images)
+    predict.check_apart(files, args.output_dir)
+    good, bad = predict.records(files, cfg)
     for path, why in bad.items():
         print(visible(f"skipped '{path}': {why}"))
     if not good:
