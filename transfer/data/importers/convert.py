@@ -15,7 +15,7 @@ import yaml
 from pretrain.runtime import slug
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.wording import visible
-from transfer.data.catalog import read_spec_file
+from transfer.data.catalog import builtin_specs, read_spec_file
 from transfer.data.faults import Faults, refuse
 from transfer.data.files import image_size
 from transfer.data.importers.importer import Importer, Options, Part, Sheet
@@ -85,8 +85,10 @@ def convert(
         drawn = divide(list(by_name), plan.shares, plan.seed)
         splits = {name: (parts[0].folder, [by_name[n] for n in chosen]) for name, chosen in drawn.items()}
     for name, (folder, _) in splits.items():  # refuses names that cannot be, before anything is written
-        json_file = _json_file(plan.output, name)
-        DatasetSpec(f"{spec_file.stem}_{name}", "coco", plan.output, name, classes, None, folder, json_file)
+        json_file, full = _json_file(plan.output, name), f"{spec_file.stem}_{name}"
+        if full in builtin_specs():
+            raise DatasetError(f"'{full}' is a data set that is built in; choose another --output, whose name it has")
+        DatasetSpec(full, "coco", plan.output, name, classes, None, folder, json_file)
         _relative(folder, plan.output)
     for name, (_, images) in splits.items():
         with atomic_write(_json_file(plan.output, name), "w") as f:
