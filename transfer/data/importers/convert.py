@@ -79,6 +79,11 @@ def convert(
     read = [_read(part, plan.leave_out, faults) for part in parts]
     classes = _classes(parts, read, plan.classes, faults)
     refuse(importer.name, sources[0], faults.problems, ("error",))
+    splits_of = Counter(
+        os.path.realpath(p.folder / r.sheet.file_name) for p, own in zip(parts, read, strict=True) for r in own
+    )
+    if twice := [path for path, count in splits_of.items() if count > 1]:
+        faults.warn("image in more than one split; one that is trained on tests nothing", *twice)
     splits = {name: (part.folder, images) for name, part, images in zip(names, parts, read, strict=False)}
     if plan.shares:
         by_name = {r.sheet.file_name: r for r in read[0]}

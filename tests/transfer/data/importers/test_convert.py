@@ -183,6 +183,17 @@ def test_a_folder_that_a_spec_file_cannot_name(many: Path, tmp_path: Path, says,
     says(tmp_path / "out", f"the path '../{name}' from --output to the images holds a $", "labelme", tmp_path / name)
 
 
+def test_images_of_two_splits_are_told(many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "few").mkdir()
+    for i in range(3):
+        (tmp_path / "few" / f"{i}.jpg").symlink_to(many / f"{i}.jpg")
+        (tmp_path / "few" / f"{i}.json").write_bytes((many / f"{i}.json").read_bytes())
+    assert run("labelme", f"train={many}", f"val={tmp_path / 'few'}", "--output", tmp_path / "pets") == 0
+    assert f"warning: image in more than one split; one that is trained on tests nothing [3x]: {many}/0.jpg" in (
+        capsys.readouterr().out
+    )
+
+
 def test_a_name_of_a_built_in_set(many: Path, tmp_path: Path, says) -> None:
     words = ("labelme", many, "--shares", "train=0.5", "val=0.5")
     says(tmp_path / "coco_2017", "'coco_2017_train' is a data set that is built in; choose another --output", *words)
