@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     base.detector_file(cfg, "a prediction")
     task = task_of(cfg)
     names = predict.names_of_run(folder, cfg, task.classes(cfg)[1] if task is not None else 0)
-    good, bad = predict.records(predict.image_files(args.images), cfg)
+    files = predict.image_files(args.images)
+    predict.check_apart(files, args.output_dir)
+    good, bad = predict.records(files, cfg)
     for path, why in bad.items():
         print(visible(f"skipped '{path}': {why}"))
     if not good:

@@ -89,7 +89,7 @@ def _told(text: str) -> Fault | None:
         return Fault(NO_RESOURCE, _worker_ended(f"process {worker[1]} of a loader", worker[2]))
     if _SHM.search(said):
         return Fault(NO_RESOURCE, NOT_SHARED)
-    lines = zip(text.splitlines(), said.splitlines(), strict=True)
+    lines = zip(text.split("\n"), said.split("\n"), strict=True)  # names hold other ends of lines, not this one
     if of_memory := [line.strip() for line, bare in lines if any(words in bare for words in _MEMORY)]:
         return Fault(NO_RESOURCE, _out_of_memory(of_memory[0]))
     if _says(said, "EMFILE", "ENFILE") or "items of ancdata" in said:

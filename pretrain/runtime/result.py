@@ -90,7 +90,7 @@ class RunResult:
     weights_sha256: str | None = None
     metrics: dict[str, Metric] = field(default_factory=dict)
     iterations: Annotated[int, Field(ge=0)] = 0
-    seconds: Annotated[float, Field(ge=0)] = 0.0
+    seconds: Annotated[float, Field(ge=0, le=1e10)] = 0.0  # centuries: a sum of them is a number
     notes: list[str] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)

@@ -159,6 +159,21 @@ def test_what_was_found_until_it_was_stopped_is_written(
 
 
 @pytest.mark.parametrize("name", ["R18-C4"])
+def test_pictures_that_would_be_removed_are_no_input(
+    name: str, trained: Path, generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = min((generated / "scenes" / "JPEGImages").iterdir())
+    (tmp_path / image.name).write_bytes(image.read_bytes())
+    output = tmp_path / "predictions"
+    assert predict(trained, output, tmp_path) == 0
+    before = sorted(output.rglob("*"))
+    assert predict(trained, output, tmp_path) == 2
+    assert f"lies where --output-dir '{output}' has its pictures" in capsys.readouterr().err
+    assert sorted(output.rglob("*")) == before and len(list((output / "pictures").iterdir())) == 1
+    assert predict(trained, tmp_path / "other", tmp_path) == 0
+
+
+@pytest.mark.parametrize("name", ["R18-C4"])
 def test_weights_that_are_missing_or_in_no_runs_folder(name: str, trained: Path, tmp_path: Path, capsys) -> None:
     for words, message in (
         ([], "config.yaml' does not exist"),

@@ -27,7 +27,7 @@ NOT_IN_DIGEST = (
 )
 # Keys that came after results had been recorded, each at the value that leaves a run what it was without it: results
 # and runs from before go on.
-_ADDED = {"DATALOADER.RANDOM_SUBSET_RATIO": 1.0, "SOLVER.AMP.PRECISION": "fp16"}
+ADDED = {"DATALOADER.RANDOM_SUBSET_RATIO": 1.0, "SOLVER.AMP.PRECISION": "fp16"}
 
 
 def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults: CfgNode | None = None) -> CfgNode:
@@ -49,5 +49,5 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults
 
 def digest(cfg: CfgNode) -> str:
     """Digest of everything in `cfg` that defines the experiment (equal over its trials and on both engines)."""
-    without_effect = (key for key, value in _ADDED.items() if value_at(cfg, key) == value)
+    without_effect = (key for key, value in ADDED.items() if value_at(cfg, key) == value)
     return config_digest(to_dict(cfg), exclude=(*NOT_IN_DIGEST, *without_effect))

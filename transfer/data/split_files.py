@@ -54,8 +54,17 @@ def _voc(source: Path, shares: Mapping[str, float], seed: int) -> _Drawn:
             raise DatasetError(
                 f"'{source}': {len(lonely)} have {what} ({few(sorted(lonely))}); add it, or move them elsewhere"
             )
+    if odd := sorted(name for name in annotated if not _is_line(name)):
+        raise DatasetError(
+            f"'{source}': the name {short(odd[0])} is no line of a list, for its spaces, line ends or bytes; rename it"
+        )
     drawn = divide(list(annotated), shares, seed)
     return drawn, {split: "".join(f"{name}\n" for name in names) for split, names in drawn.items()}
+
+
+def _is_line(name: str) -> bool:
+    """Whether a text file can list a name, so that its reader finds it again."""
+    return name.splitlines() == [name.strip()] and not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def _folder(source: Path, name: str) -> Path:

@@ -19,7 +19,7 @@ from pretrain.runtime.provenance import config_digest
 from pretrain.runtime.result import FILE_NAME
 from pretrain.runtime.strict_yaml import load_yaml
 from pretrain.runtime.wording import short
-from transfer.config.load import NOT_IN_DIGEST, digest
+from transfer.config.load import ADDED, NOT_IN_DIGEST, digest
 from transfer.engines.base import FINAL_WEIGHTS, LAST_CHECKPOINT, EngineError
 
 logger = logging.getLogger(__name__)
@@ -143,8 +143,10 @@ def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
     for key in dotted_keys(now):
         try:
             old = value_at(before, key)
-        except (KeyError, TypeError):
-            continue  # a key that the version before had not
+        except (KeyError, TypeError):  # a key that the version before had not
+            if key not in ADDED:
+                continue
+            old = ADDED[key]
         if to_dict(old) != value_at(now, key):
             changed[key] = (old, value_at(now, key))
     for key in [key for key in SCHEDULE if key in changed and not _is_schedule(key, changed[key][0])]:

@@ -79,6 +79,17 @@ def records(files: Sequence[Path], cfg: CfgNode) -> tuple[list[Record], dict[Pat
     return good, bad
 
 
+def check_apart(files: Iterable[Path], folder: Path) -> None:
+    """Raises ConfigError for an image that lies where pictures or maps are written, and earlier ones are removed."""
+    written = [(folder / name).resolve() for name in (PICTURES, MAPS)]
+    for path in files:
+        if path.resolve().parent in written:
+            raise ConfigError(
+                f"image '{path}' lies where --output-dir '{folder}' has its pictures; give another --output-dir, or "
+                "images without those"
+            )
+
+
 def names_of_run(folder: Path, cfg: CfgNode, count: int) -> list[str]:
     """Names of the classes that a run's network tells apart: of its result, else of its data sets, else numbers."""
     names: Any = RunResult.load(folder).extra.get("classes") if (folder / FILE_NAME).is_file() else None

@@ -181,6 +181,7 @@ def test_the_page_has_every_code() -> None:
         ConfigError("data set 'out of memory' is not known"),
         ConfigError("no row is called \"shared memory\"; did you mean 'No space left on device'?"),
         KeyError("Too many open files"),
+        RuntimeError("image 'a\u2028b\r\x0bc.jpg' cannot be read: \"shared\rmemory\""),
         FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/Input/output error.jpg"),
     ],
 )

@@ -64,6 +64,8 @@ GOOD = {"kind": "train", "engine": "torchvision", "seed": 1, "config_digest": "d
         ({"weights_sha256": 3}, "weights_sha256: is 3; it should be a valid string"),
         ({"iterations": -1}, "iterations: is -1; it should be greater than or equal to 0"),
         ({"seconds": None}, "seconds: is None; it should be a valid number"),
+        ({"seconds": 1e308}, "seconds: is 1e+308; it should be less than or equal to 1"),
+        ({"seconds": float("inf")}, "seconds: is inf; it should be less than or equal to 1"),
         ({"extra": 3}, "extra: is 3; it should be"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.docs.commands import named_files
 from tests.tools.test_errors import tool
 from tests.transfer.data.sets import CAT, DOG, box, picture, voc_image, voc_object
 from transfer.data import catalog
+from transfer.data.voc import read_split
 
 SPLITS = "../datasets/make_splits"
 
@@ -110,6 +112,24 @@ def test_a_split_leads_nowhere_else(tmp_path: Path, line: str) -> None:
     spec = catalog.DatasetSpec("pets_test", "voc", tmp_path, "test", (CAT, DOG), 2012)
     with pytest.raises(catalog.DatasetError, match=f"line 1: '{line}' is a path; expected one image id"):
         catalog.load(spec)
+
+
+@pytest.mark.parametrize("name", [" lead", "trail ", "a\u2028b", "a\nb", os.fsdecode(b"a\xff")])
+def test_a_name_that_no_list_can_hold_is_not_drawn(tmp_path: Path, capsys, name: str) -> None:
+    voc_folder(tmp_path)
+    for path in (tmp_path / "Annotations" / "photos" / "0.xml", tmp_path / "JPEGImages" / "photos" / "0.jpg"):
+        path.rename(path.parents[1] / f"{name}{path.suffix}")
+    assert split(tmp_path, "--shares", "train=0.5", "val=0.5") == 2
+    assert "is no line of a list" in capsys.readouterr().err and not (tmp_path / "ImageSets").exists()
+
+
+@pytest.mark.parametrize("name", ["a 1", "#x", "x.jpg", "a#2", "-1", "sub/#k", "e\u0301", "x\u200d\u00e9"])
+def test_any_other_name_comes_back(tmp_path: Path, name: str) -> None:
+    for path in (tmp_path / "Annotations" / f"{name}.xml", tmp_path / "JPEGImages" / f"{name}.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    assert split(tmp_path, "--shares", "train=1") == 0
+    assert read_split(catalog.DatasetSpec("pets_train", "voc", tmp_path, "train", (CAT,), 2012)) == [name]
 
 
 def test_what_cannot_be_drawn_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

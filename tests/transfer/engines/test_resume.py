@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from pretrain.runtime.config import ConfigError, to_dict
+from pretrain.runtime.config import ConfigError, to_dict, value_at
 from transfer.config.load import digest, load_config
 from transfer.engines import base, resume
 from transfer.engines.base import EngineError
@@ -95,6 +95,19 @@ def test_only_the_length_may_change(config, tmp_path):
     begun(tmp_path, config("SEED", "3"))
     with pytest.raises(EngineError, match="SEED was 3 and is 4"):
         resume.changed_keys(config("SEED", "4"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "was", "now"),
+    [("SOLVER.AMP", "PRECISION", "fp16", "bf16"), ("DATALOADER", "RANDOM_SUBSET_RATIO", "1.0", "0.5")],
+)
+def test_a_run_from_before_a_key_was_there_had_what_it_now_says(group, key, was, now, config, tmp_path):
+    before = to_dict(config())
+    del value_at(before, group)[key]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(before))
+    assert resume.changed_keys(config(), tmp_path) == {}
+    with pytest.raises(EngineError, match=rf"{group}.{key} was '?{was}'? and is '?{now}'?\)"):
+        resume.changed_keys(config(f"{group}.{key}", now), tmp_path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("MAX_ITER", [6]), ("STEPS", 4), ("STEPS", ["x"]), ("MAX_ITER", "long")])

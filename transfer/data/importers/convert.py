@@ -15,7 +15,7 @@ import yaml
 from pretrain.runtime import slug
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.wording import visible
-from transfer.data.catalog import read_spec_file
+from transfer.data.catalog import builtin_specs, read_spec_file
 from transfer.data.faults import Faults, refuse
 from transfer.data.files import image_size
 from transfer.data.importers.importer import Importer, Options, Part, Sheet
@@ -79,14 +79,21 @@ def convert(
     read = [_read(part, plan.leave_out, faults) for part in parts]
     classes = _classes(parts, read, plan.classes, faults)
     refuse(importer.name, sources[0], faults.problems, ("error",))
+    splits_of = Counter(
+        os.path.realpath(p.folder / r.sheet.file_name) for p, own in zip(parts, read, strict=True) for r in own
+    )
+    if twice := [path for path, count in splits_of.items() if count > 1]:
+        faults.warn("image in more than one split; one that is trained on tests nothing", *twice)
     splits = {name: (part.folder, images) for name, part, images in zip(names, parts, read, strict=False)}
     if plan.shares:
         by_name = {r.sheet.file_name: r for r in read[0]}
         drawn = divide(list(by_name), plan.shares, plan.seed)
         splits = {name: (parts[0].folder, [by_name[n] for n in chosen]) for name, chosen in drawn.items()}
     for name, (folder, _) in splits.items():  # refuses names that cannot be, before anything is written
-        json_file = _json_file(plan.output, name)
-        DatasetSpec(f"{spec_file.stem}_{name}", "coco", plan.output, name, classes, None, folder, json_file)
+        json_file, full = _json_file(plan.output, name), f"{spec_file.stem}_{name}"
+        if full in builtin_specs():
+            raise DatasetError(f"'{full}' is a data set that is built in; choose another --output, whose name it has")
+        DatasetSpec(full, "coco", plan.output, name, classes, None, folder, json_file)
         _relative(folder, plan.output)
     for name, (_, images) in splits.items():
         with atomic_write(_json_file(plan.output, name), "w") as f:

@@ -6,6 +6,7 @@ parts of one object. A rectangle has two opposite corners, a circle its centre a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Mapping
@@ -36,28 +37,40 @@ class Labelme(Importer):
         names = read_tree(source, (".json",)).files
         if not names:
             raise DatasetError(f"'{source}' holds no json; give the folder that holds labelme's")
-        folder, sheets = options.images or source, []
+        sheets = []
         with progress(len(names), "labelme's jsons", "files", disable=len(names) < 1000) as bar:
             for name in names:
                 bar.update()
                 try:
-                    sheets.append(_sheet(source / name, folder))
+                    sheets.append(_sheet(source / name, source, options.images))
                 except (DatasetError, OSError) as error:
                     faults.error(str(error))
-        return [Part(folder, tuple(sheets))]
+        return [Part(options.images or source, tuple(sheets))]
 
 
-def _sheet(path: Path, folder: Path) -> Sheet:
+def _sheet(path: Path, source: Path, images: Path | None) -> Sheet:
     data = strict_json.read(path, DatasetError)
     if not isinstance(data, dict) or not isinstance(data.get("shapes"), list) or "imagePath" not in data:
         raise DatasetError(f"'{path}' is no json of labelme, which has 'shapes' and 'imagePath'; move it elsewhere")
-    try:
-        file_name = path_below(folder, path.parent, data["imagePath"])
-    except DatasetError as error:
-        raise DatasetError(f"'{path}': {error}") from None
+    file_name = _image(path, source, images, data["imagePath"])
     shapes = tuple(_shape(shape, f"{path} shape {i}") for i, shape in enumerate(data["shapes"], 1))
     width, height = data.get("imageWidth"), data.get("imageHeight")
     return Sheet(file_name, os.fspath(path), shapes, None if width is None or height is None else (width, height))
+
+
+def _image(path: Path, source: Path, images: Path | None, name: Any) -> str:
+    """An image's path below the folder of images: from its json on, else, of jsons apart, from the json's like there.
+
+    Raises:
+        DatasetError: neither lies there.
+    """
+    try:
+        return path_below(images or source, path.parent, name)
+    except DatasetError as error:
+        if images is not None:
+            with contextlib.suppress(DatasetError):
+                return path_below(images, images / path.parent.relative_to(source), name)
+        raise DatasetError(f"'{path}': {error}") from None
 
 
 def _shape(shape: Any, where: str) -> Shape:

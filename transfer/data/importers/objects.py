@@ -97,7 +97,10 @@ def _object(shape: Shape, size: tuple[int, int]) -> tuple[Object | None, str | N
         along, limit = values[axis::2], size[axis]
         if min(along) < -FAR * limit or max(along) > (1 + FAR) * limit:
             return None, f"{shape.word} that lies far outside its image"
-    return Object(shape.label, _around(values), polygons), None
+    x0, y0, x1, y1 = box = _around(values)
+    if x0 < x1 and y0 < y1 and (x0 >= size[0] or y0 >= size[1] or x1 <= 0 or y1 <= 0):  # as `boxes.check_box` has it
+        return None, f"{shape.word} that lies wholly outside its image"
+    return Object(shape.label, box, polygons), None
 
 
 def _around(values: Sequence[float]) -> tuple[float, float, float, float]:

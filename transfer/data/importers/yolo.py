@@ -33,6 +33,11 @@ class YOLO(Importer):
 
     def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:
         data = load_yaml(source, numbered=True)
+        if (points := data.get("kpt_shape")) is not None:  # a line then reads like a polygon's
+            raise DatasetError(
+                f"'{source}': kpt_shape is {short(points)}, so that its labels have keypoints, which are not read; "
+                "export them as COCO's json"
+            )
         classes = _classes(source, data.get("names"))
         root = source.parent
         if (path := data.get("path")) is not None:
@@ -58,8 +63,11 @@ def _classes(source: Path, names: Any) -> tuple[str, ...]:
         if set(names) != set(range(len(names))):
             raise DatasetError(f"'{source}': keys of `names` are {short(list(names))}, not 0, 1, 2, ...")
         names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, (str, int)) for n in names):
-        raise DatasetError(f"'{source}': `names` is {short(names)}; expected a list of the classes' names")
+    if not isinstance(names, list) or not names or not all(type(n) in (str, int) for n in names):  # bool: yes, no
+        raise DatasetError(
+            f"'{source}': `names` is {short(names)}; expected a list of the classes' names, in quotes what YAML reads "
+            "as something else, such as yes, no and null"
+        )
     return tuple(map(str, names))
 
 

@@ -147,6 +147,15 @@ def test_images_in_a_folder_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "via.json").write_bytes(source.read_bytes())
     words = ("via", tmp_path / "via.json", "--images", tmp_path / "photos", "--attribute", "kind")
     assert run(*words, "--output", tmp_path / "pets") == 0
+    labelme = labelme_source(tmp_path / "both")
+    for path in sorted((tmp_path / "both").rglob("*.json")):
+        moved = tmp_path / "jsons" / path.relative_to(tmp_path / "both")
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(moved)
+    assert run("labelme", tmp_path / "jsons", "--images", labelme, "--output", tmp_path / "more") == 0
+    assert objects(tmp_path / "more" / "annotations" / "all.json") == objects(
+        tmp_path / "pets" / "annotations" / "all.json"
+    )
 
 
 def test_what_is_wrong_with_images(many: Path, tmp_path: Path, says) -> None:
@@ -172,6 +181,22 @@ def test_what_is_wrong_with_images(many: Path, tmp_path: Path, says) -> None:
 def test_a_folder_that_a_spec_file_cannot_name(many: Path, tmp_path: Path, says, name: str) -> None:
     many.rename(tmp_path / name)
     says(tmp_path / "out", f"the path '../{name}' from --output to the images holds a $", "labelme", tmp_path / name)
+
+
+def test_images_of_two_splits_are_told(many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "few").mkdir()
+    for i in range(3):
+        (tmp_path / "few" / f"{i}.jpg").symlink_to(many / f"{i}.jpg")
+        (tmp_path / "few" / f"{i}.json").write_bytes((many / f"{i}.json").read_bytes())
+    assert run("labelme", f"train={many}", f"val={tmp_path / 'few'}", "--output", tmp_path / "pets") == 0
+    assert f"warning: image in more than one split; one that is trained on tests nothing [3x]: {many}/0.jpg" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_name_of_a_built_in_set(many: Path, tmp_path: Path, says) -> None:
+    words = ("labelme", many, "--shares", "train=0.5", "val=0.5")
+    says(tmp_path / "coco_2017", "'coco_2017_train' is a data set that is built in; choose another --output", *words)
 
 
 def test_nothing_is_annotated(tmp_path: Path, says) -> None:

@@ -56,6 +56,8 @@ def test_shapes_of_one_group_are_one_object(tmp_path: Path) -> None:
         (labelme_shape("cat", "polygon", [[1, 1], [2, "2"], [3, 3]]), "a coordinate that is no finite number"),
         (labelme_shape("cat", "polygon", [[1, 1], [2, float("nan")], [3, 3]]), "a coordinate that is no finite number"),
         (labelme_shape("cat", "rectangle", [[1, 1], [2, 1e300]]), "lies far outside its image"),
+        (labelme_shape("cat", "rectangle", [[41, 1], [43, 5]]), "rectangle that lies wholly outside its image"),
+        (labelme_shape("cat", "polygon", [[1, -3], [9, -1], [5, 0]]), "polygon that lies wholly outside its image"),
         (labelme_shape("cat", "polygon", [1, 2]), "points are [1, 2], not a list of [x, y]"),
         (labelme_shape("", "polygon", TRIANGLE), "label '': give a printable name"),
         (labelme_shape("cat ", "polygon", TRIANGLE), "label 'cat ': give a printable name without spaces around it"),

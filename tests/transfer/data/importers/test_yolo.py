@@ -40,6 +40,8 @@ def test_ultralytics_tree_and_numbered_names(tmp_path: Path) -> None:
     [
         ("train: train/images\n", "`names` is None"),
         ("train: train/images\nnames: {1: cat}\n", "keys of `names` are [1], not 0, 1, 2"),
+        ("train: train/images\nnames: [yes, no]\n", "in quotes what YAML reads as something else"),
+        ("train: train/images\nnames: [cat]\nkpt_shape: [4, 3]\n", "kpt_shape is [4, 3], so that its labels have"),
         ("names: [cat]\n", "names no folder of images"),
         ("train: [a, b]\nnames: [cat]\n", "train is ['a', 'b']; give one folder"),
         ("train: gone/images\nnames: [cat]\n", "gone/images' of train does not exist"),
