@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,6 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from transfer.report.collected import Curve
 from transfer.report.markup import Markup
 from transfer.report.svg import CARD, MUTED, STYLE, TEXT, axes, inline, row_colour
+
+FEW = 20  # points of a curve up to which each is marked; one alone is no line
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def curves(lines: Sequence[Line], x_label: str, alt: str, prefix: str, start_at_
         figure, ax = axes(340, 230, left=36, right=12, top=10, bottom=40)
         for line in lines:
             x, y = zip(*line.points, strict=True)
-            ax.plot(x, y, color=row_colour(line.colour), linewidth=1.1, alpha=0.75)
+            few: dict[str, Any] = {"marker": "o", "markersize": 3.5, "clip_on": False} if len(x) <= FEW else {}
+            ax.plot(x, y, color=row_colour(line.colour), linewidth=1.1, alpha=0.75, **few)
         ax.margins(x=0)
         if start_at_zero:
             ax.set_ylim(bottom=0)
