@@ -213,6 +213,14 @@ def readers(root: Path) -> list[Reader]:
             copied=COPIED,
         ),
         *group(
+            "compare",
+            ("{}/exp/table.yaml", "--output-dirs", "{}/out/exp", "{}/exp/out", "--engines", TV[-1], TV[-1]),
+            (f"{run}/result.json", "json"),
+            (f"{row}/trials.json", "json"),
+            (f"{run}/metrics.jsonl", "json"),
+            copied=COPIED,
+        ),
+        *group(
             "compare_schedules",
             ("{}/exp/table.yaml", "{}/exp/table.yaml", "--output-dirs", "{}/out/exp", "{}/out/exp", *TV),
             (f"{run}/result.json", "json"),

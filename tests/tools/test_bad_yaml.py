@@ -25,6 +25,7 @@ WORDS: dict[str, Callable[[str], list[str]]] = {
     "lint_config": lambda file: [file, *ENGINE],
     "reproduce": lambda file: [file, "--dry-run", *ENGINE],
     "make_report": lambda file: [file, *ENGINE],
+    "compare": lambda file: [file, file, "--engines", "torchvision", "torchvision"],
     "compare_schedules": lambda file: [file, file, *ENGINE],
     "status": lambda file: [file],
     "check_dataset": lambda file: ["--spec", file],

@@ -9,8 +9,11 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from transfer.report.labels import LINE, shortened, widest, wrapped
 from transfer.report.markup import Markup
 from transfer.report.svg import CARD, FONT, MUTED, STYLE, TEXT, axes, inline, row_colour
+
+NAMES = 170  # pixels that the names beside bars may take of a figure's 380
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ def gaps(classes: Sequence[Gap], colours: tuple[int, int], scale: float, alt: st
     """
     top, bottom, numbers = 2, 30, 44
     pitch = min(max(240 / len(classes), 21), 34)
-    names = 18 + 6.3 * min(24, max(len(gap.name) for gap in classes))
+    shown = [shortened(gap.name, NAMES) for gap in classes]
+    names = 18 + widest(shown)
     limit = 1.06 * max(scale, 1.0)
     with matplotlib.rc_context(STYLE):
         figure, ax = axes(380, top + pitch * len(classes) + bottom, names, numbers, top, bottom)
@@ -46,19 +50,20 @@ def gaps(classes: Sequence[Gap], colours: tuple[int, int], scale: float, alt: st
         ax.grid(axis="x")
         ax.set_axisbelow(True)
         ax.axvline(0, color=MUTED, linewidth=1.2, zorder=3)
-        for y, gap in enumerate(classes):
+        for y, (gap, name) in enumerate(zip(classes, shown, strict=True)):
             ink = row_colour(colours[gap.mean >= 0])
             ax.barh(y, gap.mean, height=0.56, color=ink, alpha=0.75, zorder=2)
             if len(gap.trials) > 1:
                 ax.plot(gap.trials, [y] * len(gap.trials), "o", color=TEXT, ms=4.2, mec=CARD, mew=0.7, alpha=0.6)
-            words = (0, gap.name, "right", -9, TEXT), (1, f"{gap.mean:+.1f}".replace("-", "−"), "right", numbers, MUTED)
+            words = (0, name, "right", -9, TEXT), (1, f"{gap.mean:+.1f}".replace("-", "−"), "right", numbers, MUTED)
             for x, text, side, shift, tone in words:
                 ax.annotate(
                     text, (x, y), (shift, 0), xycoords=ax.get_yaxis_transform(), textcoords="offset points", ha=side,
-                    va="center", color=tone, parse_math=False, annotation_clip=False,
+                    va="center", color=tone, parse_math=False, annotation_clip=False, gid=f"name{y}-{x}",
                 )  # fmt: skip
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:+g}".replace("-", "−") if v else "0")
-        return inline(figure, alt, prefix)
+        cut = {f"name{y}-0": gap.name for y, gap in enumerate(classes) if gap.name != shown[y]}
+        return inline(figure, alt, prefix, cut)
 
 
 @dataclass(frozen=True)
@@ -80,20 +85,24 @@ def scatter(clouds: Sequence[Cloud], labels: tuple[str, str], alt: str, prefix: 
     highest = max(v for cloud in clouds for point in cloud.points.values() for v in point)
     end = min(100.0, 1.08 * max(highest, 5.0))
     with matplotlib.rc_context(STYLE):
-        figure, ax = axes(380, 270, 40, 12, 8, 40)
+        lines = wrapped(labels[0], 328)
+        figure, ax = axes(380, 270 + LINE * (len(lines) - 1), 40, 12, 8, 40 + LINE * (len(lines) - 1))
         ax.plot((0, end), (0, end), color=MUTED, linewidth=1.0, zorder=1)
         for cloud in clouds:
             ink = row_colour(cloud.colour)
             x, y = zip(*cloud.points.values(), strict=True)
             ax.plot(x, y, "o", color=ink, ms=6.5, mec=CARD, mew=0.8, alpha=0.85, zorder=3)
-        for name, (a, b) in _farthest(clouds):
+        cut: dict[str, str] = {}
+        for n, (whole, (a, b)) in enumerate(_farthest(clouds)):
+            name = shortened(whole, 170)
+            cut |= {f"class{n}": whole} if name != whole else {}
             side, shift = ("left", 7) if a < 0.7 * end else ("right", -7)
             ax.annotate(
                 name, (a, b), (shift, 0), textcoords="offset points", ha=side, va="center", color=MUTED, size=10,
-                parse_math=False, bbox={"facecolor": CARD, "edgecolor": "none", "pad": 0.8}, zorder=2,
+                parse_math=False, bbox={"facecolor": CARD, "edgecolor": "none", "pad": 0.8}, zorder=2, gid=f"class{n}",
             )  # fmt: skip
         ax.set(xlim=(0, end), ylim=(0, end))
-        for axis, words in zip((ax.xaxis, ax.yaxis), labels, strict=True):
+        for axis, words in zip((ax.xaxis, ax.yaxis), ("\n".join(lines), labels[1]), strict=True):
             axis.set_major_locator(MaxNLocator(5))
             axis.set_label_text(words)
             axis.labelpad = 6
@@ -101,7 +110,7 @@ def scatter(clouds: Sequence[Cloud], labels: tuple[str, str], alt: str, prefix: 
         ax.spines["left"].set_visible(False)
         ax.grid()
         ax.set_axisbelow(True)
-        return inline(figure, alt, prefix)
+        return inline(figure, alt, prefix, cut)
 
 
 def _farthest(clouds: Sequence[Cloud]) -> list[tuple[str, tuple[float, float]]]:

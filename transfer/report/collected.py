@@ -92,11 +92,19 @@ class RowReport:
 
     def scored(self, key: str) -> Metric | None:
         """A metric as the protocol that scored it describes it, be it of one test set of several."""
+        protocol, short = self._scoring(key)
+        return None if protocol is None else protocol.metric(short)
+
+    def scored_by(self, key: str) -> Protocol | None:
+        """The protocol behind a metric, be it of one test set of several; None of results that do not say."""
+        return self._scoring(key)[0]
+
+    def _scoring(self, key: str) -> tuple[Protocol | None, str]:
+        """The protocol behind a metric, and what that calls it."""
         for name, details in self.details:
             if key.startswith(f"{name}/"):
-                protocol = PROTOCOLS.get(str(details.get("protocol")))
-                return None if protocol is None else protocol.metric(key.removeprefix(f"{name}/"))
-        return None if self.protocol is None else self.protocol.metric(key)
+                return PROTOCOLS.get(str(details.get("protocol"))), key.removeprefix(f"{name}/")
+        return self.protocol, key
 
     def undefined(self, key: str) -> str:
         """Why a metric is no number in any trial, if the results say so."""

@@ -106,9 +106,17 @@ def _figures(data: Evaluated, found: Sequence[tuple[Found, PrecisionRecall]], pr
         for row, curves in found
     ]
     caption = tag("figcaption", found[0][1].label, tag("ul", *legend, class_="scores"))
-    whole = tag("figure", tag("h3", "Mean over classes"), chart, caption, class_="card")
+    alone = len(data.names) == 1
+    whole = tag(
+        "figure",
+        tag("h3", data.names[0].replace("_", " ") if alone else "Mean over classes"),
+        chart,
+        caption,
+        class_="card",
+    )
     sampled = [(row, curves, curves.sampled()) for row, curves in found]
-    names = [name for name in sorted(data.names) if any(name in curves for _, _, curves in sampled)]
+    drawn = () if alone else data.names  # the figure of the mean is that of the class
+    names = [name for name in sorted(drawn) if any(name in curves for _, _, curves in sampled)]
     note = INSTANCES.protocol(data.dataset).note
     lead = (
         f"At IoU 0.5 on {data.dataset.name}, of each row's first trial; at each recall the best precision from there "
@@ -130,5 +138,5 @@ def _figures(data: Evaluated, found: Sequence[tuple[Found, PrecisionRecall]], pr
     classes = (
         tag("div", tag("h3", "Each class"), tag("div", *small, class_="small-charts"), class_="card") if small else None
     )
-    layout = "precision" if len(small) <= SIDE_BY_SIDE else "stack"
+    layout = "precision" if 0 < len(small) <= SIDE_BY_SIDE else "stack"
     return [tag("p", lead, class_="lead"), tag("div", whole, classes, class_=layout)]

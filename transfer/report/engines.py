@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.engines.select import CHOICES
-from transfer.evaluation.metric import Metric
-from transfer.report.collected import ColumnReport, ExperimentReport
-from transfer.report.markup import Markup, join, named, scroll, section, tag
-from transfer.report.summary import MINUS, compared
-from transfer.report.tables import signed
+from transfer.report.collected import ExperimentReport
+from transfer.report.compare import table
+from transfer.report.markup import Markup, join, section, tag
+from transfer.report.pairs import Both
 from transfer.trials.aggregate import AggregateError, Statistic, aggregate
 from transfer.trials.reproduce import Plan
 from transfer.trials.run import trial_folder
-from transfer.trials.significance import welch
-
-
-@dataclass(frozen=True)
-class Both:
-    """One cell as both engines have it: means over all trials."""
-
-    column: ColumnReport
-    row: int
-    metric: Metric
-    ours: Statistic
-    theirs: Statistic
 
 
 def report_file(engine: str) -> str:
@@ -53,7 +39,7 @@ def both(plan: Plan, report: ExperimentReport, engine: str) -> Iterator[Both]:
             for metric in found.metrics:
                 ours = found.rows[i].statistic(metric.key)
                 if ours is not None and metric.key in theirs:
-                    yield Both(found, i, metric, ours, theirs[metric.key])
+                    yield Both(found.prefix + row.name, i, metric, ours, theirs[metric.key])
 
 
 def _statistics(folder: Path, seeds: tuple[int, ...]) -> Mapping[str, Statistic]:
@@ -83,24 +69,9 @@ def page(plan: Plan, report: ExperimentReport, engine: str) -> tuple[Markup, Mar
     found = list(both(plan, report, engine))
     if not found:
         return header, tag("p", "No row is complete on both engines yet.", class_="lede")
-    heads = ("Initialisation", "Metric", *names, "Difference", "95% interval", "p (Welch)", "Hedges' g", "")
-    head = [tag("th", text, scope="col", class_="number" if 1 < i < 8 else None) for i, text in enumerate(heads)]
     lead = (
         f"Mean ± sample std over trials. Difference: {names[0]} minus {names[1]}. Different: Welch's t-test at 5%, "
         "each comparison by itself; one trial has no spread to test."
     )
-    element = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *map(_line, found)))
-    card = tag("div", scroll(element, "Both engines"), class_="card")
+    card = tag("div", table(found, names), class_="card")
     return header, section("engines", "Cell by cell", tag("p", lead, class_="lead"), card)
-
-
-def _line(cell: Both) -> Markup:
-    test = welch(cell.ours, cell.theirs)
-    if test is not None:
-        tested = compared(test)
-    else:
-        gap = signed(cell.ours.mean - cell.theirs.mean, MINUS)
-        tested = [tag("td", gap, class_="number"), *(tag("td", "–", class_="number") for _ in range(3)), tag("td", "")]
-    name = named(cell.row, cell.column.prefix + cell.column.rows[cell.row].name)
-    means = [tag("td", str(s), class_="number") for s in (cell.ours, cell.theirs)]
-    return tag("tr", tag("th", name, scope="row"), tag("td", cell.metric.label), *means, *tested)

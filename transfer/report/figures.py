@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from transfer.report.collected import Curve
+from transfer.report.labels import LINE, width, wrapped
 from transfer.report.markup import Markup
 from transfer.report.svg import CARD, MUTED, STYLE, TEXT, axes, inline, row_colour
+
+PITCH = 44  # pixels of a row whose name has one line
+FEW = 20  # points of a curve up to which each is marked; one alone is no line
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,12 @@ def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
     Args:
         prefix: makes ids unique.
     """
-    top, pitch, bottom = 8, 44, 30
-    height = top + pitch * len(rows) + bottom
+    top, bottom = 8.0, 30.0
+    names = [wrapped(row.name, 324 - width(row.label)) for row in rows]
+    ends = list(itertools.accumulate(PITCH + LINE * (len(lines) - 1) for lines in names))  # pixels from the top
     with matplotlib.rc_context(STYLE):
-        figure, ax = axes(340, height, left=2, right=2, top=top, bottom=bottom)
-        ax.set_ylim(len(rows) - 0.5, -0.5)
+        figure, ax = axes(340, top + ends[-1] + bottom, left=2, right=2, top=top, bottom=bottom)
+        ax.set_ylim(ends[-1], 0)
         near = near_enough(rows)
         ax.set_xlim(*_limits([v for r in near for v in _extent(r)], [v for r in near for v in r.interval or ()]))
         ax.set_yticks([])
@@ -73,16 +80,19 @@ def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
         ax.tick_params(axis="x", length=0, pad=5)
         ax.grid(axis="x")
         ax.set_axisbelow(True)
-        for i, row in enumerate(rows):
-            _dots_row(ax, i, row)
+        for row, lines, end in zip(rows, names, ends, strict=True):
+            _dots_row(ax, end - PITCH, row, lines)
         return inline(figure, alt, prefix)
 
 
-def _dots_row(ax: Axes, i: int, row: Dots) -> None:
-    colour, y = row_colour(row.colour), i + 0.2
-    for x, words, side, tone in ((0, row.name, "left", TEXT), (1, row.label, "right", MUTED)):
-        where = ax.get_yaxis_transform()  # x in fractions of the axes, y in rows
-        ax.text(x, i - 0.2, words, transform=where, ha=side, va="center", color=tone, parse_math=False)
+def _dots_row(ax: Axes, last: float, row: Dots, lines: Sequence[str]) -> None:
+    """`last`: pixels from the top to what holds the last line of the row's name, and its dots beneath."""
+    colour, y = row_colour(row.colour), last + 0.7 * PITCH
+    first = last - LINE * (len(lines) - 1)
+    named = [(0, first + LINE * n, line, "left", TEXT) for n, line in enumerate(lines)]
+    for x, above, words, side, tone in (*named, (1, first, row.label, "right", MUTED)):
+        where = ax.get_yaxis_transform()  # x in fractions of the axes, y in pixels
+        ax.text(x, above + 0.3 * PITCH, words, transform=where, ha=side, va="center", color=tone, parse_math=False)
     left, right = ax.get_xlim()
     if (extent := _extent(row)) and (extent[-1] < left or extent[0] > right):
         at, side = (left, "<") if extent[-1] < left else (right, ">")
@@ -91,7 +101,7 @@ def _dots_row(ax: Axes, i: int, row: Dots) -> None:
     if row.mean is not None:
         low, high = _bar(row)
         ax.plot([low, high], [y, y], color=colour, alpha=0.28, linewidth=9, solid_capstyle="butt", zorder=2)
-        ax.plot([row.mean, row.mean], [y - 0.17, y + 0.17], color=colour, linewidth=2.2, zorder=3)
+        ax.plot([row.mean, row.mean], [y - 7.5, y + 7.5], color=colour, linewidth=2.2, zorder=3)
         if row.interval is not None:
             ax.plot(row.interval, [y, y], "|-", color=colour, linewidth=1.2, ms=8, mew=1.2, zorder=3)
     ax.plot(row.values, [y] * len(row.values), "o", color=colour, ms=5.5, mec=CARD, mew=0.8, alpha=0.9, zorder=4)
@@ -105,7 +115,8 @@ def curves(lines: Sequence[Line], x_label: str, alt: str, prefix: str, start_at_
         figure, ax = axes(340, 230, left=36, right=12, top=10, bottom=40)
         for line in lines:
             x, y = zip(*line.points, strict=True)
-            ax.plot(x, y, color=row_colour(line.colour), linewidth=1.1, alpha=0.75)
+            few: dict[str, Any] = {"marker": "o", "markersize": 3.5, "clip_on": False} if len(x) <= FEW else {}
+            ax.plot(x, y, color=row_colour(line.colour), linewidth=1.1, alpha=0.75, **few)
         ax.margins(x=0)
         if start_at_zero:
             ax.set_ylim(bottom=0)

@@ -48,7 +48,7 @@ class Classes:
 
 
 def read(column: ColumnReport) -> Iterator[Classes]:
-    """The test sets that have numbers per class."""
+    """The test sets that have numbers per class, and several classes: of one the table says all."""
     for dataset in dict.fromkeys(name for row in column.rows for r in row.results for name in _per_class(r.extra)):
         tables = [_per_class(r.extra).get(dataset, {}) for row in column.rows for r in row.results]
         available = {metric for table in tables for values in table.values() for metric in values}
@@ -58,7 +58,7 @@ def read(column: ColumnReport) -> Iterator[Classes]:
             continue
         rows = tuple(_trials(row, dataset, metric) for row in column.rows)
         names = tuple(dict.fromkeys(name for trials in rows if trials for name in trials[0]))
-        if names:
+        if len(names) > 1:
             yield Classes(dataset, metric, names, rows)
 
 

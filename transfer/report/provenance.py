@@ -1,4 +1,4 @@
-"""Where the numbers come from: configurations and weights, hours, software and hardware, notes of the runs."""
+"""Where the numbers come from: configurations and weights, images, hours, software and hardware, notes of the runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pretrain.runtime.result import RunResult
-from transfer.report import hours
+from transfer.report import hours, image_counts
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.markup import Markup, fact, join, named, scroll, section, tag
 from transfer.trials.reproduce import Plan
@@ -27,7 +27,15 @@ def provenance(plan: Plan, report: ExperimentReport) -> Markup | None:
     return section(
         "provenance",
         "Provenance",
-        tag("div", rows, hours.table(plan, report), _environment(results), _notes(report), class_="stack"),
+        tag(
+            "div",
+            rows,
+            image_counts.table(plan, report),
+            hours.table(plan, report),
+            _environment(results),
+            _notes(report),
+            class_="stack",
+        ),
     )
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from pretrain.runtime import checkpoint
 from transfer.report import (
@@ -30,7 +28,8 @@ from transfer.report import (
 )
 from transfer.report.collect import collect
 from transfer.report.collected import ColumnReport, ExperimentReport
-from transfer.report.markup import Markup, escaped, join, prefixed, tag
+from transfer.report.markup import Markup, join, prefixed, tag
+from transfer.report.page import page as framed
 from transfer.trials.reproduce import Plan
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def write_report(plan: Plan) -> Path:
 
 
 def _two_engines(plan: Plan, report: ExperimentReport, other: str) -> str:
-    return _filled(f"{report.title}: two engines", *engines.page(plan, report, other))
+    return framed(f"{report.title}: two engines", *engines.page(plan, report, other))
 
 
 def page(plan: Plan, report: ExperimentReport) -> str:
@@ -116,17 +115,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
         titles = _TITLES | {f"column-{column.slug}": column.name for column in report.columns}
         contents = {name: titles[name] for name, section in sections.items() if section is not None}
     main = join([summary.problems(report), *sections.values()], between="\n")
-    return _filled(report.title, summary.header(report, contents), main)
-
-
-def _filled(title: str, header: Markup, main: Markup) -> str:
-    here = files("transfer.report")
-    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escaped(title),
-        css=(here / "report.css").read_text(encoding="utf-8").strip(),
-        header=header,
-        main=main,
-    )
+    return framed(report.title, summary.header(report, contents), main)
 
 
 def _column(plan: Plan, column: ColumnReport) -> Sections:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
@@ -17,7 +15,9 @@ from transfer.evaluation.metric import Metric
 from transfer.report.collect import collect_column
 from transfer.report.collected import ColumnReport, RowReport
 from transfer.report.figures import Slope, slopes
-from transfer.report.markup import Markup, escaped, join, named, prefixed, scroll, section, tag
+from transfer.report.markup import Markup, join, named, prefixed, scroll, section, tag
+from transfer.report.page import page as framed
+from transfer.report.pairs import matched
 from transfer.report.tables import signed
 from transfer.trials.reproduce import Plan
 from transfer.trials.rows import Column
@@ -105,22 +105,10 @@ def schedule(plan: Plan, column: Column) -> str:
 
 
 def pairs(left: Plan, right: Plan) -> list[Pair]:
-    """The columns that both experiments have, by name; of tables with one column each these two.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    ours, theirs = left.experiment.columns, right.experiment.columns
-    if len(ours) == len(theirs) == 1:
-        matched = [(ours[0], theirs[0])]
-    else:
-        matched = [(a, b) for a in ours for b in theirs if a.name == b.name]
-    if not matched:
-        names = [", ".join(f"'{c.name}'" for c in columns) for columns in (ours, theirs)]
-        raise ConfigError(f"the experiments share no column: {names[0]} and {names[1]}")
+    """The columns of both; raises as `pairs.matched`."""
     return [
         Pair(collect_column(left, a), collect_column(right, b), (schedule(left, a), schedule(right, b)))
-        for a, b in matched
+        for a, b in matched(left, right)
     ]
 
 
@@ -157,13 +145,7 @@ def page(found: Sequence[Pair], titles: tuple[str, str]) -> str:
         tag("h1", f"{titles[0]} against {titles[1]}"),
         tag("p", f"Published: {sources}.", class_="lede") if sources else None,
     ]
-    here = files("transfer.report")
-    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escaped(f"{titles[0]} against {titles[1]}"),
-        css=(here / "report.css").read_text(encoding="utf-8").strip(),
-        header=join(header),
-        main=join(main, between="\n"),
-    )
+    return framed(f"{titles[0]} against {titles[1]}", join(header), join(main, between="\n"))
 
 
 def _sections(pair: Pair) -> list[Markup]:

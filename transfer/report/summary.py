@@ -8,10 +8,8 @@ from transfer.evaluation.metric import Metric
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.figures import Dots, dots, near_enough
 from transfer.report.markup import Markup, join, named, scroll, section, tag
-from transfer.report.tables import Cell, captions, cell, comparisons, rules, signed, theirs, verdicts
+from transfer.report.tables import MINUS, Cell, captions, cell, comparisons, rules, signed, tested, theirs, verdicts
 from transfer.trials.significance import Comparison
-
-MINUS = "\N{MINUS SIGN}"
 
 
 def header(report: ExperimentReport, contents: Mapping[str, str]) -> Markup:
@@ -153,11 +151,7 @@ def versus(column: ColumnReport) -> Markup | None:
 
 def compared(c: Comparison) -> list[Markup]:
     """The cells of a test: difference, interval, p, effect, verdict."""
-    p = "–" if c.p is None else "< 0.001" if c.p < 0.001 else f"{c.p:.3f}"
-    bounds = f"{signed(c.low, MINUS)} to {signed(c.high, MINUS)}"
-    effect = "–" if c.effect is None else f"{round(c.effect, 1) + 0.0:.1f}".replace("-", MINUS)
-    words = (signed(c.difference, MINUS), bounds, p, effect)
-    return [*(tag("td", word, class_="number") for word in words), tag("td", c.verdict, class_="whole")]
+    return [*(tag("td", word, class_="number") for word in tested(c, MINUS)), tag("td", c.verdict, class_="whole")]
 
 
 def trials(column: ColumnReport) -> Markup | None:

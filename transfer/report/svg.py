@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -57,8 +58,12 @@ def axes(width: float, height: float, left: float, right: float, top: float, bot
     return figure, ax
 
 
-def inline(figure: Figure, alt: str, prefix: str) -> Markup:
-    """The figure as an <svg> element for HTML: no prologue, the page's font and colours, ids of its own."""
+def inline(figure: Figure, alt: str, prefix: str, full: Mapping[str, str] | None = None) -> Markup:
+    """The figure as an <svg> element for HTML: no prologue, the page's font and colours, ids of its own.
+
+    Args:
+        full: gid of an artist -> its words in full, which show when a pointer rests on it.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -67,6 +72,8 @@ def inline(figure: Figure, alt: str, prefix: str) -> Markup:
     body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
+    for gid, words in (full or {}).items():
+        body = body.replace(f'<g id="{gid}">', f'<g id="{gid}">{tag("title", words)}')
     body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
     body = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)

@@ -19,21 +19,22 @@ from transfer.report.tables import Cell, caption, cell, mine, remarks, row_cells
 def markdown(report: ExperimentReport) -> str:
     """The table for a README or an issue; published numbers in rows of their own."""
     heads = [word for c in report.columns for word in ("n", *(f"{c.name} {m.label}".strip() for m in c.metrics))]
-    lines = [f"**{escaped(report.title)}**", "", _line("row", map(escaped, heads)), "|---|" + "---|" * len(heads)]
+    lines = [f"**{escaped(report.title)}**", "", line("row", map(escaped, heads)), "|---|" + "---|" * len(heads)]
     for i, first in enumerate(report.rows):
         rows = [(c.rows[i], row_cells(c, c.rows[i])) for c in report.columns]
         cells = [c for _, found in rows for c in found]
-        lines.append(_line(escaped(first.name), (w for row, found in rows for w in mine(row, found))))
+        lines.append(line(escaped(first.name), (w for row, found in rows for w in mine(row, found))))
         for name, words in (("published", theirs), ("verdict", _verdict)):
             if any(map(words, cells)):
                 beneath = (w for _, found in rows for w in ("", *map(words, found)))
-                lines.append(_line(f"*{name}*", (f"*{w}*" if w and words is theirs else w for w in beneath)))
+                lines.append(line(f"*{name}*", (f"*{w}*" if w and words is theirs else w for w in beneath)))
     said = [escaped(line) for c in report.columns for line in (*caption(c), *_remarks(c)) if line]
     said += [escaped(line) for line in findings.lines(report)]
     return "\n".join([*lines, "", *(f"* {line}" for line in said)]) + "\n"
 
 
-def _line(name: str, words: Iterable[str]) -> str:
+def line(name: str, words: Iterable[str]) -> str:
+    """A row of a table in Markdown; the words are escaped already."""
     return "|" + "|".join(f" {word} " if word else " " for word in (name, *words)) + "|"
 
 

@@ -15,6 +15,7 @@ from transfer.trials.reproduce import Plan
 from transfer.trials.rows import Published
 from transfer.trials.significance import Comparison, Verdict, interval, judge, welch
 
+MINUS = "\N{MINUS SIGN}"
 GREEN = 0.5  # points over the baseline from which the papers print a gain in green
 
 
@@ -97,6 +98,14 @@ def signed(x: float, minus: str = "-") -> str:
     """One decimal with its sign, and never -0.0."""
     text = f"{x:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", minus)
+
+
+def tested(c: Comparison, minus: str = "-") -> tuple[str, str, str, str]:
+    """A test in words: difference, its interval, p, effect."""
+    p = "–" if c.p is None else "< 0.001" if c.p < 0.001 else f"{c.p:.3f}"
+    bounds = f"{signed(c.low, minus)} to {signed(c.high, minus)}"
+    effect = "–" if c.effect is None else f"{round(c.effect, 1) + 0.0:.1f}".replace("-", minus)
+    return signed(c.difference, minus), bounds, p, effect
 
 
 def text_table(plan: Plan) -> str:

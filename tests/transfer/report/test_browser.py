@@ -34,6 +34,11 @@ SPILLED = """[...document.querySelectorAll('svg.chart')].filter(s => [...s.query
     const a = t.getBoundingClientRect(), b = s.closest('.card').getBoundingClientRect();
     return a.left < b.left || a.right > b.right})).map(s => s.getAttribute('aria-label'))"""
 
+MET = """[...document.querySelectorAll('#trials svg, #gaps svg')].filter(s => {
+    const b = [...s.querySelectorAll('text')].map(t => t.getBoundingClientRect());
+    return b.some((p, i) => b.some((q, j) => i < j && p.left < q.right - 1 && q.left < p.right - 1 &&
+        p.top < q.bottom - 4 && q.top < p.bottom - 4))}).map(s => s.getAttribute('aria-label'))"""
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> Path:
@@ -73,6 +78,47 @@ def test_nothing_is_wider_than_the_screen(page: Path, tab: chromium.Tab, width: 
     tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert tab.run("innerWidth") == width and tab.run("document.documentElement.scrollWidth") <= width
     assert tab.run(WIDER) == [] and tab.run(SPILLED) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_shadow_shows_on_which_side_a_table_goes_on(page: Path, tab: chromium.Tab, dark: bool) -> None:
+    tab.open(page, 390, dark=dark)
+    frames = "[...document.querySelectorAll('.scroll')]"
+    wider = tab.run(f"{frames}.findIndex(s => s.scrollWidth > s.clientWidth + 60)")
+    whole = tab.run(f"{frames}.findIndex(s => s.scrollWidth == s.clientWidth)")
+    assert min(wider, whole) >= 0
+    assert _shadows(tab, whole) == (False, False) and _shadows(tab, wider) == (False, True)
+    tab.run(f"{frames}[{wider}].scrollLeft = 30")
+    assert _shadows(tab, wider) == (True, True)
+    tab.run(f"{frames}[{wider}].scrollLeft = 9999")
+    assert _shadows(tab, wider) == (True, False)
+
+
+def _shadows(tab: chromium.Tab, frame: int) -> tuple[bool, bool]:
+    """Whether the outermost pixels within a scrolling frame, left and right, are darker than what lies beside it."""
+    box = f"document.querySelectorAll('.scroll')[{frame}].getBoundingClientRect()"
+    left, right, top, bottom = tab.run(f"(b => [b.left, b.right, b.top + scrollY, b.bottom + scrollY])({box})")
+    picture = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert("L")).astype(int)
+    rows = slice(round(top) + 3, round(bottom) - 3)
+    card = np.median(picture[rows, round(left) - 4])
+    edges = (np.median(picture[rows, x]) for x in (round(left) + 1, round(right) - 2))
+    return tuple(bool(edge < card - 8) for edge in edges)  # type: ignore[return-value]
+
+
+def test_long_names_stay_within_their_cards(tmp_path: Path, generated: Path, tab: chromium.Tab) -> None:
+    long = (
+        "MoCo v2 of a set with a really long name, 800 epochs, https://example.org/" + "weights_of_it_" * 8 + "M" * 40
+    )
+    rows = [{**trees.SUPERVISED, "name": f"supervised {long}"}, {"name": long, "weights": None}]
+    plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=2, rows=rows))
+    trees.fill(plan)
+    page = write_report(plan)
+    for width in (390, 1280):
+        tab.open(page, width)
+        assert tab.run("document.documentElement.scrollWidth") <= width
+        assert tab.run(WIDER) == [] and tab.run(SPILLED) == [] and tab.run(MET) == []
+    text = tab.run("document.querySelector('#trials svg').textContent.replace(/\\s+/g, '')")
+    assert long.replace(" ", "") in text  # on several lines, none of it cut
 
 
 def test_an_experiment_that_has_not_begun_has_a_page_too(tmp_path: Path, generated: Path, tab: chromium.Tab) -> None:

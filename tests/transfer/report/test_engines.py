@@ -41,7 +41,7 @@ def test_each_engine_keeps_its_report_and_the_page_to_open_compares_them(tmp_pat
     assert [a["href"] for a in page.all("a")] == ["report-detectron2.html", "report-torchvision.html"]
     (cell,) = both(second, collect(second), "torchvision")  # the other row is not complete, AP is not there
     theirs = collect(first).columns[0].rows[0].values("bbox/AP50")
-    assert cell.ours.values == (70.0, 70.4) and cell.theirs.values == theirs
+    assert cell.first.values == (70.0, 70.4) and cell.second.values == theirs
     p = stats.ttest_ind((70.0, 70.4), theirs, equal_var=False).pvalue
     assert (f"{p:.3f}" if p >= 0.001 else "< 0.001") in page.text and "different" in page.text
     assert f"−{sum(theirs) / 2 - 70.2:.1f}" in page.text
@@ -56,4 +56,4 @@ def test_one_trial_each_has_a_difference_and_no_test(tmp_path: Path, generated: 
     assert "report-detectron2.html" not in [a["href"] for a in page.all("a")]
     assert "make it with make_report.py --engine detectron2" in page.text and "no spread to test" in page.text
     cells = list(both(first, collect(first), "detectron2"))
-    assert len(cells) == 6 and all(cell.ours.mean == pytest.approx(cell.theirs.mean) for cell in cells)
+    assert len(cells) == 6 and all(cell.first.mean == pytest.approx(cell.second.mean) for cell in cells)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
-from tests.transfer.report import trees
+import numpy as np
+
+from tests.transfer.report import test_tables, trees
 from tests.transfer.report.test_report import Page
+from transfer.data import catalog
+from transfer.evaluation.precision import PrecisionRecall
 from transfer.report.class_figures import Gap
 from transfer.report.collect import collect
+from transfer.report.detections import precision
+from transfer.report.evaluated import Evaluated, Found
 from transfer.report.markup import Markup
 from transfer.report.per_class import against_baseline, classes, differences, largest, read
 
@@ -82,10 +89,37 @@ def test_masks_per_class_are_those_of_masks(tmp_path: Path, generated: Path) -> 
     """The first metric of the table that is known per class, by its key; short names of earlier results still show."""
     for key, label, value in (("segm/AP", "mask AP", "22.0"), ("bbox/AP", "AP", "11.0")):
         plan = trees.plan(trees.experiment_file(tmp_path / label, generated, trials=1, metrics=[key], rows=ROWS))
-        extra = {"generated_test": {"per_class": {"c": {"bbox/AP": 11.0, "segm/AP": 22.0}}, "protocol": "coco"}}
+        extra = {
+            "generated_test": {"per_class": {c: {"bbox/AP": 11.0, "segm/AP": 22.0} for c in "cd"}, "protocol": "coco"}
+        }
         trees.trial(plan, plan.experiment.rows[0], 1, 3, extra=extra)
         text = Page(classes(collect(plan).columns[0]) or Markup("")).text
         assert f"{label} per class on generated_test" in text and value in text
-    old = {"generated_test": {"per_class": {"c": {"AP": 11.0, "mask AP": 22.0}}, "metric": "COCO"}}
+    old = {"generated_test": {"per_class": {c: {"AP": 11.0, "mask AP": 22.0} for c in "cd"}, "metric": "COCO"}}
     trees.trial(plan, plan.experiment.rows[0], 1, 3, extra=old)
     assert "AP per class on generated_test" in Page(classes(collect(plan).columns[0]) or Markup("")).text
+
+
+def test_one_class_has_no_section_of_its_own(tmp_path: Path, generated: Path) -> None:
+    """What it would say the table says."""
+    plan = trees.plan(trees.experiment_file(tmp_path, generated, trials=2))
+    for row in plan.experiment.rows:
+        for seed in (1, 2):
+            extra = {"generated_test": {"per_class": {"cell": {"bbox/AP50": 50.0}}, "protocol": "voc07"}}
+            trees.trial(plan, row, seed, 3, extra=extra)
+    report = collect(plan).columns[0]
+    assert list(read(report)) == [] and classes(report) is None and against_baseline(report) is None
+
+
+def test_precision_of_one_class_is_one_figure_with_its_name(generated: Path) -> None:
+    (spec,) = catalog.resolve(["generated_test"], [generated / "voc.yaml"])
+    dataset = replace(catalog.open_dataset(spec), classes=("red_cell",))
+    curve = np.array([0.5, 1.0]), np.array([1.0, 0.5])
+    curves = PrecisionRecall("AP50", 75.0, {"red_cell": 75.0}, {"red_cell": curve})
+    section = precision(
+        test_tables.column(test_tables.row("MoCo", [75.0])),
+        [Evaluated(dataset, (Found("MoCo", 0, 1, {}, curves, np.ones(1), 1),))],
+    )
+    page = Page(section or Markup(""))
+    assert len(page.all("svg")) == 1 and "red cell" in page.text
+    assert "Each class" not in page.text and "Mean over classes" not in page.text
