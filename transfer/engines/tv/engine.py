@@ -203,10 +203,9 @@ def _train(cfg: CfgNode, mode: str) -> None:
             images_per_batch=s.IMS_PER_BATCH,
         )
         _precise_bn(cfg, model, samples)
-        training.save()
-        if dist.is_main():
+        if dist.is_main():  # before the last checkpoint, from which the statistics would be taken again
             checkpoint.save({"model": detectron2_state(model), "engine": "torchvision"}, final)
-        dist.barrier()
+        training.save()
     else:
         load_weights(model, read_weights(str(final)), str(final))
     metrics, details = session.test(model)

@@ -22,6 +22,7 @@ from transfer.convert.convert import convert
 from transfer.convert.read import read_weights
 from transfer.data.catalog import DatasetError
 from transfer.engines.base import EngineError
+from transfer.engines.tv import loop
 from transfer.engines.tv.engine import TorchvisionEngine
 
 ENGINE = TorchvisionEngine()
@@ -157,6 +158,27 @@ def test_what_cannot_run_is_refused_before_anything_is_written(run, tmp_path, op
     with pytest.raises(error, match=message):
         run(*opts)
     assert not (tmp_path / "run" / "last_checkpoint").exists() and not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_around_the_last_checkpoint(after: bool, run, tmp_path, monkeypatch):
+    """Precise BN draws RoIs, so that taken twice it would give other statistics."""
+    three = ("SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", "2")
+    run("OUTPUT_DIR", str(tmp_path / "whole"), *three)
+    save = loop.Training.save
+
+    def killed(training: loop.Training) -> None:
+        if training.iteration < 3 or after:
+            save(training)
+        if training.iteration == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("OUTPUT_DIR", str(tmp_path / "killed"), *three)
+    run("OUTPUT_DIR", str(tmp_path / "killed"), *three, resume="must")
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
 def test_an_old_run_is_not_overwritten_and_a_diverging_one_says_so(run):
