@@ -35,7 +35,8 @@ def test_made_up_jpegs_are_of_real_size(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(Image.open(io.BytesIO(data)).size == (500, 375) for data in files)
 
 
-def test_both_conversions_write_the_same(tmp_path: Path) -> None:
+def test_both_conversions_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
     spec = importlib.util.spec_from_file_location("convert_benchmark", FOLDER / "convert.py")
     assert spec is not None and spec.loader is not None
     benchmark = importlib.util.module_from_spec(spec)
@@ -83,3 +84,21 @@ def test_pretrain_cost() -> None:
     lines = run("pretrain_cost.py", "--mechanisms", *names, *small)
     for name in names:
         assert any(re.match(rf"{name}, 1 x 8 +- +- +\d+\.\d+ +\d+\.\d h   -$", line) for line in lines), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_reports_with_summaries_and_without(layout: str) -> None:
+    lines = run("report.py", "--format", layout, "--images", 20, "--rows", 2, "--trials", 2, "--repeats", 1)
+    for name in ("make_report.py with summaries", "make_report.py without", "ratio"):
+        assert any(re.match(rf"{name} +\d+\.\d ", line) for line in lines), name
+
+
+@pytest.mark.slow
+@pytest.mark.d2
+def test_detectors_of_both_engines() -> None:
+    small = ("--networks", "R18-FPN", "--short-edge", 64, "--long-edge", 96, "--rounds", 1, "--images", 1, "--rois", 8)
+    lines = run("detectors.py", *small)
+    for what in ("training", "detecting"):
+        for engine in ("Detectron2", "torchvision"):
+            assert any(re.match(rf"  {what}, {engine} .* s/(iteration|image) .*x$", line) for line in lines), engine
