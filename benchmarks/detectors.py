@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import sys
 import tempfile
 import time
@@ -26,8 +27,6 @@ from show import machine, spread
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the pair of equal models lives with the parity tests
-
-from detectron2.utils.events import EventStorage
 
 from pretrain.runtime.precision import in_words
 from tests.conftest import ROOT
@@ -64,6 +63,8 @@ def on(device: str, samples: list[dict]) -> list[dict]:
 
 
 def stepped(model: nn.Module, batch: list, dtype: torch.dtype | None, device: str) -> Callable[[], None]:
+    from detectron2.utils.events import EventStorage
+
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
 
     def step() -> None:
@@ -138,6 +139,8 @@ def main() -> None:
     p.add_argument("--images", type=int, default=2, help="in a round of detection")
     p.add_argument("--rounds", type=int, default=5)
     args = p.parse_args()
+    if importlib.util.find_spec("detectron2") is None:
+        raise SystemExit("benchmarks/detectors.py compares with Detectron2, which is not installed: `make detectron2`")
     print(machine("torch", "torchvision", "detectron2"), f"- {torch.get_num_threads()} threads, {args.device}")
     with tempfile.TemporaryDirectory() as folder:
         generated.write(Path(folder), seed=0, iconic_train=0, iconic_val=0, scenes_trainval=8, scenes_test=1)
