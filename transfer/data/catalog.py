@@ -5,18 +5,16 @@ Nothing is registered anywhere: a name is looked up among the built-ins and the 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pretrain.runtime.config import load_yaml
 from pretrain.runtime.validation import validate
 from transfer.data import cityscapes, coco, semantic_sets, voc
-from transfer.data.dataset import Dataset, open_dataset
-from transfer.data.formats import format_of, named
+from transfer.data.dataset import Dataset, annotated, open_dataset
+from transfer.data.formats import named
 from transfer.data.records import PackedRecords
 from transfer.data.spec import DatasetError, DatasetSpec, Record, nearest, sizes_in
 
@@ -25,7 +23,6 @@ __all__ = [
     "DatasetError",
     "DatasetSpec",
     "Record",
-    "annotation_digest",
     "builtin_specs",
     "category_ids",
     "class_names",
@@ -169,24 +166,10 @@ def listing_digest(spec: DatasetSpec) -> str:
 
     It does not depend on where the dataset lies or on file times, so it keys the stages of an experiment.
     """
-    digest, images = _annotations(spec)
+    digest, images = annotated(spec)
     for (name, _), size in zip(images, sizes_in(path for _, path in images), strict=True):
         digest.update(f"{name} {size}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
-
-
-def annotation_digest(spec: DatasetSpec) -> str:
-    """Hex digest (16 digits) of a dataset's classes, metric, split and annotation bytes; its images may be gone."""
-    return _annotations(spec)[0].hexdigest()[:16]
-
-
-def _annotations(spec: DatasetSpec) -> tuple[Any, Sequence[tuple[str, Path]]]:
-    """A digest that more can be added to, and the images: (name, file)."""
-    content, images = format_of(spec).listing(spec)
-    pairs = () if spec.flip_pairs is None else (spec.flip_pairs,)
-    digest = hashlib.sha256(repr((spec.format, spec.classes, *pairs)).encode())
-    digest.update(hashlib.sha256(content).digest())
-    return digest, images
 
 
 def _voc_spec(name: str, root: Path, split: str, year: int) -> DatasetSpec:

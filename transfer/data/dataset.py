@@ -6,11 +6,13 @@ refuses what cannot be trained on, `Dataset.check_scorable` what cannot be score
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from transfer.data.boxes import check_box
@@ -68,6 +70,11 @@ class Dataset:
         """Image id -> position in `records`."""
         return {record["image_id"]: i for i, record in enumerate(self.records)}
 
+    @cached_property
+    def annotation_digest(self) -> str:
+        """Hex digest (16 digits) of classes, metric, split and annotation bytes; its images may be gone."""
+        return annotated(self.spec)[0].hexdigest()[:16]
+
     def check_scorable(self) -> None:
         """Raises DatasetError for a set on which even perfect predictions would not score 100."""
         levels: tuple[Level, ...] = ("unscorable", "unannotated")
@@ -77,6 +84,15 @@ class Dataset:
     def unannotated(self) -> bool:
         """Whether there is nothing to score against, such as in COCO's image_info_test-dev2017.json."""
         return any(problem.level == "unannotated" for problem in self.problems)
+
+
+def annotated(spec: DatasetSpec) -> tuple[Any, Sequence[tuple[str, Path]]]:
+    """A SHA-256 of what is annotated, which more can be added to, and the images: (name, file)."""
+    content, images = format_of(spec).listing(spec)
+    pairs = () if spec.flip_pairs is None else (spec.flip_pairs,)
+    digest = hashlib.sha256(repr((spec.format, spec.classes, *pairs)).encode())
+    digest.update(hashlib.sha256(content).digest())
+    return digest, images
 
 
 def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:

@@ -21,7 +21,6 @@ from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.provenance import file_sha256
 from pretrain.runtime.slug import part
-from transfer.data.catalog import annotation_digest
 from transfer.data.dataset import Dataset
 from transfer.evaluation.evaluator import Scores
 from transfer.evaluation.objects_found import finders, objects, surest
@@ -123,7 +122,7 @@ def load(folder: Path, dataset: Dataset) -> TrialSummary | None:
 
 def _made_of(folder: Path, dataset: Dataset) -> dict[str, str]:
     detections = file_sha256(folder / predictions_file(dataset.name))
-    return {"version": VERSION, "detections": detections, "annotations": annotation_digest(dataset.spec)}
+    return {"version": VERSION, "detections": detections, "annotations": dataset.annotation_digest}
 
 
 def _checked(arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], dataset: Dataset) -> TrialSummary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,9 @@ def test_of_other_detections_or_annotations_it_is_not_read(
     scored: tuple[Dataset, list, Scores], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, _, _ = scored
-    with monkeypatch.context() as m:
-        m.setattr(trial_summary, "annotation_digest", lambda spec: "0" * 16)
-        assert trial_summary.load(tmp_path, dataset) is None
+    other = replace(dataset)
+    object.__setattr__(other, "annotation_digest", "0" * 16)
+    assert trial_summary.load(tmp_path, dataset) is not None and trial_summary.load(tmp_path, other) is None
     with monkeypatch.context() as m:
         m.setattr(trial_summary, "VERSION", "0")
         assert trial_summary.load(tmp_path, dataset) is None
@@ -130,9 +131,6 @@ def test_annotations_that_are_gone_do_not_end_a_trial(scored, tmp_path: Path, mo
     (path,) = tmp_path.glob("*.safetensors")
     path.unlink()
 
-    def gone(spec):
-        raise FileNotFoundError("annotations")
-
-    monkeypatch.setattr(trial_summary, "annotation_digest", gone)
-    trial_summary.save(tmp_path, dataset, trial_summary.summary(dataset, detections, scores))
+    gone = replace(dataset, spec=replace(dataset.spec, root=tmp_path, json_file=tmp_path / "gone.json"))
+    trial_summary.save(tmp_path, gone, trial_summary.summary(dataset, detections, scores))
     assert not path.exists() and "anew" in caplog.text
