@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pretrain.runtime.log import progress
 from pretrain.runtime.wording import short
 from transfer.data.faults import Faults
 from transfer.data.spec import DatasetError
@@ -129,6 +130,25 @@ def path_below(folder: Path, base: Path, name: Any) -> str:
             f"image {short(name)} does not lie below '{folder}'; name the folder that holds all (--images)"
         )
     return path
+
+
+def gathered(names: Sequence[str], what: str, make: Callable[[str], Sheet | None], faults: Faults) -> tuple[Sheet, ...]:
+    """Makes the sheets of many files, under a bar where there are 1,000 or more.
+
+    Args:
+        make: the sheet of a file's name, or None; what it raises of that file alone goes into `faults`.
+    """
+    sheets = []
+    with progress(len(names), what, "files", disable=len(names) < 1000) as bar:
+        for name in names:
+            bar.update()
+            try:
+                sheet = make(name)
+            except (DatasetError, OSError) as error:
+                faults.error(str(error))
+                continue
+            sheets += [] if sheet is None else [sheet]
+    return tuple(sheets)
 
 
 def listed(value: Any) -> list[Any]:

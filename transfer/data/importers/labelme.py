@@ -14,11 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.runtime.folders import read_tree
-from pretrain.runtime.log import progress
 from pretrain.runtime.wording import short
 from transfer.data import strict_json
 from transfer.data.faults import Faults
-from transfer.data.importers.importer import BOX, ELLIPSE, POLYGON, Importer, Options, Part, Shape, Sheet, path_below
+from transfer.data.importers.importer import (
+    BOX,
+    ELLIPSE,
+    POLYGON,
+    Importer,
+    Options,
+    Part,
+    Shape,
+    Sheet,
+    gathered,
+    path_below,
+)
 from transfer.data.segmentation import is_number
 from transfer.data.spec import DatasetError
 
@@ -37,15 +47,8 @@ class Labelme(Importer):
         names = read_tree(source, (".json",)).files
         if not names:
             raise DatasetError(f"'{source}' holds no json; give the folder that holds labelme's")
-        sheets = []
-        with progress(len(names), "labelme's jsons", "files", disable=len(names) < 1000) as bar:
-            for name in names:
-                bar.update()
-                try:
-                    sheets.append(_sheet(source / name, source, options.images))
-                except (DatasetError, OSError) as error:
-                    faults.error(str(error))
-        return [Part(options.images or source, tuple(sheets))]
+        sheets = gathered(names, "labelme's jsons", lambda n: _sheet(source / n, source, options.images), faults)
+        return [Part(options.images or source, sheets)]
 
 
 def _sheet(path: Path, source: Path, images: Path | None) -> Sheet:

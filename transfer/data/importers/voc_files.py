@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 
 from pretrain.runtime.folders import read_tree
-from pretrain.runtime.log import progress
 from transfer.data.faults import Faults
-from transfer.data.importers.importer import BOX, Importer, Options, Part, Shape, Sheet
+from transfer.data.importers.importer import BOX, Importer, Options, Part, Shape, Sheet, gathered
 from transfer.data.spec import DatasetError
 from transfer.data.voc import IMAGE_SUFFIXES, read_annotation
 
@@ -27,21 +26,17 @@ class VOCFiles(Importer):
         names = read_tree(source, (".xml",)).files
         if not names:
             raise DatasetError(f"'{source}' holds no XML; give the folder that holds images and XMLs")
-        sheets = []
-        with progress(len(names), "XMLs", "files", disable=len(names) < 1000) as bar:
-            for name in names:
-                bar.update()
-                file_name = images.pop(os.path.splitext(name)[0], None)
-                if file_name is None:
-                    faults.error("XML without an image of its name beside it", str(source / name))
-                    continue
-                try:
-                    sheets.append(_sheet(source / name, file_name))
-                except DatasetError as error:
-                    faults.error(str(error))
+
+        def sheet(name: str) -> Sheet | None:
+            if (file_name := images.pop(os.path.splitext(name)[0], None)) is not None:
+                return _sheet(source / name, file_name)
+            faults.error("XML without an image of its name beside it", str(source / name))
+            return None
+
+        sheets = gathered(names, "XMLs", sheet, faults)
         for file_name in images.values():
             faults.note("images without an XML, left out", str(source / file_name))
-        return [Part(source, tuple(sheets))]
+        return [Part(source, sheets)]
 
 
 def _sheet(path: Path, file_name: str) -> Sheet:

@@ -13,11 +13,10 @@ from typing import Any
 
 from pretrain.runtime.files import read_regular
 from pretrain.runtime.folders import read_tree
-from pretrain.runtime.log import progress
 from pretrain.runtime.strict_yaml import load_yaml
 from pretrain.runtime.wording import short
 from transfer.data.faults import Faults
-from transfer.data.importers.importer import BOX, POLYGON, Importer, Options, Part, Shape, Sheet
+from transfer.data.importers.importer import BOX, POLYGON, Importer, Options, Part, Shape, Sheet, gathered
 from transfer.data.spec import DatasetError, path_in
 from transfer.data.voc import IMAGE_SUFFIXES, decoded
 
@@ -93,20 +92,16 @@ def _sheets(folder: Path, classes: tuple[str, ...], faults: Faults) -> tuple[She
     there = set(read_tree(labels, (".txt",)).files) if labels.is_dir() else set()
     if not there:
         raise DatasetError(f"folder '{labels}' holds no labels")
-    sheets = []
-    with progress(len(names), f"labels of {folder}", "files", disable=len(names) < 1000) as bar:
-        for name in names:
-            bar.update()
-            path = str(PurePosixPath(name).with_suffix(".txt"))
-            try:
-                shapes = _shapes(labels / path, classes) if path in there else ()
-                sheets.append(Sheet(name, str(labels / path), shapes))
-            except (DatasetError, OSError) as error:
-                faults.error(str(error))
-    with_images = {str(PurePosixPath(name).with_suffix(".txt")) for name in names}
-    if lonely := sorted(there - with_images - {"classes.txt"}):
+    label_of = {name: str(PurePosixPath(name).with_suffix(".txt")) for name in names}
+
+    def sheet(name: str) -> Sheet:
+        path = label_of[name]
+        return Sheet(name, str(labels / path), _shapes(labels / path, classes) if path in there else ())
+
+    sheets = gathered(names, f"labels of {folder}", sheet, faults)
+    if lonely := sorted(there - set(label_of.values()) - {"classes.txt"}):
         faults.error(f"labels in '{labels}' without an image in '{folder}'", *lonely)
-    return tuple(sheets)
+    return sheets
 
 
 def _shapes(path: Path, classes: tuple[str, ...]) -> tuple[Shape, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,13 @@ def test_xmls_beside_their_images(source: Path, tmp_path: Path, capsys: pytest.C
 def test_what_is_wrong(source: Path, tmp_path: Path) -> None:
     write(source / "lonely.xml")
     (source / "unseen.xml").write_text("<annotation>")
+    (source / "a.xml").unlink()
+    os.mkfifo(source / "a.xml")
     faults = Faults()
     VOCFiles().read(source, Options(), faults)
     said = "\n".join(map(str, faults.problems))
     assert f"XML without an image of its name beside it: {source}/lonely.xml" in said
-    assert "unseen.xml' is no well-formed XML" in said
+    assert "unseen.xml' is no well-formed XML" in said and f"{source}/a.xml" in said
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="holds no XML"):
         VOCFiles().read(tmp_path / "empty", Options(), faults)
