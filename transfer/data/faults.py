@@ -11,6 +11,8 @@ from transfer.data.spec import DatasetError, few
 Level = Literal["error", "unscorable", "unannotated", "warning", "note"]
 LEVELS: Sequence[Level] = ("error", "unscorable", "unannotated", "warning", "note")
 
+_IN_WORDS = {"unscorable": "error in a test set", "unannotated": "nothing to score"}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -30,7 +32,7 @@ class Problem:
 
     def __str__(self) -> str:
         times = f" [{len(self.where)}x]" if len(self.where) > 1 else ""
-        level = "error in a test set" if self.level in ("unscorable", "unannotated") else self.level
+        level = _IN_WORDS.get(self.level, self.level)
         return f"{level}: {self.what}{times}" + (f": {few(self.where)}" if self.where else "")
 
 
