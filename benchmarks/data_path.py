@@ -6,7 +6,8 @@
 
 The reference is the plain pipeline of Pillow and torchvision, written anew from its description: open as RGB; twice:
 random resized crop (0.2-1), colour jitter, grey, blur, flip, to float, normalise. Ours hands bytes over and leaves
-normalising to the training device; what that takes on this CPU is shown in a line of its own and counted.
+normalising to the training device; what that takes on this CPU is shown in a line of its own and counted. The line of
+AUG.BACKEND gpu is what a loader then does: decoding and cropping.
 
 Every round runs all lines one after the other, in processor seconds of this process; shown are median
 [smallest-largest] over the rounds, the ratio round by round. The hand-over is wall time from one loader process.
@@ -20,6 +21,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -32,6 +34,7 @@ from torchvision import transforms as T
 
 from pretrain.data.augment import MEAN, STD, TwoCrops, normalise, recipe
 from pretrain.data.decode import decode, decode_array
+from pretrain.data.device_augment import CropRecipe
 from pretrain.data.fast_augment import FastRecipe
 
 CPU = torch.device("cpu")
@@ -65,13 +68,15 @@ def normalised(views: Any) -> Any:
 
 
 def candidates() -> dict[str, Callable[[bytes], Any]]:
-    fast, pil = TwoCrops(FastRecipe("v2")), TwoCrops(recipe("v2"))
+    fast, pil, crops = TwoCrops(FastRecipe("v2")), TwoCrops(recipe("v2")), TwoCrops(CropRecipe("v2"))
+    seed = partial(random.getrandbits, 32)  # other draws for every image, as in a run
     return {
         "reference": reference(),
-        "ours": lambda data: fast(decode_array(data, ""), 0),
-        "ours, normalised here": lambda data: normalised(fast(decode_array(data, ""), 0)),
-        "ours, Pillow's decoder": lambda data: fast(decode(data, ""), 0),
-        "ours, AUG.BACKEND pil": lambda data: pil(decode(data, ""), 0),
+        "ours": lambda data: fast(decode_array(data, ""), seed()),
+        "ours, normalised here": lambda data: normalised(fast(decode_array(data, ""), seed())),
+        "ours, Pillow's decoder": lambda data: fast(decode(data, ""), seed()),
+        "ours, AUG.BACKEND gpu": lambda data: crops(decode_array(data, ""), seed()),
+        "ours, AUG.BACKEND pil": lambda data: pil(decode(data, ""), seed()),
         "decoding alone, ours": lambda data: decode_array(data, ""),
         "decoding alone, Pillow": lambda data: decode(data, ""),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from pretrain.config import bn_groups
 from pretrain.data.augment import recipe
 from pretrain.data.cache import DecodedImages
 from pretrain.data.decode import BadImageError, decode, decode_array
+from pretrain.data.device_augment import CropRecipe, finished
 from pretrain.data.fast_augment import FastRecipe
 from pretrain.data.images import Images
 from pretrain.data.labelled import LabelledImages, central_view, find_pair
 from pretrain.data.order import ShuffledShards
 from pretrain.data.shards import Shards
-from pretrain.data.views import MAX_REPLACEMENTS, TrainingBatches, ViewDataset
+from pretrain.data.views import MAX_REPLACEMENTS, Batch, TrainingBatches, ViewDataset, build_loader
 from pretrain.encoders import base_encoder
 from pretrain.loop import Plan
 from pretrain.mechanisms import MECHANISMS, Mechanism
@@ -71,13 +72,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def place(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Module:
-    """The model on its device, in the memory format and compiled as the config says; its names do not change.
-
-    Raises:
-        ConfigError: SYNC_BN in several processes without GPUs.
-    """
-    if cfg.MODEL.SYNC_BN and dist.world_size() > 1 and device.type != "cuda":
-        raise ConfigError("MODEL.SYNC_BN works on GPUs only, DEVICE is cpu; set MODEL.SYNC_BN False")
+    """The model on its device, in the memory format and compiled as the config says; its names do not change."""
     model = model.to(device).to(memory_format=memory_format(cfg))
     if cfg.SPEED.COMPILE:
         for name, encoder in model.named_children():
@@ -112,15 +107,15 @@ def build_dataset(cfg: CfgNode, files: Images) -> ViewDataset:
         ConfigError: the pixels need more memory than DATA.CACHE.
         BadImageError: with DATA.CACHE, an image cannot be read and is not to be skipped.
     """
-    fast = cfg.AUG.BACKEND == "opencv"
-    make_view: Callable[..., Any] = FastRecipe if fast else recipe
-    decoder: Callable[[bytes, str], Any] = decode_array if fast else decode
-    view = make_view(cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE)
+    makers: dict[str, Callable[..., Any]] = {"opencv": FastRecipe, "pil": recipe, "gpu": CropRecipe}
+    arrays = cfg.AUG.BACKEND != "pil"
+    decoder: Callable[[bytes, str], Any] = decode_array if arrays else decode
+    view = makers[cfg.AUG.BACKEND](cfg.AUG.RECIPE, cfg.AUG.CROP_SIZE, cfg.AUG.SCALE)
     replacements = MAX_REPLACEMENTS if cfg.DATA.ON_BAD_IMAGE == "skip" else 0
     labels = files.labels if isinstance(files, LabelledImages) else None
     cache = None
     if cfg.DATA.CACHE:
-        cache = DecodedImages(files, decoder, np.asarray if fast else Image.fromarray, cfg.DATA.CACHE)
+        cache = DecodedImages(files, decoder, np.asarray if arrays else Image.fromarray, cfg.DATA.CACHE)
         if cache.bad and not replacements:
             raise BadImageError(f"{next(iter(cache.bad.values()))}; remove it, or set DATA.ON_BAD_IMAGE skip")
     return ViewDataset(files, mechanism(cfg).views(view), cfg.SEED, replacements, decoder, labels, cache)
@@ -139,6 +134,12 @@ def build_batches(cfg: CfgNode, files: Images, start: int) -> TrainingBatches:
         iterations=solver.ITERATIONS,
         order=order,
     )
+
+
+def load(cfg: CfgNode, dataset: ViewDataset, batches: TrainingBatches, device: torch.device) -> Iterable[Batch]:
+    """The batches, loaded ahead; their views are on the device if they are finished there (AUG.BACKEND gpu)."""
+    loader = build_loader(dataset, batches, num_workers(cfg), pin_memory=device.type == "cuda")
+    return finished(loader, device) if cfg.AUG.BACKEND == "gpu" else loader
 
 
 def build_plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:

@@ -63,8 +63,9 @@ _C.AUG = CfgNode()
 _C.AUG.RECIPE = "v1"
 _C.AUG.CROP_SIZE = 224  # pixels
 _C.AUG.SCALE = (0.2, 1.0)  # area of the crop over the area of the image
-# opencv | pil: the same draws, and images that differ by 0.4 of 255 levels on average. opencv is 3 times faster; pil is
-# torchvision's transforms, what the reference runs (docs/performance.md).
+# opencv | pil | gpu: the same draws. pil is torchvision's transforms, what the reference runs; opencv is 3 times
+# faster, and its images differ by 0.4 of 255 levels on average; gpu leaves colours, blur and flip to the training GPU,
+# which makes pil's images but for roundings of the crop, and spares the loaders that work (docs/performance.md).
 _C.AUG.BACKEND = "opencv"
 
 _C.SOLVER = CfgNode()
@@ -146,7 +147,7 @@ _CHOICES = {
     "MODEL.MECHANISM": tuple(MECHANISMS),
     "MODEL.BANK_LOSS": ("infonce", "nce"),
     "AUG.RECIPE": tuple(RECIPES),
-    "AUG.BACKEND": ("opencv", "pil"),
+    "AUG.BACKEND": ("opencv", "pil", "gpu"),
     "SOLVER.OPTIMIZER": tuple(OPTIMIZERS),
     "SOLVER.SCHEDULE": ("step", "cosine", "exponential"),
     "SOLVER.AMP": ("off", "bf16", "fp16"),
@@ -229,6 +230,23 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
         raise ConfigError(
             "DATA.TRAIN is empty; give a folder of images, a .txt list or .tar shards, e.g. DATA.TRAIN imagenet/train"
         )
+
+
+def check_device(cfg: CfgNode, device: str, world_size: int = 1) -> None:
+    """Refuses what only GPUs do, on a CPU.
+
+    Args:
+        device: cpu | cuda, which DEVICE auto has become.
+
+    Raises:
+        ConfigError: one sentence with the key and the remedy.
+    """
+    if device == "cuda":
+        return
+    if cfg.MODEL.SYNC_BN and world_size > 1:
+        raise ConfigError("MODEL.SYNC_BN works on GPUs only, DEVICE is cpu; set MODEL.SYNC_BN False")
+    if cfg.AUG.BACKEND == "gpu":
+        raise ConfigError("AUG.BACKEND gpu finishes views on a GPU, DEVICE is cpu; set AUG.BACKEND opencv")
 
 
 def _check_length(cfg: CfgNode) -> None:

@@ -20,15 +20,14 @@ from pretrain.build import (
     build_plan,
     data_parallel,
     description,
+    load,
     mechanism,
     memory_format,
     num_classes,
-    num_workers,
     place,
 )
-from pretrain.config import RUNTIME_KEYS, check
+from pretrain.config import RUNTIME_KEYS, check, check_device
 from pretrain.data.images import Images
-from pretrain.data.views import build_loader
 from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
@@ -51,7 +50,7 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
             refuses to start without; "auto" does whichever is possible. A finished run is returned, not repeated.
 
     Raises:
-        ConfigError: config, data or folder cannot be used, or the checkpoint belongs to another run.
+        ConfigError: config, data, device or folder cannot be used, or the checkpoint belongs to another run.
         LockError: another run works in the folder.
         CheckpointError: MODEL.WEIGHTS or the checkpoint cannot be used.
         BadImageError, DivergedError: while training.
@@ -60,6 +59,7 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
     """
     with session(cfg.DEVICE) as device:
         check(cfg, dist.world_size())
+        check_device(cfg, device.type, dist.world_size())
         with alone_in(cfg.OUTPUT_DIR):
             return _run(cfg, resume, device)
 
@@ -118,7 +118,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
         train(
             data_parallel(model, device),
             optimizer,
-            build_loader(dataset, batches, num_workers(cfg), pin_memory=device.type == "cuda"),
+            load(cfg, dataset, batches, device),
             state,
             plan,
             device=device,

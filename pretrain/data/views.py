@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from pretrain.data.cache import DecodedImages
 from pretrain.data.decode import BadImageError, decode
@@ -119,7 +119,7 @@ def collate(samples: list[Sample]) -> Batch:
             return Batch(None, sample.bad)
         views.append(sample.views)
     bad = [reason for sample in samples for reason in sample.bad]
-    stacked = tuple(torch.stack(view) for view in zip(*views, strict=True))
+    stacked = tuple(default_collate(views))
     labels = [sample.label for sample in samples if sample.label is not None]
     numbers = torch.tensor([sample.number for sample in samples])
     return Batch(stacked, bad, numbers, torch.tensor(labels) if labels else None)

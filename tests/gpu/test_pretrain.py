@@ -10,15 +10,19 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.amp import GradScaler
+from torch.utils.data import default_collate
 
 from pretrain import run
 from pretrain.build import build_model, build_optimizer, mechanism, place
+from pretrain.data.augment import RECIPES, TwoCrops
+from pretrain.data.device_augment import CropRecipe, finish
 from pretrain.encoders import ARCHITECTURES
 from pretrain.loop import train_step
 from pretrain.runtime import checkpoint
 from pretrain.runtime.log import read_metrics
 from tests.gpu.conftest import Measured
 from tests.pretrain.conftest import MakeCfg
+from tests.pretrain.data.test_fast_augment import photo
 from tests.pretrain.test_resume import CASES, NO_SHUFFLE, Small, assert_equal, stop_and_go_on
 
 pytestmark = pytest.mark.gpu
@@ -171,3 +175,12 @@ def test_a_step_does_not_wait(case: str, make_cfg: MakeCfg, tmp_path: Path, gpu:
         torch.cuda.set_sync_debug_mode("default")
     assert loss.isfinite()
     measured.note(f"{case}: calls in a step that have the host wait", "none")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_views_finished_on_the_device(name: str, gpu: torch.device, measured: Measured) -> None:
+    make = TwoCrops(CropRecipe(name))
+    for view in default_collate([make(photo(375, 500, seed), seed) for seed in range(64)]):
+        here, there = finish(view, torch.device("cpu")), finish(view, gpu).cpu()
+        apart = (here.int() - there.int()).abs().max()
+        measured.at_most(f"AUG.BACKEND gpu, {name}: levels of 255, CPU and GPU", float(apart), 0)

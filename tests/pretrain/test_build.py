@@ -10,8 +10,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from pretrain import run
 from pretrain.build import build_dataset, build_model, build_plan, description, num_workers, place
-from pretrain.config import RUNTIME_KEYS, get_cfg
+from pretrain.config import RUNTIME_KEYS, check_device, get_cfg
 from pretrain.data.images import find_images
 from pretrain.data.views import TrainingBatches
 from pretrain.encoders import base_encoder
@@ -118,8 +119,18 @@ def test_sync_bn_needs_gpus(images: Path, make_cfg: MakeCfg, monkeypatch: pytest
     cfg = make_cfg(images, Path("unused"), *opts)
     monkeypatch.setattr(dist, "world_size", lambda: 2)
     with pytest.raises(ConfigError, match="MODEL.SYNC_BN works on GPUs only, DEVICE is cpu; set MODEL.SYNC_BN False"):
-        place(build_model(cfg), cfg, CPU)
+        check_device(cfg, "cpu", 2)
+    check_device(cfg, "cpu", 1)
+    check_device(cfg, "cuda", 2)
     assert description(cfg, CPU)[1] == "processes: 2 on cpu; BN synchronised: 1 x 8 images"
+
+
+def test_backend_gpu_needs_a_gpu(images: Path, tmp_path: Path, make_cfg: MakeCfg) -> None:
+    cfg = make_cfg(images, tmp_path / "run", "AUG.BACKEND", "gpu", "DEVICE", "cpu")
+    with pytest.raises(ConfigError, match="AUG.BACKEND gpu finishes views on a GPU, DEVICE is cpu; set .* opencv"):
+        run.main(cfg)
+    assert not (tmp_path / "run" / "checkpoint_last.pth.tar").exists()
+    check_device(cfg, "cuda")
 
 
 def test_channels_last_changes_layout_and_nothing_else(images: Path, make_cfg: MakeCfg) -> None:

@@ -65,6 +65,17 @@ def test_equals_the_cpu_and_no_step_waits(name: str, train) -> None:
     assert many - few == Counter(), "what waits in every step"
 
 
+@pytest.mark.parametrize("cache", [0, 0.1])
+def test_views_finished_on_the_gpu_are_torchvisions_and_no_step_waits(cache: float, train) -> None:
+    opts = ["AUG.BACKEND", "gpu", "DATA.CACHE", cache]
+    here, _ = train("cpu", 2, "AUG.BACKEND", "pil")
+    there, few = train("cuda", 2, *opts)
+    for key, value in here["state_dict"].items():  # but for a level in some pixels of a crop
+        torch.testing.assert_close(there["state_dict"][key], value, rtol=0.02, atol=2e-3)
+    _, many = train("cuda", 6, *opts)
+    assert many - few == Counter(), "what waits in every step"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_stopped_and_resumed(case: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, "small", Small)
