@@ -14,8 +14,9 @@ from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
 from transfer.engines.select import CHOICES, select
+from transfer.report.collect import collect
 from transfer.report.report import write_report
-from transfer.report.tables import text_table
+from transfer.report.tables import text
 from transfer.trials.experiment import load_experiment
 from transfer.trials.reproduce import Plan
 
@@ -40,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not experiment.output.is_dir():
         raise ConfigError(f"'{experiment.output}' does not exist; run tools/reproduce.py first, or give --output-dir")
     plan = Plan(experiment, select(args.engine), Path(__file__).parent, args.num_gpus, args.auto_scale)
-    print(visible(text_table(plan)))
-    print(f"\nreport: {write_report(plan)}")
+    report = collect(plan)
+    print(visible(text(report)))
+    print(f"\nreport: {write_report(plan, report)}")
     return 0
 
 

@@ -15,8 +15,9 @@ from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
 from transfer.engines.select import CHOICES, select
+from transfer.report.collect import collect
 from transfer.report.report import write_report
-from transfer.report.tables import text_table
+from transfer.report.tables import text
 from transfer.trials import launch
 from transfer.trials.describe import describe, problems
 from transfer.trials.experiment import load_experiment
@@ -63,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(visible(describe(plan)))
         return 0
     outcomes = launch.run(plan, launcher)
-    print(visible(text_table(plan)))
-    print(f"\nreport: {write_report(plan)}")
+    report = collect(plan)
+    print(visible(text(report)))
+    print(f"\nreport: {write_report(plan, report)}")
     for line in problems(outcomes):
         print(visible(f"error: {line}"), file=sys.stderr)
     states = {outcome.state for outcome in outcomes}

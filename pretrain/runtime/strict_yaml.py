@@ -7,9 +7,11 @@ A date is text. Merge keys (`<<`) work: a mapping's own keys win over those it m
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +39,29 @@ def load_yaml(path: str | os.PathLike[str], numbered: bool = False) -> dict[str,
         ConfigError: no such file, a file too large or not UTF-8, no mapping at the top, or what is refused above.
     """
     path = Path(path)
-    loader = _Loader(_text(path))
+    try:
+        data = copy.deepcopy(_parsed(_text(path), numbered))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"cannot read '{path}'{where}: {error.problem or error.context}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"'{path}' holds {short(data)}, not a mapping of keys to values")
+    return data
+
+
+@lru_cache(maxsize=128)  # a report asks for the same few configs dozens of times
+def _parsed(text: str, numbered: bool) -> Any:
+    loader = _Loader(text)
     loader.keys = (*loader.keys, _TAG + "int") if numbered else loader.keys
     try:
         node = loader.get_single_node()
         if node is None:
             return {}
         _measure(node, {})
-        data = loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"cannot read '{path}'{where}: {error.problem or error.context}") from error
+        return loader.construct_document(node)
     finally:
         loader.dispose()
-    if not isinstance(data, dict):
-        raise ConfigError(f"'{path}' holds {short(data)}, not a mapping of keys to values")
-    return data
 
 
 def _text(path: Path) -> str:

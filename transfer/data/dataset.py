@@ -86,13 +86,23 @@ class Dataset:
         return any(problem.level == "unannotated" for problem in self.problems)
 
 
+_Stamp = tuple[tuple[str, int, int], ...]
+_annotated: dict[DatasetSpec, tuple[_Stamp, Any, Sequence[tuple[str, Path]]]] = {}
+
+
 def annotated(spec: DatasetSpec) -> tuple[Any, Sequence[tuple[str, Path]]]:
-    """A SHA-256 of what is annotated, which more can be added to, and the images: (name, file)."""
-    content, images = format_of(spec).listing(spec)
-    pairs = () if spec.flip_pairs is None else (spec.flip_pairs,)
-    digest = hashlib.sha256(repr((spec.format, spec.classes, *pairs)).encode())
-    digest.update(hashlib.sha256(content).digest())
-    return digest, images
+    """A SHA-256 of what is annotated, which more can be added to, and the images: (name, file).
+
+    Annotations are read once, as long as their files do not change.
+    """
+    stamp = _stamp(spec)
+    if (known := _annotated.get(spec)) is None or known[0] != stamp:
+        content, images = format_of(spec).listing(spec)
+        pairs = () if spec.flip_pairs is None else (spec.flip_pairs,)
+        digest = hashlib.sha256(repr((spec.format, spec.classes, *pairs)).encode())
+        digest.update(hashlib.sha256(content).digest())
+        _annotated[spec] = known = stamp, digest, images
+    return known[1].copy(), known[2]
 
 
 def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:
@@ -117,7 +127,7 @@ def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:
     return contents, faults
 
 
-_opened: dict[DatasetSpec, tuple[tuple[tuple[str, int, int], ...], Dataset]] = {}
+_opened: dict[DatasetSpec, tuple[_Stamp, Dataset]] = {}
 
 
 def open_dataset(spec: DatasetSpec) -> Dataset:
@@ -144,12 +154,12 @@ def open_dataset(spec: DatasetSpec) -> Dataset:
     return dataset
 
 
-def _stamp(spec: DatasetSpec) -> tuple[tuple[str, int, int], ...]:
+def _stamp(spec: DatasetSpec) -> _Stamp:
     """Size and time of every annotation file, which tell whether they were changed."""
     found = []
     for path in format_of(spec).sources(spec):
         try:
-            stat = path.stat()
+            stat = os.stat(path)
         except OSError:
             continue
         found.append((str(path), stat.st_size, stat.st_mtime_ns))

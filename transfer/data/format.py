@@ -80,7 +80,7 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def sources(self, spec: DatasetSpec) -> Iterable[Path]:
+    def sources(self, spec: DatasetSpec) -> Iterable[str | Path]:
         """Every annotation file of the split: when one of them changes, so does the data set."""
 
     @abstractmethod

@@ -98,11 +98,11 @@ class VOC(Format):
     def place(self, spec: DatasetSpec) -> Path:
         return split_file(spec)
 
-    def sources(self, spec: DatasetSpec) -> Iterable[Path]:
+    def sources(self, spec: DatasetSpec) -> Iterable[str | Path]:
         yield self.place(spec)
         if (folder := spec.root / "Annotations").is_dir():
             there = read_tree(folder)
-            yield from (folder / name for name in (*there.folders, *there.files))
+            yield from (os.path.join(folder, name) for name in (*there.folders, *there.files))
         yield spec.root / "JPEGImages"
 
     def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -128,25 +129,45 @@ def _made_of(folder: Path, dataset: Dataset) -> dict[str, str]:
 def _checked(arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], dataset: Dataset) -> TrialSummary:
     """Puts a file's arrays together; whatever they are, they come out as a summary of this data set, or raise."""
     found, counts, images = arrays["objects"], arrays["counts"], len(dataset.records)
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if images else 0
+    total = int(counts.sum())
     classes = arrays.get("classes", np.zeros(0, np.int64))
     if found.shape != (images,) or counts.shape != (images,) or not np.issubdtype(counts.dtype, np.integer):
         raise ValueError(f"it is of {found.shape} and {counts.shape} images, and there are {images}")
-    if (counts < 0).any() or any(len(a) != total for name, a in arrays.items() if name in _PER_DETECTION):
+    kept: dict[str, Any] = {name: a for name, a in arrays.items() if name in _PER_DETECTION}
+    if ((counts < 0) | (counts > total)).any() or any(len(a) != total for a in kept.values()):
         raise ValueError(f"its arrays do not hold {total} detections")
-    if not np.isfinite(found).all() or (total and not 0 <= classes.min() <= classes.max() < len(dataset.classes)):
-        raise ValueError("a number in it is out of range")
-    kept = {}
-    for record, begin, end in zip(dataset.records, ends - counts, ends, strict=True):
-        if begin < end:
-            boxes, own, sureness = (arrays[name][begin:end] for name in ("boxes", "classes", "scores"))
-            points = arrays["keypoints"][begin:end] if "keypoints" in arrays else None
-            kept[record["image_id"]] = ImageDetections(record["image_id"], boxes, sureness, own, keypoints=points)
-    return TrialSummary(found.astype(np.float64), kept, _curves(arrays["curves"], words) if words else None)
+    if any(not np.isfinite(a).all() for a in arrays.values()):
+        raise ValueError("a number in it is not finite")
+    if total and not 0 <= classes.min() <= classes.max() < len(dataset.classes):
+        raise ValueError(f"a class in it is not one of {len(dataset.classes)}")
+    found_surely = _Surest(kept, np.cumsum([0, *counts]), dataset)
+    for image_id in islice(found_surely, 1):
+        found_surely[image_id]  # of arrays whose shapes or types are no detections' it cannot be made
+    return TrialSummary(found.astype(np.float64), found_surely, _curves(arrays["curves"], words) if words else None)
 
 
 _PER_DETECTION = ("boxes", "scores", "classes", "keypoints")
+
+
+class _Surest(Mapping[str | int, ImageDetections]):
+    """Detections by image id, each made when it is asked for: a report shows those of a few images."""
+
+    def __init__(self, arrays: Mapping[str, Any], ends: np.ndarray, dataset: Dataset):
+        self.arrays, self.ends, self.dataset = arrays, ends, dataset
+
+    def __getitem__(self, image_id: str | int) -> ImageDetections:
+        at = self.dataset.order[image_id]
+        part = slice(*self.ends[at : at + 2])
+        if part.start == part.stop:
+            raise KeyError(image_id)
+        own = {name: a[part] for name, a in self.arrays.items()}
+        return ImageDetections(image_id, **own)
+
+    def __iter__(self) -> Iterator[str | int]:
+        return (image_id for image_id, at in self.dataset.order.items() if self.ends[at] < self.ends[at + 1])
+
+    def __len__(self) -> int:
+        return int((np.diff(self.ends) > 0).sum())
 
 
 def _curves(sampled: np.ndarray, words: Mapping[str, Any]) -> PrecisionRecall:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pretrain.runtime.errors import ExpectedError
 from transfer.data import catalog
-from transfer.data.formats import format_of
+from transfer.data.dataset import annotated
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.markup import Markup, scroll, tag
 from transfer.trials.reproduce import Plan
@@ -67,7 +67,7 @@ def _listed(name: str, specs: tuple[str, ...]) -> int | None:
     """Images that a data set lists; None, and a line in the log, of one that is not here."""
     try:
         (spec,) = catalog.resolve([name], specs)
-        return len(format_of(spec).listing(spec)[1])
+        return len(annotated(spec)[1])
     except (ExpectedError, OSError) as error:
         logger.warning("the report does not say how many images data set '%s' has: %s", name, error)
         return None

@@ -57,12 +57,15 @@ _TITLES = {
 Sections = dict[str, Markup | None]
 
 
-def write_report(plan: Plan) -> Path:
+def write_report(plan: Plan, report: ExperimentReport | None = None) -> Path:
     """Writes the page and the table as files to the experiment's folder, each atomically.
 
     Of fine-tunings both name the engine: `report-torchvision.html`, `table-torchvision.{md,csv,json,tex}`. The page to
     open is `report.html`: the same page, or, where there are trials of both engines, what tells these apart. Pages open
     from disk: no network, no script. Rows that are unfinished are shown as such.
+
+    Args:
+        report: what `collect` gives of the plan, if it was read already.
 
     Returns:
         the path of `report.html`.
@@ -70,7 +73,7 @@ def write_report(plan: Plan) -> Path:
     Raises:
         ConfigError: the config of a row cannot be read.
     """
-    report, out = collect(plan), plan.experiment.output
+    report, out = report or collect(plan), plan.experiment.output
     suffix = f"-{plan.engine.name}" if plan.detects else ""
     checkpoint.save_json(table_files.to_json(report), out / f"table{suffix}.json")
     _save(table_files.markdown(report), out / f"table{suffix}.md")
