@@ -1,15 +1,17 @@
-"""Which ResNet a set of tensors is, and torchvision's module of it."""
+"""Which ResNet a set of tensors is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from pretrain.runtime.errors import ExpectedError
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
 
 _BLOCK_COUNTS = {
     ("basic", (2, 2, 2, 2)): 18,
@@ -69,9 +71,7 @@ class Architecture:
             "res2_out_channels": self.res2_out_channels,
         }
 
-    def build(
-        self, norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d, stride_in_1x1: bool = False
-    ) -> resnet.ResNet:
+    def build(self, norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d, stride_in_1x1: bool = False) -> ResNet:
         """torchvision's ResNet of this architecture, He initialisation (fan-out); on the meta device for shapes alone.
 
         Args:
@@ -79,19 +79,9 @@ class Architecture:
             stride_in_1x1: put the stride of a bottleneck into its first 1x1 convolution (MSRA), not the 3x3
                 (torchvision).
         """
-        block = resnet.BasicBlock if self.depth < 50 else resnet.Bottleneck
-        layers = self._layers()
-        if self.wider != 1 and self.depth >= 50:
-            block = type("WideBottleneck", (resnet.Bottleneck,), {"expansion": int(4 * self.wider)})
-        model = _WithStem(
-            self.stem_out_channels, block, layers, groups=self.groups, width_per_group=self.width_per_group,
-            norm_layer=norm_layer,
-        )  # fmt: skip
-        if stride_in_1x1:
-            for module in model.modules():
-                if isinstance(module, resnet.Bottleneck):
-                    module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
-        return model
+        from transfer.convert import network  # torchvision takes seconds to import, and most ask for facts alone
+
+        return network.build(self, norm_layer, stride_in_1x1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Detectron2 name -> shape of every tensor of the trunk, `num_batches_tracked` included (318 for ResNet-50)."""
@@ -104,7 +94,7 @@ class Architecture:
 
         channels = self.stem_out_channels
         add("stem.conv1", 3, channels, 7)
-        for stage, blocks in enumerate(self._layers()):
+        for stage, blocks in enumerate(self.layers()):
             out = self.res2_out_channels * 2**stage
             inner = out if self.depth < 50 else self.groups * self.width_per_group * 2**stage
             for block in range(blocks):
@@ -121,7 +111,8 @@ class Architecture:
                 channels = out
         return shapes
 
-    def _layers(self) -> list[int]:
+    def layers(self) -> list[int]:
+        """Blocks of res2 to res5."""
         return next(list(counts) for (_, counts), depth in _BLOCK_COUNTS.items() if depth == self.depth)
 
 
@@ -160,27 +151,3 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     if as_wide_as_its_stem:
         return Architecture(depth, 1, width, wider=width / 64)
     return Architecture(depth, groups, per_group if groups > 1 else width)
-
-
-class _WithStem(resnet.ResNet):
-    """torchvision's ResNet with any number of channels in its stem, a width that it has as a constant.
-
-    Basic blocks are as much wider or narrower as the stem; bottlenecks have arguments of their own for that.
-    """
-
-    fc: nn.Linear
-
-    def __init__(self, stem: int, *args: Any, **kwargs: Any):
-        self._stem = stem  # read by _make_layer, which super().__init__ calls
-        super().__init__(*args, **kwargs)
-        if self.fc.in_features != self.inplanes:
-            self.fc = nn.Linear(self.inplanes, self.fc.out_features)
-
-    def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
-        if not hasattr(self, "layer1") and self._stem != 64:
-            self.inplanes = self._stem
-            self.conv1 = nn.Conv2d(3, self._stem, kernel_size=7, stride=2, padding=3, bias=False)
-            self.bn1 = self._norm_layer(self._stem)
-        if block is resnet.BasicBlock:
-            planes = planes * self._stem // 64
-        return super()._make_layer(block, planes, *args, **kwargs)

@@ -6,15 +6,17 @@ Shape shorthand: N images; H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import ResNet
 
 from transfer.convert import keymap
 from transfer.convert.architecture import Architecture, AuditError
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
 
 _Names = tuple[str, str, str, str, str]
 """Of one convolution and its norm: weight; scale, shift, mean, variance. The last two may be absent: 0 and 1."""
