@@ -61,7 +61,10 @@ setup(
             "setuptools>=77",  # a test builds the wheel
             "nbclient>=0.10",
             "ipykernel>=6.29",
+            "onnx>=1.16",  # what the extra `export` asks for
+            "onnxruntime>=1.18",
         ],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18"],  # tools/export.py --format onnx
         "docs": ["sphinx>=8", "myst-parser>=4", "pydata-sphinx-theme>=0.16"],  # make docs
         "cluster": ["submitit>=1.5"],  # trials side by side, and on SLURM
         "detectron2": [f"detectron2 @ git+https://github.com/facebookresearch/detectron2@{DETECTRON2_COMMIT}"],

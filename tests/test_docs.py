@@ -85,6 +85,7 @@ SMALL = {
     "tools/compare_schedules.py": Small(("--engine", "torchvision")),
     "tools/convert-pretrain-to-detectron2.py": Small(),
     "tools/eval_predictions.py": Small(),
+    "tools/export.py": Small(),  # its config, that of a stand-in, is small
     "tools/finetune.py": Small(opts=PROBE),
     "tools/inspect_checkpoint.py": Small(),
     "tools/knn_eval.py": Small(
@@ -153,6 +154,7 @@ GIVEN = {
     "docs/features.md": ("moco_v2_800ep.pth.tar", "imagenet"),
     "docs/finetuning.md": ("moco_v2.pkl", "datasets/coco", *VOC),
     "docs/pretraining.md": ("imagenet", "my_images"),
+    "docs/serving.md": ("output/cells", *OWN),
     "docs/tables.md": ("moco_v2.pkl", "mine.yaml", *VOC, *OWN),
 }
 COMMANDS = [command for page in PAGES for command in commands(page)]

@@ -1,4 +1,4 @@
-"""Small stand-ins for what the pages take as given: image folders, VOC, COCO, own data, archives, a ResNet-18."""
+"""Small stand-ins for what the pages take as given: images, VOC, COCO, own data, archives, a ResNet-18, a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from tests import networks
 from tests.docs.commands import PAGES, named_files
 from tests.transfer.convert.checkpoints import moco, trunk
 from tests.transfer.data.importers.sources import TRIANGLE, labelme_json, labelme_shape, via_source, yolo_source
@@ -48,6 +49,7 @@ def make(root: Path, shrink: Sequence[str]) -> None:
     torch.save(trunk(18), root / "other.pth")
     (root / "weights").mkdir()
     convert(root / "other.pth", root / "weights" / "MSRA-R-50.pkl")
+    networks.save(networks.config("R18-C4", drawn, "OUTPUT_DIR", str(root / "output" / "cells")))
     for page in PAGES:
         for name, text in named_files(page).items():
             data = yaml.safe_load(text)

@@ -160,6 +160,14 @@ def readers(root: Path) -> list[Reader]:
             (tested, "image"),
         ),
         *group(
+            "export",
+            ("--weights", "{}/runs/det/model_final.pth", "--image", f"{{}}/{tested}", "--output", "{}/out/model.onnx"),
+            ("runs/det/model_final.pth", "checkpoint"),
+            ("runs/det/config.yaml", "yaml"),
+            ("runs/det/result.json", "json"),
+            (tested, "image"),
+        ),
+        *group(
             "eval_predictions",
             ("{}/predictions.json", "--dataset", "generated_test", "--spec", "{}/set/voc.yaml"),
             ("predictions.json", "json"),

@@ -38,7 +38,7 @@ def pair(config: Path, opts: Sequence[str], norm: str = "BN", spread: bool = Tru
     cfg = load_config(config, opts)
     torch.manual_seed(0)
     ours = build_detector(cfg)
-    state = _spread(ours, cfg) if spread else detectron2_state(ours)
+    state = lively(ours, cfg) if spread else detectron2_state(ours)
     load_weights(ours, state, "test")
     theirs = build_model(load_config(config, opts, Detectron2Engine().defaults()))
     incompatible = theirs.load_state_dict(state, strict=False)
@@ -55,7 +55,8 @@ def spread_norms(model: nn.Module) -> None:
             nn.init.uniform_(module.weight, 0.5, 1.5)
 
 
-def _spread(model: nn.Module, cfg: Any) -> dict[str, torch.Tensor]:
+def lively(model: nn.Module, cfg: Any) -> dict[str, torch.Tensor]:
+    """State of a model of ours, by Detectron2's names, with `spread_norms` and `SPREAD`. Changes the model's norms."""
     from transfer.engines.tv.weights import detectron2_state
 
     spread_norms(model)

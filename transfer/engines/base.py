@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from fvcore.common.config import CfgNode
@@ -82,6 +83,25 @@ class Engine(ABC):
         Raises:
             ConfigError: no weights, or a trunk's.
         """
+
+    def export(
+        self, cfg: CfgNode, output: Path, kind: str, names: Sequence[str], images: Sequence[np.ndarray]
+    ) -> list[str]:
+        """Writes `MODEL.WEIGHTS` (a whole network) as a file for serving, once that computes what the network computes.
+
+        Args:
+            kind: "onnx" or "torch".
+            names: of the classes, for the file's metadata.
+            images: (H, W, 3) uint8 in the config's channel order, on which the two are compared; none: made-up ones.
+
+        Returns:
+            A line per image: how far apart they are.
+
+        Raises:
+            ConfigError: no weights or a trunk's, a library that is missing, or a network that has no such file.
+            EngineError: the file would compute something else, and is not written.
+        """
+        raise EngineError(f"the {self.name} engine exports nothing; its networks load in --engine torchvision")
 
     @abstractmethod
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -36,6 +37,7 @@ from transfer.engines.tv import data, loop, solver
 from transfer.engines.tv.adapters import ADAPTERS, adapter_of, check_support, part_names
 from transfer.engines.tv.launch import launch
 from transfer.engines.tv.predictions import load_whole, predictions
+from transfer.engines.tv.serving.export import export
 from transfer.engines.tv.weights import detectron2_state, grouped, load_weights
 from transfer.tasks import task_of
 
@@ -67,6 +69,11 @@ class TorchvisionEngine(base.Engine):
         load_whole(model, path)
         samples = adapter.test_samples(cfg, PackedRecords(images))
         yield from predictions(model, samples, adapter, cfg.DATALOADER.NUM_WORKERS, "predict")
+
+    def export(
+        self, cfg: CfgNode, output: Path, kind: str, names: Sequence[str], images: Sequence[np.ndarray]
+    ) -> list[str]:
+        return [str(difference) for difference in export(cfg, output, kind, names, images)]
 
     def training_inputs(self, cfg: CfgNode, count: int) -> Iterator[TrainingInput]:
         run, seed = open_run_data(cfg, training=True), max(cfg.SEED, 0)

@@ -67,6 +67,11 @@ class Anchors(AnchorGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """One (sum over maps of H*W*A, 4) tensor per image (the same tensor: images of a batch share their anchors)."""
+        anchors = torch.cat(self.per_level(feature_maps))
+        return [anchors] * len(image_list.image_sizes)
+
+    def per_level(self, feature_maps: list[Tensor]) -> list[Tensor]:
+        """(H*W*A, 4) per map."""
         device = feature_maps[0].device
         if self.cell_anchors[0].device != device:
             self.cell_anchors = [cell.to(device) for cell in self.cell_anchors]  # once, not in every step
@@ -79,8 +84,7 @@ class Anchors(AnchorGenerator):
             y, x = torch.meshgrid(ys, xs, indexing="ij")
             shifts = torch.stack((x, y, x, y), dim=-1).reshape(-1, 1, 4)
             per_level.append((shifts + cell.reshape(1, -1, 4)).reshape(-1, 4))
-        anchors = torch.cat(per_level)
-        return [anchors] * len(image_list.image_sizes)
+        return per_level
 
 
 class RPN(RegionProposalNetwork):

@@ -11,11 +11,13 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.utils.data import Dataset as Samples
 
+from pretrain.runtime.errors import ConfigError
 from transfer.config.support import Support
 from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
 from transfer.engines.inputs import TrainingInput
 from transfer.engines.tv.data import Augmented
+from transfer.engines.tv.serving.networks import Served
 
 
 class Adapter(ABC):
@@ -48,6 +50,14 @@ class Adapter(ABC):
     @abstractmethod
     def prediction(self, sample: dict[str, Any], output: Any) -> Any:
         """Turns the network's output for a test sample into what the task's evaluator takes."""
+
+    def served(self, cfg: CfgNode, model: nn.Module) -> Served:
+        """Makes of a network that `build` made what is exported of it: one image in, plain tensors out.
+
+        Raises:
+            ConfigError: this task's are not exported.
+        """
+        raise ConfigError(f"a {type(model).__name__} is not exported; detectors of boxes, and segmentors, are")
 
     @abstractmethod
     def training_input(self, cfg: CfgNode, record: dict[str, Any], sample: dict[str, Any]) -> TrainingInput:

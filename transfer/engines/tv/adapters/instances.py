@@ -27,6 +27,7 @@ from transfer.engines.tv.masks import Bitmaps, bitmap
 from transfer.engines.tv.norm import norm_layer
 from transfer.engines.tv.roi_heads import AlignedRoIPool, Heads, iou_thresholds
 from transfer.engines.tv.rpn import RPN, Anchors
+from transfer.engines.tv.serving.networks import Served, ServedDetector
 from transfer.evaluation.predictions import ImageDetections
 
 
@@ -69,6 +70,11 @@ class InstancesAdapter(Adapter):
     def prediction(self, sample: dict[str, Any], output: dict[str, Any]) -> ImageDetections:
         boxes, scores, labels = (output[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
         return ImageDetections(sample["image_id"], boxes, scores, labels, output.get("masks"))
+
+    def served(self, cfg: CfgNode, model: nn.Module) -> Served:
+        if not isinstance(model, Detector):
+            return super().served(cfg, model)
+        return ServedDetector(model, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
     def training_input(self, cfg: CfgNode, record: dict[str, Any], sample: dict[str, Any]) -> TrainingInput:
         image = sample["image"].permute(1, 2, 0).numpy()

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from transfer.config.support import ANY_WIDTH, FCN_16S, HONOURED, RESNET, Support
 from transfer.data.dataset import Dataset
@@ -22,6 +23,7 @@ from transfer.engines.tv.adapters.trunk import configured_trunk
 from transfer.engines.tv.backbone import Stages
 from transfer.engines.tv.norm import norm_layer
 from transfer.engines.tv.segmentor import FCNHead, Segmentor
+from transfer.engines.tv.serving.networks import Served, ServedSegmentor
 from transfer.evaluation.miou import Map
 
 DILATION = 6  # of the head's two convolutions
@@ -91,6 +93,9 @@ class SemanticAdapter(Adapter):
 
     def prediction(self, sample: dict[str, Any], output: torch.Tensor) -> Map:
         return Map(sample["image_id"], output.argmax(dim=0).cpu().numpy())
+
+    def served(self, cfg: CfgNode, model: nn.Module) -> Served:
+        return ServedSegmentor(model, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
     def training_input(self, cfg: CfgNode, record: dict[str, Any], sample: dict[str, Any]) -> TrainingInput:
         image = sample["image"].permute(1, 2, 0).numpy()

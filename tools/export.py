@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+"""A trained network as one file for serving, in ONNX or of torch.export, checked against the network.
+
+    python tools/export.py --weights output/model_final.pth --image photo.jpg
+
+Config and names of the classes come from the weights' folder. What goes in and comes out: docs/serving.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrain.runtime.commands import run
+from pretrain.runtime.errors import ConfigError
+from pretrain.runtime.log import setup_logging
+from pretrain.runtime.shipped import config_file
+from transfer.config.load import load_config
+from transfer.engines.images import read_image
+from transfer.engines.select import select
+from transfer.report import predict
+from transfer.tasks import task_of
+
+OUTPUTS = {"onnx": "model.onnx", "torch": "model.pt2"}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--weights", type=Path, required=True, metavar="FILE", help="model_final.pth of a run")
+    p.add_argument("--config-file", type=config_file, metavar="FILE", help="default: that of the weights' folder")
+    p.add_argument("--format", choices=OUTPUTS, default="onnx", help="%(default)s; torch: an archive of torch.export")
+    p.add_argument("--output", type=Path, metavar="FILE", help="model.onnx or model.pt2")
+    p.add_argument("--image", nargs="+", default=[], metavar="FILE", help="what to compare on; default: made-up ones")
+    p.add_argument(
+        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="config options, e.g. INPUT.MIN_SIZE_TEST 0"
+    )
+    return p.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    setup_logging(None)
+    engine, folder = select("torchvision"), args.weights.parent
+    config = Path(args.config_file or folder / "config.yaml")
+    if not config.is_file():
+        raise ConfigError(
+            f"'{config}' does not exist; give --weights in a run's folder, or the config by --config-file"
+        )
+    cfg = load_config(config, [*args.opts, "MODEL.WEIGHTS", str(args.weights)], engine.defaults())
+    task = task_of(cfg)
+    names = predict.names_of_run(folder, cfg, task.classes(cfg)[1] if task is not None else 0)
+    good, bad = predict.records(predict.image_files(args.image), cfg)
+    for path, why in bad.items():
+        raise ConfigError(f"--image '{path}': {why}")
+    output = args.output or Path(OUTPUTS[args.format])
+    images = [read_image(record["file_name"], cfg.INPUT.FORMAT) for record in good]
+    for line in engine.export(cfg, output, args.format, names, images):
+        print(f"file and network differ on {line}")
+    print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

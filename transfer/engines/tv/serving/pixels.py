@@ -1,0 +1,76 @@
+"""What a network sees of an image of any size, in steps that tracers follow: PIL's resize to the last bit.
+
+A size is a tensor of one element per side here, never an empty shape: ONNX's exporter takes tensors without axes for
+Python's numbers, and computes with them in float32. Shape shorthand: (H, W) the given image, (h, w) the resized one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.onnx.operators import shape_as_tensor
+
+_UNIT = 2.0**22  # PIL's weights are whole numbers of its inverse
+
+
+def shape(x: Tensor) -> Tensor:
+    """A tensor's shape as a tensor, int64, which no tracer takes for constant."""
+    if torch.jit.is_tracing():
+        return shape_as_tensor(x)
+    return torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in x.shape])
+
+
+def size_of(image: Tensor) -> Tensor:
+    """(..., H, W) -> (2,) int64: H, W."""
+    return shape(image)[-2:]
+
+
+def number(x: Tensor, least: int) -> int:
+    """A tensor's one whole number, of which torch.export learns that it is at least `least`, where a size is wanted."""
+    if torch.jit.is_tracing():
+        return x  # type: ignore[return-value]  # traced as the size that it is
+    found: int = x.item()  # type: ignore[assignment]  # of whole numbers
+    torch._check(found >= least)
+    return found
+
+
+def xyxy(size: Tensor) -> Tensor:
+    """(2,) h, w -> (4,) float32 w, h, w, h, as the coordinates of boxes."""
+    return size.float().flip(0).repeat(2)
+
+
+def output_size(size: Tensor, short_edge: int, max_size: int) -> Tensor:
+    """`data.output_size` of a (2,) int64 size."""
+    edges = size.double()
+    edges = edges * (short_edge / edges.amin(0, keepdim=True))
+    edges = torch.where(size == size.amin(0, keepdim=True), float(short_edge), edges)
+    longest = edges.amax(0, keepdim=True)
+    edges = torch.where(longest > max_size, edges * (max_size / longest), edges)
+    return (edges + 0.5).floor().long()
+
+
+def resized(image: Tensor, size: Tensor) -> Tensor:
+    """`data.resize`: along rows first, each pass rounded to 8 bits; in float64, where these whole numbers are exact.
+
+    Shapes: (3, H, W) uint8, (2,) int64 h, w -> (3, h, w) float32 of whole numbers.
+    """
+    old = size_of(image)
+    rows = torch.matmul(image.double(), _weights(old[1:], size[1:]).t())
+    both = torch.matmul(_weights(old[:1], size[:1]), _eight_bits(rows))
+    return _eight_bits(both).float()
+
+
+def _weights(old: Tensor, new: Tensor) -> Tensor:
+    """How many units each of `old` pixels counts for each of `new`. (1,), (1,) -> (new, old) float64."""
+    scale = old.double() / new.double()
+    reach = scale.clamp(min=1.0)
+    centre = (torch.arange(number(new[0], 1)).double()[:, None] + 0.5) * scale
+    pixel = torch.arange(number(old[0], 1)).double()[None]
+    first, last = (centre - reach + 0.5).floor(), (centre + reach + 0.5).floor()
+    weight = (1.0 - ((pixel - centre + 0.5) * (1.0 / reach)).abs()).clamp(min=0.0)
+    weight = torch.where((pixel >= first) & (pixel < last), weight, 0.0)
+    return (weight / weight.sum(dim=1, keepdim=True) * _UNIT + 0.5).floor()
+
+
+def _eight_bits(sums: Tensor) -> Tensor:
+    return (sums / _UNIT + 0.5).floor().clamp(0.0, 255.0)

@@ -1,0 +1,120 @@
+"""How far an exported file is from the network that it was made of, on the same image.
+
+Shape shorthand: (H, W) the image, n detections of the network, m of the file, k keypoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+SIDE = 5e-4  # boxes and keypoints may be this share of the image's longer side apart
+SCORE = 1e-3  # and scores this much
+SHARE = 0.01  # of the detections, or of the keypoints, may be apart further: where two are almost equal, either may win
+PIXELS = 1e-3  # the share of a mask's, or of a map's, pixels that may differ
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of a file from its network on one image, `size` (H, W); None where the network has no such output.
+
+    Attributes:
+        found: detections of the network, of the file.
+        lost: of both, those without a counterpart of the same label within the tolerances.
+        boxes, scores: largest differences between counterparts, pixels and a probability.
+        masks, classes: largest share of pixels that differ, of a mask and of the map of classes.
+        points: share of the keypoints that are further apart than boxes may be.
+    """
+
+    size: tuple[int, int]
+    found: tuple[int, int] | None = None
+    lost: int = 0
+    boxes: float = 0.0
+    scores: float = 0.0
+    masks: float | None = None
+    points: float | None = None
+    classes: float | None = None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.found is not None:
+            parts += [f"detections {self.found[0]} and {self.found[1]}", f"boxes {self.boxes:.1e} pixels",
+                      f"scores {self.scores:.1e}"]  # fmt: skip
+            parts += [f"{self.lost} detections without a counterpart"] if self.lost else []
+        for name, value in (("masks", self.masks), ("classes", self.classes)):
+            parts += [] if value is None else [f"{name} {value:.2%} of the pixels"]
+        parts += [] if self.points is None else [f"keypoints {self.points:.2%} apart"]
+        return f"{self.size[1]}x{self.size[0]}: {', '.join(parts)}"
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the file computes something else than the network."""
+        return (
+            self.lost > SHARE * sum(self.found or (0, 0))
+            or max(self.masks or 0.0, self.classes or 0.0) > PIXELS
+            or (self.points or 0.0) > SHARE
+        )
+
+
+def difference(
+    expected: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], size: tuple[int, int]
+) -> Difference:
+    """Compares two sets of outputs of an image of this size."""
+    if "classes" in expected:
+        return Difference(size, classes=_apart(expected["classes"], given["classes"]))
+    within = SIDE * max(size)
+    pairs = counterparts(expected, given, within)
+    found = (len(expected["scores"]), len(given["scores"]))
+
+    def largest(name: str) -> float:
+        return max((float(np.abs(expected[name][i] - given[name][j]).max()) for i, j in pairs), default=0.0)
+
+    masks = points = None
+    if "masks" in expected:
+        masks = max((_apart(expected["masks"][i], given["masks"][j]) for i, j in pairs), default=0.0)
+    if "keypoints" in expected:
+        far = [np.abs(expected["keypoints"][i] - given["keypoints"][j])[:, :2].max(axis=1) > within for i, j in pairs]
+        points = float(np.mean(far)) if far else 0.0
+    return Difference(
+        size, found, sum(found) - 2 * len(pairs), largest("boxes"), largest("scores"), masks, points, None
+    )
+
+
+def counterparts(
+    expected: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], within: float
+) -> list[tuple[int, int]]:
+    """Pairs of detections, each in one pair at most, of equal labels, with boxes `within` pixels and scores `SCORE`."""
+    pairs, free = [], set(range(len(given["scores"])))
+    for i, (box, score, label) in enumerate(
+        zip(expected["boxes"], expected["scores"], expected["labels"], strict=True)
+    ):
+        near = {
+            j: float(np.abs(given["boxes"][j] - box).max())
+            for j in free
+            if given["labels"][j] == label and abs(given["scores"][j] - score) <= SCORE
+        }
+        closest = min(near, key=near.__getitem__, default=None)
+        if closest is not None and near[closest] <= within:
+            pairs.append((i, closest))
+            free.remove(closest)
+    return pairs
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    """The share of places at which two arrays differ; all of them if their shapes do."""
+    return float(np.mean(a != b)) if a.shape == b.shape else 1.0
+
+
+def made_up(height: int, width: int) -> np.ndarray:
+    """An image of soft spots and hard edges. -> (height, width, 3) uint8."""
+    rng = np.random.default_rng(height * width)
+    coarse = rng.integers(0, 256, (height // 24 + 2, width // 24 + 2, 3), dtype=np.uint8)
+    image = np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    for _ in range(8):
+        top, left = rng.integers(0, height * 3 // 4), rng.integers(0, width * 3 // 4)
+        tall, wide = rng.integers(8, height // 2), rng.integers(8, width // 2)
+        image[top : top + tall, left : left + wide] = rng.integers(0, 256, 3)
+    return image
