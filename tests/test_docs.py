@@ -120,7 +120,7 @@ CHECKED = {
     "OMP_NUM_THREADS=1 python benchmarks/data_path.py": "minutes; tests/benchmarks runs it small",
     "OMP_NUM_THREADS=1 python benchmarks/small_images.py": "minutes; tests/benchmarks runs it small",
     "OMP_NUM_THREADS=1 python benchmarks/train_step.py": "minutes; tests/benchmarks runs it small",
-    "python benchmarks/detectors.py --networks R50-FPN --rounds 3": "it needs Detectron2; a d2 test runs it small",
+    "python benchmarks/detectors.py --rounds 4": "it needs Detectron2; a d2 test runs it small",
     "python tools/run_trials.py --config-file configs/transfer/voc/fcn_R_50_30k_moco.yaml --output-dir work/fcn_voc "
     "--num-gpus 8 MODEL.WEIGHTS moco_v2.pkl": "maps that VOC's archive has not; other tests train on theirs",
     "torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint host:29500 tools/train_moco.py "
