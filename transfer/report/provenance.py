@@ -1,4 +1,7 @@
-"""Where the numbers come from: configurations and weights, images, hours, software and hardware, notes of the runs."""
+"""Builds the report's section *Provenance*, which says where its numbers come from.
+
+It lists configurations, weights, numbers of images, hours, software, hardware, and the notes that runs made.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ from transfer.trials.reproduce import Plan
 
 
 def provenance(plan: Plan, report: ExperimentReport) -> Markup | None:
-    """Per row configuration and weights, hours, software and hardware, then what the runs themselves noted."""
+    """Builds the section: a table of the rows' runs, images, hours, software and hardware, and the runs' notes.
+
+    Returns:
+        The section, or None if nothing has finished yet.
+    """
     results = [r for _, _, row in report.cells() for r in row.results] + [
         p.result for p in report.pretrainings if p.result
     ]
@@ -40,6 +47,7 @@ def provenance(plan: Plan, report: ExperimentReport) -> Markup | None:
 
 
 def _origin(column: ColumnReport, i: int, row: RowReport) -> Markup:
+    """Builds one table row: seeds, digest of the config, initial weights, iterations and seconds of a row's trials."""
     seconds = [r.seconds for r in row.results]
     spread = f"{min(seconds):,.0f}" if len(seconds) == 1 else f"{min(seconds):,.0f} to {max(seconds):,.0f}"
     shas = [r.weights_sha256[:12] if r.weights_sha256 else "" for r in row.results]
@@ -55,7 +63,7 @@ def _origin(column: ColumnReport, i: int, row: RowReport) -> Markup:
 
 
 def _environment(results: Sequence[RunResult]) -> Markup:
-    """Each fact with its value, or all its values with how many runs had each."""
+    """Lists facts about software and hardware with their values, and the number of runs per value where runs differ."""
     facts: dict[str, Counter[str]] = {"engine": Counter(r.engine for r in results)}
     for r in results:
         flat = {**r.provenance, **r.provenance.get("packages", {})}
@@ -76,7 +84,7 @@ def _environment(results: Sequence[RunResult]) -> Markup:
 
 
 def _notes(report: ExperimentReport) -> Markup | None:
-    """Each note once, under the runs that made it."""
+    """Lists each note once, under the names of the runs that made it."""
     cells = [(column.prefix + row.name, row.results) for column, _, row in report.cells()]
     trials: list[tuple[str, Sequence[RunResult]]] = [(name, results) for name, results in cells if results]
     runs = [*trials, *((f"pre-training '{p.name}'", [p.result]) for p in report.pretrainings if p.result)]
@@ -95,9 +103,11 @@ def _notes(report: ExperimentReport) -> Markup | None:
 
 
 def _seeds(seeds: Sequence[int]) -> str:
+    """Writes seeds as "0 to 4" if they are three or more in a row, else as "0, 2, 5"."""
     run = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
 
 
 def _several(values: Any) -> str:
+    """Joins the distinct values by commas; an empty value is written as "none"."""
     return ", ".join(dict.fromkeys(v or "none" for v in values))
