@@ -49,7 +49,7 @@ class Compared:
 
     @property
     def lines(self) -> list[str]:
-        """`A: title, engine, trials, folder` and the same of B."""
+        """Returns one line for each experiment, with its letter, title, engine, trials and folder."""
         return [f"{x}: {t}, {side}" for x, t, side in zip(LETTERS, self.titles, self.sides, strict=True)]
 
     @property
