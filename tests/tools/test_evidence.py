@@ -9,7 +9,7 @@ import pytest
 from pretrain.runtime.commands import status
 from tests.tools.test_errors import tool
 from tests.transfer.report import trees
-from tests.transfer.report.test_findings import CLAIM
+from tests.transfer.report.test_judgement import CLAIM
 from transfer.trials import launch
 from transfer.trials.jobs import Outcome
 

@@ -23,7 +23,7 @@ from transfer.evaluation.predictions import ImageDetections, load_coco_json, pre
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report import pictures
 from transfer.report.evaluated import box_scores
-from transfer.report.gallery import choose, evenly
+from transfer.report.figures.gallery import choose, evenly
 from transfer.report.pictures import Objects, draw, sheet
 
 COLUMNS = 4

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.transfer.report import trees
-from tests.transfer.report.test_findings import CLAIM
+from tests.transfer.report.test_judgement import CLAIM
 from transfer.report.evidence import write
 from transfer.trials.reproduce import Plan
 

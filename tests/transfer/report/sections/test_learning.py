@@ -9,8 +9,8 @@ from pretrain.runtime.result import RunResult
 from tests.transfer.report import trees
 from tests.transfer.report.test_report import Page
 from transfer.report.collect import collect
-from transfer.report.learning import _evaluated, learning
 from transfer.report.markup import Markup
+from transfer.report.sections.learning import _evaluated, learning
 from transfer.trials.reproduce import Plan
 from transfer.trials.run import trial_folder
 

@@ -12,10 +12,10 @@ from PIL import Image, ImageOps
 from pretrain.runtime.pixels import opened
 from transfer.data.catalog import Record
 from transfer.evaluation.objects_found import finders, objects, surest
-from transfer.report import poses
 from transfer.report.evaluated import Found
+from transfer.report.figures import poses
+from transfer.report.figures.poses import Skeleton
 from transfer.report.markup import Markup, css_colour, join, named, tag
-from transfer.report.poses import Skeleton
 
 LONG_EDGE = 480  # pixels of an image in the page
 Plate = tuple[float, float, float]  # x, y, width; all plates of a picture are equally high

@@ -11,7 +11,7 @@ from tests.transfer.report import trees
 from tests.transfer.report.test_neighbours import write_trunk
 from tests.transfer.report.test_report import Page
 from transfer.report.collect import collect
-from transfer.report.conversion import conversions, proof
+from transfer.report.sections.conversion import conversions, proof
 from transfer.trials.reproduce import PRETRAINED, Plan
 
 

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from transfer.report.collected import Curve
-from transfer.report.labels import LINE, width, wrapped
+from transfer.report.figures.labels import LINE, width, wrapped
+from transfer.report.figures.svg import CARD, MUTED, STYLE, TEXT, axes, inline, row_colour
 from transfer.report.markup import Markup
-from transfer.report.svg import CARD, MUTED, STYLE, TEXT, axes, inline, row_colour
 
 PITCH = 44  # pixels of a row whose name has one line
 FEW = 20  # points of a curve up to which each is marked; one alone is no line

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pretrain.runtime.result import RunResult
-from transfer.report import hours, image_counts
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.markup import Markup, fact, join, named, scroll, section, tag
+from transfer.report.sections import hours, image_counts
 from transfer.trials.reproduce import Plan
 
 

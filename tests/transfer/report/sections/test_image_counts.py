@@ -11,8 +11,8 @@ from tests.transfer.report import trees
 from tests.transfer.report.test_report import Page
 from transfer.report.collect import collect
 from transfer.report.collected import ExperimentReport
-from transfer.report.image_counts import Read, counts, table
 from transfer.report.markup import Markup
+from transfer.report.sections.image_counts import Read, counts, table
 
 TENTH = ["DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler", "DATALOADER.RANDOM_SUBSET_RATIO", "0.1"]
 

@@ -12,12 +12,12 @@ from tests.transfer.report import test_tables, trees
 from tests.transfer.report.test_report import Page
 from transfer.data import catalog
 from transfer.evaluation.precision import PrecisionRecall
-from transfer.report.class_figures import Gap
 from transfer.report.collect import collect
-from transfer.report.detections import precision
 from transfer.report.evaluated import Evaluated, Found
+from transfer.report.figures.classes import Gap
 from transfer.report.markup import Markup
-from transfer.report.per_class import against_baseline, classes, differences, largest, read
+from transfer.report.sections.detections import precision
+from transfer.report.sections.per_class import against_baseline, classes, differences, largest, read
 
 ROWS = [{"name": "only", "weights": None}]
 

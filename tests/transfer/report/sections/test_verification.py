@@ -8,7 +8,7 @@ from pathlib import Path
 from pretrain.runtime import checkpoint
 from pretrain.runtime.provenance import file_sha256
 from tests.transfer.report import trees
-from transfer.report.verification import verification
+from transfer.report.sections.verification import verification
 from transfer.trials.stages import RECORD
 
 

@@ -15,7 +15,7 @@ from tests.transfer.report import trees
 from tests.transfer.report.test_report import Page
 from transfer.data import catalog
 from transfer.report.collect import collect
-from transfer.report.rerun import commands, rerun
+from transfer.report.sections.rerun import commands, rerun
 
 
 @pytest.mark.parametrize("interpreter", [sys.executable, str(ROOT / ".venv" / "bin" / "python")])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from transfer.report.svg import FONT
+from transfer.report.figures.svg import FONT
 
 LINE = 14.5  # pixels from one line of a name to the next
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"

@@ -19,7 +19,7 @@ from transfer.data.semantic import read_labels
 from transfer.evaluation.miou import map_file
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report.collected import ColumnReport
-from transfer.report.gallery import LONG_EDGE
+from transfer.report.figures.gallery import LONG_EDGE
 from transfer.report.markup import Markup, named, section, tag
 from transfer.report.pictures import colour, tinted
 from transfer.trials.reproduce import Plan

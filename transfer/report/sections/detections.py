@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from transfer.evaluation.objects_found import objects
 from transfer.evaluation.precision import PrecisionRecall
-from transfer.report.class_figures import PRLine, precision_recall_chart
 from transfer.report.collected import ColumnReport
 from transfer.report.disagreement import RULE, most
 from transfer.report.evaluated import Evaluated, Found
-from transfer.report.gallery import Gallery, choose
+from transfer.report.figures.classes import PRLine, precision_recall_chart
+from transfer.report.figures.gallery import Gallery, choose
 from transfer.report.markup import Markup, join, named, section, tag
 from transfer.tasks.instances import INSTANCES
 

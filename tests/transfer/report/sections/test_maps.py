@@ -14,9 +14,10 @@ from tests.transfer.report import trees
 from transfer.data import catalog
 from transfer.data.semantic import read_labels
 from transfer.evaluation.miou import map_file
-from transfer.report import evaluated, maps
+from transfer.report import evaluated
 from transfer.report.collect import collect
 from transfer.report.report import write_report
+from transfer.report.sections import maps
 from transfer.trials.aggregate import aggregate
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 

@@ -10,7 +10,7 @@ from pretrain.runtime.result import RunResult
 from tests.transfer.report import trees
 from tests.transfer.report.test_report import Page
 from transfer.report.collect import collect
-from transfer.report.hours import amount, gpu_processes, spent, table
+from transfer.report.sections.hours import amount, gpu_processes, spent, table
 
 
 def result(seconds: float = 3600.0, **provenance: int | str) -> RunResult:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from transfer.report.collected import ExperimentReport
-from transfer.report.gallery import definition
+from transfer.report.figures.gallery import definition
 from transfer.report.markup import Markup, join, named, section, tag
 from transfer.report.neighbours import NEAREST, SIDE, Neighbours, Pool, Trunk, chance, view
 

@@ -12,7 +12,7 @@ from pretrain.runtime.config import ConfigError
 from tests.transfer.report import trees
 from transfer.evaluation.metric import Metric
 from transfer.report.collect import collect
-from transfer.report.findings import Verdict, judge, judged
+from transfer.report.judgement import Verdict, judge, judged
 from transfer.report.report import write_report
 from transfer.report.tables import text
 from transfer.trials.aggregate import Statistic, statistic

@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from transfer.evaluation.protocols import known_metric
-from transfer.report.class_figures import Cloud, Gap, gaps, scatter
 from transfer.report.collected import ColumnReport, RowReport
+from transfer.report.figures.classes import Cloud, Gap, gaps, scatter
 from transfer.report.markup import Markup, css_colour, join, named, scroll, section, tag
 
 SHOWN = 24  # classes of a figure; VOC's 20 fit, of COCO's 80 the largest gaps are taken

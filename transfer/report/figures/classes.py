@@ -9,9 +9,9 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from transfer.report.labels import LINE, shortened, widest, wrapped
+from transfer.report.figures.labels import LINE, shortened, widest, wrapped
+from transfer.report.figures.svg import CARD, FONT, MUTED, STYLE, TEXT, axes, inline, row_colour
 from transfer.report.markup import Markup
-from transfer.report.svg import CARD, FONT, MUTED, STYLE, TEXT, axes, inline, row_colour
 
 NAMES = 170  # pixels that the names beside bars may take of a figure's 380
 

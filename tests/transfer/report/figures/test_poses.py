@@ -11,7 +11,7 @@ from tests.transfer.report.test_report import Page
 from transfer.data import catalog
 from transfer.evaluation.predictions import ImageDetections
 from transfer.report.evaluated import Found
-from transfer.report.gallery import Gallery
+from transfer.report.figures.gallery import Gallery
 
 
 def test_rings_dots_and_lines_stand_where_the_points_are(generated: Path) -> None:
