@@ -17,7 +17,7 @@ from transfer.engines.select import CHOICES, select
 from transfer.report.report import write_report
 from transfer.report.tables import text_table
 from transfer.trials.experiment import load_experiment
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from transfer.report.page import page
 from transfer.report.pairs import LETTERS, Both, Pair, check, matched, problems
 from transfer.report.table_files import escaped, line
 from transfer.report.tables import MINUS, signed, tested
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column
 from transfer.trials.significance import interval
 

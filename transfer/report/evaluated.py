@@ -25,7 +25,7 @@ from transfer.evaluation.protocols import PROTOCOLS
 from transfer.evaluation.trial_summary import TrialSummary
 from transfer.report.collected import ColumnReport, RowReport
 from transfer.tasks.instances import INSTANCES
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import trial_folder
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from transfer.report.markup import Markup
 from transfer.report.sections import hours
 from transfer.report.sections.summary import row_dots
 from transfer.report.table_files import escaped, markdown
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 LOG = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from transfer.report.sections import (
     summary,
     verification,
 )
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from transfer.report.markup import Markup, join, named, prefixed, scroll, sectio
 from transfer.report.page import page as framed
 from transfer.report.pairs import matched
 from transfer.report.tables import signed
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column
 
 

@@ -11,7 +11,7 @@ from transfer.report import judgement
 from transfer.report.collect import collect
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.trials.aggregate import Statistic
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Published
 from transfer.trials.significance import Comparison, Verdict, interval, judge, welch
 

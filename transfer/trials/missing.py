@@ -13,7 +13,7 @@ from transfer.data import catalog
 from transfer.data.formats import format_of
 from transfer.data.missing import Missing
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Job, Probe, Row
 
 

@@ -24,7 +24,7 @@ from transfer.report.sections.hours import spent
 from transfer.report.sections.rerun import commands
 from transfer.report.table_files import markdown, to_csv, to_json
 from transfer.report.tables import text
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import trial_folder
 
 ROWS = [

@@ -19,7 +19,8 @@ from transfer.report import neighbours
 from transfer.report.collect import collect
 from transfer.report.neighbours import chance, initialised, nearest, pool, pooled, same_folder, trunks
 from transfer.report.sections.alike import alike
-from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan
+from transfer.trials.output_folders import PRETRAINED, TRUNK
+from transfer.trials.plan import Plan
 
 
 def cosine(a, b) -> float:

@@ -16,7 +16,7 @@ from transfer.report.figures.rows import Dots, _limits, near_enough, points
 from transfer.report.markup import Markup, tag
 from transfer.report.report import REPORT, write_report
 from transfer.report.tables import cell, verdicts
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.significance import interval
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}

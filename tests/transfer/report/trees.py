@@ -26,7 +26,8 @@ from transfer.engines.inputs import TrainingInput
 from transfer.evaluation.predictions import ImageDetections, predictions_file, save_coco_json
 from transfer.trials.aggregate import aggregate
 from transfer.trials.experiment import load_experiment
-from transfer.trials.reproduce import TRUNK, Plan
+from transfer.trials.output_folders import TRUNK
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column, Row
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 

@@ -18,7 +18,8 @@ from transfer.config.load import digest
 from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.trials.experiment import load_experiment
 from transfer.trials.missing import missing
-from transfer.trials.reproduce import PRETRAINED, Plan
+from transfer.trials.output_folders import PRETRAINED
+from transfer.trials.plan import Plan
 
 FILES = sorted((ROOT / "configs" / "experiments").glob("*.yaml"))
 

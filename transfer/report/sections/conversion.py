@@ -19,7 +19,8 @@ from transfer.convert.sharded import sha256
 from transfer.engines.select import detectron2_problem, detectron2_verify
 from transfer.report.collected import ExperimentReport
 from transfer.report.markup import Markup, fact, scroll, section, tag
-from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan
+from transfer.trials.output_folders import PRETRAINED, TRUNK
+from transfer.trials.plan import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pretrain.runtime.result import RunResult
 from transfer.report.collected import ExperimentReport
 from transfer.report.markup import Markup, named, scroll, tag
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Cost
 
 

@@ -11,7 +11,7 @@ from transfer.data import catalog
 from transfer.data.formats import format_of
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.markup import Markup, scroll, tag
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from transfer.report.collected import ColumnReport
 from transfer.report.figures.gallery import LONG_EDGE
 from transfer.report.markup import Markup, named, section, tag
 from transfer.report.pictures import colour, tinted
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import trial_folder
 
 logger = logging.getLogger(__name__)

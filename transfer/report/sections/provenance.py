@@ -13,7 +13,7 @@ from pretrain.runtime.result import RunResult
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.markup import Markup, fact, join, named, scroll, section, tag
 from transfer.report.sections import hours, image_counts
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 
 def provenance(plan: Plan, report: ExperimentReport) -> Markup | None:

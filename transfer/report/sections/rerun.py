@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transfer.report.collected import ExperimentReport
 from transfer.report.markup import Markup, named, section, tag
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column, Row
 from transfer.trials.stages import Stage
 

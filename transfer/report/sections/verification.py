@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from transfer.report.markup import Markup, scroll, section, tag
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.stages import Checked, StageError
 
 logger = logging.getLogger(__name__)

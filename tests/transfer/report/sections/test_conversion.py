@@ -12,7 +12,8 @@ from tests.transfer.report.test_neighbours import write_trunk
 from tests.transfer.report.test_report import Page
 from transfer.report.collect import collect
 from transfer.report.sections.conversion import conversions, proof
-from transfer.trials.reproduce import PRETRAINED, Plan
+from transfer.trials.output_folders import PRETRAINED
+from transfer.trials.plan import Plan
 
 
 @pytest.fixture

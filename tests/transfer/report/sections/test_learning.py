@@ -11,7 +11,7 @@ from tests.transfer.report.test_report import Page
 from transfer.report.collect import collect
 from transfer.report.markup import Markup
 from transfer.report.sections.learning import _evaluated, learning
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import trial_folder
 
 

@@ -1,4 +1,4 @@
-"""From an experiment file to its table: data -> pre-training -> conversion -> trials per row -> report.
+"""Plans the stages from an experiment file to its table: data -> pre-training -> conversion -> trials per row.
 
 Each stage is one command that also works by itself. Pre-training and transfer meet only in files.
 """
@@ -21,14 +21,12 @@ from pretrain.runtime.slug import folder as folder_name
 from transfer.config.load import digest, load_config
 from transfer.config.scale import scale
 from transfer.data import catalog
-from transfer.engines.base import Engine
 from transfer.trials.inputs import images, is_present, pretraining_data, probed_data
-from transfer.trials.rows import Column, Experiment, Probe, Row
+from transfer.trials.output_folders import PRETRAINED, TRUNK, OutputFolders, needs_conversion
+from transfer.trials.rows import Column, Probe, Row
 from transfer.trials.run import trial_folder
 from transfer.trials.stages import Stage
 
-PRETRAINED = "checkpoint_last.pth.tar"
-TRUNK = "trunk.pkl"
 _TRAINERS = {"linear": "linear_eval.py", "finetune": "finetune.py"}  # of a classifier, by protocol
 KINDS = ("data", "pretrain", "convert", "trials")
 
@@ -37,24 +35,22 @@ Chain = tuple[Stage, ...]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How to run an experiment here.
+class Plan(OutputFolders):
+    """Says how to run an experiment on this machine: which stages, in which order, by which commands.
 
     Attributes:
-        tools: folder of the command-line tools.
-        num_gpus: processes of each training, one per GPU.
-        auto_scale: images per batch of the fine-tunings, whose rate and schedule follow (see `config.scale`).
+        tools: the folder of the command-line tools.
+        num_gpus: the number of processes of each training, one per GPU.
+        auto_scale: images per batch of the fine-tunings, whose rate and schedule follow (see `config.scale`), or None.
         rows: names or slugs of the rows to run; empty means all.
         only: kinds of stages to run (`KINDS`); empty means all.
-        listing: the digest of a data set. A large one takes many seconds: it is asked for once per wave, and by
-            whoever passes one that remembers (`functools.cache`) once altogether.
+        listing: a function that computes the digest of a data set. For a large set this takes many seconds, so that a
+            plan calls it once per set and wave; a function that remembers (`functools.cache`) is called once per set.
 
     Raises:
-        ConfigError: a row or a kind that is not there.
+        ConfigError: no row has such a name, or there is no such kind of stage.
     """
 
-    experiment: Experiment
-    engine: Engine
     tools: Path
     num_gpus: int = 1
     auto_scale: int | None = None
@@ -133,13 +129,13 @@ class Plan:
             if None in self.pretraining_seeds(name):
                 detected = any(row.pretrain == name and column.probe is None for column, row in self.runs())
                 made = self._pretrain(name)
-                yield (made, self._convert(folder_name(name), self._checkpoint(name))) if detected else (made,)
+                yield (made, self._convert(folder_name(name), self.checkpoint(name))) if detected else (made,)
 
     def _files(self) -> Iterator[Chain]:
         """The conversions of files that something is fine-tuned from."""
         for row in self.chosen:
             detected = any(row.job(column) is not None for column in self.experiment.columns)
-            if detected and row.file is not None and _needs_conversion(row.file):
+            if detected and row.file is not None and needs_conversion(row.file):
                 yield (self._convert(row.slug, row.file),)
 
     def chain(self, column: Column, row: Row, seed: int) -> Chain:
@@ -153,7 +149,7 @@ class Plan:
 
     def trial(self, column: Column, row: Row, seed: int) -> Stage:
         """The stage that trains and evaluates one seed of a row."""
-        job, weights, folder = row.job(column), self._weights(row), self.row_folder(column, row)
+        job, weights, folder = row.job(column), self.weights(row), self.row_folder(column, row)
         assert job is not None
         opts = [*job.opts, "MODEL.WEIGHTS", str(weights)] if weights is not None else list(job.opts)
         cfg = self.config(job.config, opts)
@@ -215,11 +211,6 @@ class Plan:
         needs = () if source is None else (source,)
         return Stage(name, folder, self._processes(*words), inputs, (RESULT,), "trials", needs)
 
-    def source(self, column: Column, row: Row, seed: int) -> Path:
-        """The checkpoint of the pre-training behind one trial of a row."""
-        assert row.pretrain is not None
-        return self._checkpoint(row.pretrain, seed if column.anew else None)
-
     def runner(self, column: Column) -> str:
         """What evaluates the rows: an engine, or a probe's protocol."""
         return column.probe or self.engine.name
@@ -228,11 +219,6 @@ class Plan:
     def detects(self) -> bool:
         """Whether anything is fine-tuned, so that results are of an engine."""
         return any(column.probe is None for column in self.experiment.columns)
-
-    def row_folder(self, column: Column, row: Row, engine: str = "") -> Path:
-        """Of a column that has a name in its folder; trials of different engines (default: the plan's) share none."""
-        runner = column.probe or engine or self.engine.name
-        return self.experiment.output / "rows" / column.slug / runner / row.slug
 
     def _data(self) -> Stage:
         e = self.experiment
@@ -284,31 +270,6 @@ class Plan:
             (source,),
         )
 
-    def converted(self, name: str) -> Path:
-        """Where the conversion of a pre-training (by its folder) or of a row's file (by its slug) works."""
-        return self.experiment.output / "converted" / name
-
-    def pretrain_folder(self, name: str, seed: int | None = None) -> Path:
-        """Where a pre-training works; with a seed, one that a trial has made anew."""
-        folder = self.experiment.output / "pretrain" / folder_name(name)
-        return folder if seed is None else trial_folder(folder, seed)
-
-    def _checkpoint(self, name: str, seed: int | None = None) -> Path:
-        return self.pretrain_folder(name, seed) / PRETRAINED
-
-    def trunk_name(self, row: Row) -> str:
-        """The folder of the row's conversion."""
-        return row.slug if row.pretrain is None else folder_name(row.pretrain)
-
-    def _weights(self, row: Row) -> Path | None:
-        if row.pretrain is not None or (row.file is not None and _needs_conversion(row.file)):
-            return self.converted(self.trunk_name(row)) / TRUNK
-        return row.file
-
-    def data_ready(self) -> bool:
-        e = self.experiment
-        return e.generated is None or (e.output / "data" / "manifest.json").is_file()
-
     def _tool(self, script: str, *words: str) -> tuple[str, ...]:
         return (sys.executable, str(self.tools / script), *words)
 
@@ -318,8 +279,3 @@ class Plan:
             return self._tool(script, *words)
         torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.num_gpus))
         return (sys.executable, *torchrun, str(self.tools / script), *words)
-
-
-def _needs_conversion(file: Path) -> bool:
-    """Whether the converter must see the file first: all but what is written for Detectron2 by its extension."""
-    return file.suffix != ".pkl"
