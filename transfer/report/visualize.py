@@ -16,7 +16,7 @@ from pretrain.runtime.slug import part
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
 from transfer.data.semantic import read_labels
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.miou import map_file
 from transfer.evaluation.precision import precision_recall
 from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file

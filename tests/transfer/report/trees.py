@@ -22,7 +22,7 @@ from transfer.data import catalog
 from transfer.data.generated import CLASS_NAMES
 from transfer.data.spec import Record
 from transfer.engines.base import Engine
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.predictions import ImageDetections, predictions_file, save_coco_json
 from transfer.trials.aggregate import aggregate
 from transfer.trials.experiment import load_experiment

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as Samples
 from transfer.config.support import Support
 from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.engines.tv.data import Augmented
 
 

@@ -10,8 +10,8 @@ import torch
 
 from tests.transfer.convert.checkpoints import trunk
 from transfer.convert.architecture import AuditError
-from transfer.convert.compare import as_text, compare, draw
 from transfer.convert.convert import take
+from transfer.convert.distance import as_text, compare, draw
 from transfer.convert.facts import BGR_FAIR, BGR_MSRA, RGB_IMAGENET
 from transfer.convert.write import OutputError
 
