@@ -37,7 +37,7 @@ from transfer.evaluation.predictions import ImageDetections
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.evaluation.trial_summary import summary_file
 from transfer.trials.aggregate import aggregate
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
 WIDTH, HEIGHT = 500, 375

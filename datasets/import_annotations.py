@@ -20,8 +20,8 @@ from pretrain.runtime.limits import MAX_SEED, between
 from pretrain.runtime.wording import visible
 from transfer.data import doctor
 from transfer.data.importers import IMPORTERS
-from transfer.data.importers.convert import Plan, convert
 from transfer.data.importers.importer import Options
+from transfer.data.importers.to_coco import Plan, convert
 from transfer.data.splits import read_shares
 
 

@@ -1,7 +1,9 @@
-"""Is the representation collapsing, is the queue healthy? Pure functions of what a training step has at hand anyway.
+"""Measures whether the representation collapses and whether the queue is healthy.
 
-What to expect of MoCo: `spread` near 1 and never near 0; positives well above negatives and below 1; negatives near 0;
-keys no older than K / B - 1 steps, all of length 1; similarity within the batch no larger than to the queue.
+The functions are pure and use only what a training step has computed anyway. In a healthy run of MoCo `spread` is near
+1 and never near 0; positive similarities are well above the negative ones and below 1; negative similarities are near
+0; keys are at most K / B - 1 steps old and have length 1; and queries are no more similar to the other keys of their
+batch than to the queue.
 
 Shape shorthand:
     N: queries   C: length of a feature   K: keys in the queue   B: keys that enter at each step
@@ -13,16 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NEVER = -1  # age of a key that no step has written
+NEVER = -1  # the age of a key that no step of this run has written
 
 
 @torch.no_grad()
 def spread(embeddings: Tensor) -> Tensor:
-    """How far embeddings fill the sphere: N x C, any length -> scalar; 0 collapsed to a point, 1 spread evenly.
+    """Measures how evenly embeddings are spread over the unit sphere (SimSiam, arXiv:2011.10566, section 4.1).
 
-    It is the standard deviation over N of each dimension of the L2-normalised embeddings, averaged over dimensions,
-    times sqrt(C): on the unit sphere the squares of the deviations add up to at most 1, in C equal parts if evenly
-    spread (the measure of arXiv:2011.10566, section 4.1).
+    It L2-normalises the embeddings, takes the standard deviation over N in each dimension, averages it over the C
+    dimensions, and multiplies by sqrt(C). The squared deviations add up to at most 1, so that the largest value is 1.
+
+    Args:
+        embeddings: N x C, of any length.
+
+    Returns:
+        A scalar: 0 if all embeddings have collapsed to one point, 1 if they are spread evenly.
     """
     unit = F.normalize(embeddings.float(), dim=1)
     return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
@@ -30,12 +37,12 @@ def spread(embeddings: Tensor) -> Tensor:
 
 @torch.no_grad()
 def similarities(logits: Tensor, labels: Tensor, T: float) -> tuple[Tensor, Tensor]:
-    """Mean similarity of positives and of negatives, out of a mechanism's logits: two scalars.
+    """Returns the mean similarity of the positives and the mean similarity of the negatives, as two scalars.
 
     Args:
-        logits: N x (1 + negatives), similarities divided by T. For those of NCE, which are shifted by a constant, only
-            the difference of the two scalars means something.
-        labels: N, column of the positive.
+        logits: N x (1 + negatives), similarities divided by the temperature T. The logits of NCE are shifted by a
+            constant, so that only the difference of the two results has a meaning.
+        labels: N, the column of each query's positive.
     """
     positives = logits.gather(1, labels.unsqueeze(1)).float()  # N x 1
     negatives = (logits.float().sum(dim=1, keepdim=True) - positives) / (logits.shape[1] - 1)  # N x 1
@@ -44,12 +51,12 @@ def similarities(logits: Tensor, labels: Tensor, T: float) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def within_batch(queries: Tensor, keys: Tensor, positive: float) -> Tensor:
-    """Mean similarity of queries to the keys of other images of their step: a scalar.
+    """Returns the mean similarity of queries to the keys of the other images in their batch, as a scalar.
 
     Args:
-        queries: n x C, of length 1.
-        keys: N x C, N > 1, of length 1: those of the step; each query's own is among them.
-        positive: mean similarity of the queries to their own keys.
+        queries: n x C, L2-normalised.
+        keys: N x C with N > 1, L2-normalised: all keys of the step, among them each query's own.
+        positive: the mean similarity of the queries to their own keys.
     """
     count = len(keys)
     of_all = queries.float().mean(dim=0) @ keys.float().mean(dim=0)  # over n x N pairs
@@ -57,17 +64,20 @@ def within_batch(queries: Tensor, keys: Tensor, positive: float) -> Tensor:
 
 
 def key_ages(queue_ptr: int, K: int, B: int, iteration: int) -> Tensor:
-    """Age of each key of a queue in steps: K int64; 0 for those of the latest step.
+    """Returns the age of each key in the queue, in steps.
 
-    Keys enter in blocks of B at a pointer that goes round. `NEVER` for columns that none of these steps has written:
-    random ones, or those of the checkpoint that a run started from.
+    Keys enter the queue in blocks of B columns, at a pointer that returns to column 0 after the last one.
 
     Args:
-        queue_ptr: column that the next block will start at.
-        iteration: steps done.
+        queue_ptr: the column at which the next block will start.
+        iteration: the number of steps done.
+
+    Returns:
+        K int64: 0 for the keys of the latest step, `NEVER` for columns that none of these steps has written, which are
+        random or come from the checkpoint that the run started from.
 
     Raises:
-        ValueError: K is not a multiple of B, or the pointer is no column.
+        ValueError: K is not a multiple of B, or the pointer is not in [0, K).
     """
     if K % B or not 0 <= queue_ptr < K:
         raise ValueError(f"a queue of K={K} keys, filled in blocks of {B}, cannot have its pointer at {queue_ptr}")
@@ -77,18 +87,18 @@ def key_ages(queue_ptr: int, K: int, B: int, iteration: int) -> Tensor:
 
 @torch.no_grad()
 def queue_health(queue: Tensor, queue_ptr: Tensor, B: int, iteration: int) -> dict[str, float]:
-    """What a queue can be judged by.
+    """Computes the metrics of the queue's health.
 
     Args:
-        queue: C x K, columns of length 1.
-        queue_ptr: 1 element.
+        queue: C x K, L2-normalised columns.
+        queue_ptr: 1 element, the column at which the next block will start.
         B, iteration: see `key_ages`.
 
     Returns:
-        queue/filled: share of the keys that this run has written, 0 to 1.
-        queue/age_mean, queue/age_max: of those, in steps (NaN if there are none).
-        queue/spread: see `spread`.
-        queue/norm_error: largest deviation of a key's length from 1.
+        queue/filled: the share of keys that this run has written, 0 to 1.
+        queue/age_mean, queue/age_max: the mean and the largest age of those keys in steps, NaN if there are none.
+        queue/spread: the `spread` of all keys.
+        queue/norm_error: the largest deviation of a key's length from 1.
 
     Raises:
         ValueError: see `key_ages`.
@@ -106,14 +116,15 @@ def queue_health(queue: Tensor, queue_ptr: Tensor, B: int, iteration: int) -> di
 
 @torch.no_grad()
 def health(logits: Tensor, labels: Tensor, T: float, embeddings: Tensor | None = None) -> dict[str, float]:
-    """What a step can be judged by; see `similarities` and `spread`.
+    """Computes the metrics of one training step's health; see `similarities` and `spread`.
 
     Args:
-        embeddings: keys or queries of the step, N x C.
+        logits, labels, T: see `similarities`.
+        embeddings: N x C, the keys or queries of the step, or None.
 
     Returns:
-        embedding/positive, embedding/negative: mean similarities.
-        embedding/spread: if there are embeddings.
+        embedding/positive, embedding/negative: the mean similarities of positives and of negatives.
+        embedding/spread: the `spread` of the embeddings, if they are given.
     """
     positive, negative = similarities(logits, labels, T)
     found = {"embedding/positive": positive.item(), "embedding/negative": negative.item()}
@@ -123,14 +134,14 @@ def health(logits: Tensor, labels: Tensor, T: float, embeddings: Tensor | None =
 
 
 class Watch:
-    """Health of a mechanism that is being trained, whenever it is asked for; the training does not change by it.
+    """Reports the health of a mechanism during training, on request and without changing the training.
 
-    It holds on to the latest logits until the next step, which is memory for N x (1 + negatives) numbers. In several
-    processes it speaks of this process's queries.
+    It keeps the latest logits until the next step, which takes memory for N x (1 + negatives) numbers. In a run of
+    several processes it reports on the queries of this process alone.
 
     Args:
         mechanism: `MoCo`, `EndToEnd` or `MemoryBank`, not wrapped in DistributedDataParallel.
-        B: images per step, over all processes.
+        B: the number of images per step over all processes.
     """
 
     def __init__(self, mechanism: nn.Module, B: int):
@@ -143,11 +154,13 @@ class Watch:
 
     @torch.no_grad()
     def __call__(self, iteration: int) -> dict[str, float]:
-        """Of the step before: `health`, with a queue `queue_health` too. For NCE, whose logits are shifted, the
-        difference `embedding/gap` instead of the two similarities.
+        """Returns the `health` of the latest step, and `queue_health` if the mechanism has a queue.
+
+        For NCE, whose logits are shifted by a constant, it returns `embedding/gap`, the difference of the two mean
+        similarities, instead of the similarities themselves.
 
         Args:
-            iteration: steps done.
+            iteration: the number of steps done.
         """
         assert self._latest is not None, "no step yet"
         queue, T = getattr(self.mechanism, "queue", None), float(self.mechanism.T)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from pretrain.runtime.wording import short, visible
 from transfer.engines.select import CHOICES, select
 from transfer.report.compare import write_comparison
 from transfer.trials.experiment import load_experiment
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:

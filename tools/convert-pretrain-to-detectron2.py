@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pretrain.runtime.commands import run
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.wording import visible
-from transfer.convert import report
+from transfer.convert import conversion_report
 from transfer.convert.convert import convert
 from transfer.convert.read import runs
 from transfer.convert.write import NAMES
@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verbose:
         for old, new in done.renamed.items():
             print(f"{old} -> {new}", file=sys.stderr)
-    print(json.dumps(report.as_json(done), indent=1) if args.json else visible(report.table(done)))
+    print(
+        json.dumps(conversion_report.as_json(done), indent=1) if args.json else visible(conversion_report.table(done))
+    )
     return 0
 
 

@@ -28,8 +28,8 @@ from transfer.trials import launch
 from transfer.trials.describe import problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.launcher import Launcher
-from transfer.trials.missing import refuse_missing
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
+from transfer.trials.preflight import refuse_missing
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "evidence.md" if (ROOT / "docs").is_dir() else Path("evidence.md")  # an installation has no docs

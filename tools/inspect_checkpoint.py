@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from pretrain.runtime.commands import run
 from pretrain.runtime.wording import visible
-from transfer.convert import compare, contents
+from transfer.convert import contents, distance
 from transfer.convert.convert import take
 from transfer.convert.read import runs
 
@@ -45,16 +45,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if args.picture is not None:
-        compare.check_picture(args.picture)
+        distance.check_picture(args.picture)
     if args.trust:
         for file in args.diff or [args.file]:
             print(f"--trust: {file} calls", ", ".join(runs(file)) or "nothing beyond data", file=sys.stderr)
     if args.diff:
         a, b = (take(file, trunk, args.trust) for file, trunk in zip(args.diff, args.trunk * 2, strict=False))
-        gaps = compare.compare(a, b)
+        gaps = distance.compare(a, b)
         if args.picture:
-            compare.draw(gaps, args.picture)
-        found, text, status = dataclasses.asdict(gaps), compare.as_text(gaps), 0
+            distance.draw(gaps, args.picture)
+        found, text, status = dataclasses.asdict(gaps), distance.as_text(gaps), 0
     else:
         found = contents.contents(args.file, args.trunk[0], args.trust)
         text, status = contents.as_text(found), int(found["why_not"] is not None)

@@ -20,7 +20,7 @@ from pretrain.runtime.commands import run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
-from transfer.config.facts import weights_facts
+from transfer.config.initial_weights import weights_facts
 from transfer.config.lint import ERROR, Finding
 from transfer.config.load import load_config
 from transfer.engines.base import Engine

@@ -18,7 +18,7 @@ from transfer.report.collect import collect
 from transfer.report.report import write_report
 from transfer.report.tables import text
 from transfer.trials.experiment import load_experiment
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from transfer.trials import launch
 from transfer.trials.describe import describe, problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.launcher import LAUNCHERS, Launcher, parse_options
-from transfer.trials.reproduce import KINDS, Plan
+from transfer.trials.plan import KINDS, Plan
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, hardware, code, and the digest of a config."""
+"""Records where a result comes from: versions of packages, hardware, commit of the code, digests of its inputs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ PACKAGES = ("torch", "torchvision", "detectron2", "fvcore", "pycocotools", "nump
 
 
 def environment(computed_on: str) -> dict[str, Any]:
-    """Versions, machine, processes and commit, as plain JSON values.
+    """Describes the software and the machine of this process as plain JSON values.
 
     Args:
-        computed_on: type of the device of each process, "cpu" or "cuda".
+        computed_on: the type of device that each process computes on, "cpu" or "cuda".
+
+    Returns:
+        Versions of Python and of `PACKAGES`, platform, device, number of processes, GPUs and threads, commit, and peak
+        memory.
     """
     import torch
 
@@ -44,7 +48,11 @@ def environment(computed_on: str) -> dict[str, Any]:
 
 
 def peak_memory(computed_on: str) -> dict[str, float]:
-    """The most memory that this process held, in 10^9 bytes: its own, and on a GPU that of the tensors there."""
+    """Returns the largest amount of memory that this process has held so far, in GB (10^9 bytes).
+
+    Returns:
+        "process": its resident memory; with "cuda" also "gpu": the memory of its tensors on the GPU.
+    """
     import torch
 
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
@@ -55,6 +63,7 @@ def peak_memory(computed_on: str) -> dict[str, float]:
 
 
 def package_version(name: str) -> str | None:
+    """Returns the version of an installed distribution, or None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -62,7 +71,7 @@ def package_version(name: str) -> str | None:
 
 
 def code_commit() -> str | None:
-    """Commit of this checkout ("-dirty" appended if it has changes); None outside a git checkout."""
+    """Returns the commit of this checkout, with "-dirty" appended if files have changed; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*args: str) -> str:
@@ -82,10 +91,12 @@ _hashed: dict[tuple[str, int, int, int], str] = {}
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file's bytes, computed once per process and file as long as its size and time stay.
+    """Returns the SHA-256 of a file's bytes in hexadecimal.
+
+    A process hashes a file once, and again only if the file's size, modification time or inode has changed.
 
     Raises:
-        OSError: it is no regular file, or cannot be read.
+        OSError: the path is not a regular file, or it cannot be read.
     """
     with open_regular(path) as f:
         state = os.fstat(f.fileno())
@@ -96,13 +107,20 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def digest(value: Any) -> str:
-    """Hex SHA-256 (first 16 digits) of a JSON-like value: key order does not matter, tuples equal lists."""
+    """Returns the first 16 hexadecimal digits of the SHA-256 of a JSON-like value.
+
+    The order of keys does not matter, and a tuple has the digest of a list with the same elements.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def config_digest(cfg: Mapping[str, Any], exclude: Iterable[str] = ()) -> str:
-    """Digest of a config tree without the dotted keys in `exclude` (what may change without changing the result)."""
+    """Returns the `digest` of a config tree.
+
+    Args:
+        exclude: dotted keys to leave out, because they may change without changing the result.
+    """
     skip = set(exclude)
 
     def walk(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:

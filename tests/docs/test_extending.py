@@ -18,7 +18,7 @@ from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report.tables import text_table
 from transfer.tasks import TASKS
 from transfer.trials.experiment import load_experiment
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import run_trials
 
 PAGE = ROOT / "docs" / "extending.md"

@@ -21,7 +21,7 @@ from transfer.convert.convert import convert
 from transfer.data import catalog, generated
 from transfer.engines import resume
 from transfer.evaluation.predictions import load_coco_json, save_voc_text
-from transfer.trials.reproduce import TRUNK
+from transfer.trials.output_folders import TRUNK
 
 CONFIGS = ROOT / "configs"
 SMALL = CONFIGS / "transfer" / "voc" / "faster_rcnn_R_18_C4_small_moco.yaml"

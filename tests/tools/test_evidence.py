@@ -9,7 +9,7 @@ import pytest
 from pretrain.runtime.commands import status
 from tests.tools.test_errors import tool
 from tests.transfer.report import trees
-from tests.transfer.report.test_findings import CLAIM
+from tests.transfer.report.test_judgement import CLAIM
 from transfer.trials import launch
 from transfer.trials.jobs import Outcome
 
@@ -34,7 +34,7 @@ def test_the_page_of_what_is_there(generated: Path, tmp_path: Path, capsys: pyte
 def test_exit_codes(state: str, code: int, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
     trees.fill(plan := trees.plan(file))
-    monkeypatch.setattr("transfer.trials.missing.missing", lambda plan: [])
+    monkeypatch.setattr("transfer.trials.preflight.missing", lambda plan: [])
     monkeypatch.setattr(launch, "run", lambda plan, launcher: [Outcome("a stage", tmp_path, state)])
     words = [str(file), "--page", str(tmp_path / "page.md"), "--engine", "torchvision"]
     assert status(tool("evidence").main, words) == code
@@ -54,7 +54,7 @@ def test_what_is_missing_is_said_of_all_before_the_first_runs(
     generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, page = trees.experiment_file(tmp_path, generated, findings=[CLAIM]), tmp_path / "page.md"
-    monkeypatch.setattr("transfer.trials.missing.missing", lambda plan: [f"weights of {plan.experiment.path.name}"])
+    monkeypatch.setattr("transfer.trials.preflight.missing", lambda plan: [f"weights of {plan.experiment.path.name}"])
     monkeypatch.setattr(launch, "run", lambda *_: pytest.fail("it ran"))
     assert status(tool("evidence").main, [str(file), "--page", str(page)]) == 2
     assert f"cannot run yet, missing:\nweights of {file.name}" in capsys.readouterr().err

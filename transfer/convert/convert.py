@@ -1,4 +1,7 @@
-"""One conversion from file to file: read, recognise, prove, write. Nothing is written unless everything is proven."""
+"""Converts one checkpoint file to another: reads it, recognises its layout, proves the result equal, writes it.
+
+No output file gets its name unless the whole conversion has been proven.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,17 @@ Verify = Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Taken:
-    """A trunk that was taken out of a file, complete in names and shapes; its values are not checked yet.
+    """Holds a trunk taken from a file. Its names and shapes are complete; its values have not been checked yet.
 
     Attributes:
-        tensors: Detectron2-named, float32; mapped from the source where that allows it.
+        source: the file that was read.
+        found: the layout of the file, and where in it the trunk stands.
+        tensors: float32, by Detectron2's names; memory-mapped from the source where its format allows that.
+        architecture: depth and widths of the ResNet, inferred from the shapes.
+        coverage: how many tensors of each stage were expected and how many were found.
+        facts: how images must be given to the weights (`facts.KEYS`), as far as the file or its layout tells.
+        notes: remarks for the user.
+        crc: a checksum over all tensors.
     """
 
     source: Path
@@ -50,16 +60,25 @@ class Taken:
 
     @property
     def batch_norm_folded(self) -> bool:
+        """Returns whether the statistics of batch norm are folded into its scale and shift."""
         return self.found.layout.batch_norm_folded or self.facts.get("batch_norm") == "folded"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What happened: the report that the tool prints, and the metadata that travels with the weights.
+    """Holds the outcome of a conversion: the report that the tool prints, and the metadata stored with the weights.
 
     Attributes:
-        parity: see `audit.forward_parity`, per stage.
-        detectron2: what its own checkpointer and backbone said; None if they were not asked.
+        source, output: the two files.
+        layout, trunk: the layout that was recognised, and which of its trunks was taken.
+        others: the other trunks in the file.
+        renamed: the new name of each tensor by its old one.
+        dropped: names of tensors that are no part of the trunk.
+        coverage: how many tensors of each stage were expected and how many were found.
+        parity: the largest difference of the features per stage; see `audit.forward_parity`.
+        notes: remarks for the user.
+        metadata: see `metadata_of`.
+        detectron2: what Detectron2's own checkpointer and backbone reported; None if they were not run.
     """
 
     source: Path
@@ -78,12 +97,17 @@ class Conversion:
 
 @without_collection()
 def take(source: str | os.PathLike[str] | File, trunk: str | None = None, trust: bool = False) -> Taken:
-    """Reads a file, unless that was done, and takes its trunk.
+    """Takes the trunk from a file, and reads the file first if only its path is given.
+
+    Args:
+        source: the path of a checkpoint, or a file opened by `read.open_file`.
+        trunk: the trunk to take if the file holds several; see `layouts.recognise`.
+        trust: whether to unpickle arbitrary objects of the source; see `read.runs`.
 
     Raises:
         CheckpointError: the source cannot be read safely, or its bytes are not those that were written.
-        LayoutError: its layout is unknown or ambiguous.
-        AuditError: a tensor is missing, misshapen, or not made of numbers.
+        LayoutError: the layout of the source is unknown or ambiguous.
+        AuditError: a tensor is missing, has a wrong shape, or does not hold numbers.
     """
     file = source if isinstance(source, File) else open_file(source, trust)
     found = layouts.recognise(file.content, trunk, detectors=True)
@@ -117,14 +141,24 @@ def take(source: str | os.PathLike[str] | File, trunk: str | None = None, trust:
 
 
 def _without_zero_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Caffe2's stem, and what was converted from it elsewhere, has a bias of zeros, since its norm has one already."""
+    """Drops the stem's convolution bias if it is all zeros.
+
+    Caffe2's models, and files converted from them by other tools, have one, although the norm that follows makes it
+    superfluous.
+    """
     return {k: v for k, v in tensors.items() if k != "stem.conv1.bias" or bool((v != 0).any())}
 
 
 def metadata_of(taken: Taken, source_sha256: str, names: str) -> dict[str, Any]:
-    """What travels with the weights: what they are, where they came from, how images must be given to them.
+    """Returns the metadata stored with the weights: what they are, where they come from, what input they expect.
 
-    `origin` is there for a file that this converter wrote itself: what that one was made from.
+    Args:
+        source_sha256: the SHA-256 of the source file in hexadecimal.
+        names: the naming scheme of the output, "detectron2" or "torchvision".
+
+    Returns:
+        JSON-like values. `origin` is present if this converter wrote the source itself, and describes the file from
+        which the source was made.
     """
     found = taken.found
     first = taken.facts.get("origin") or {k: taken.facts[k] for k in ORIGIN if k in taken.facts}
@@ -144,10 +178,14 @@ def metadata_of(taken: Taken, source_sha256: str, names: str) -> dict[str, Any]:
 
 
 def prove(taken: Taken) -> tuple[dict[str, float], list[str]]:
-    """(largest difference of the features per stage, notes on the values).
+    """Proves that the converted trunk computes the features of its source.
+
+    Returns:
+        The largest difference of the features per stage, relative to the stage's largest feature; and notes on the
+        values for the user.
 
     Raises:
-        AuditError: values are not finite, a variance is negative, or the features differ.
+        AuditError: values are not finite, a variance is negative, or the features differ by more than `PARITY_LIMIT`.
     """
     notes = audit.check_values(taken.tensors, taken.batch_norm_folded)
     naming = taken.found.layout.naming
@@ -161,7 +199,7 @@ def prove(taken: Taken) -> tuple[dict[str, float], list[str]]:
 
 
 def _by_source_names(taken: Taken) -> dict[str, Tensor]:
-    """The tensors by their names within the source's trunk, without the place of the trunk and without wrappers."""
+    """Returns the tensors by their names in the source, without the prefix of the trunk and of wrappers."""
     names = {without_wrappers(old): new for old, new in taken.found.renamed.items() if new in taken.tensors}
     stem = NAMINGS[taken.found.layout.naming].stem
     prefix = min((old for old in names if old.endswith(stem)), key=len, default="").removesuffix(stem)
@@ -183,22 +221,26 @@ def convert(
     verify: Verify | None = None,
     emit_config: str | os.PathLike[str] | None = None,
 ) -> Conversion:
-    """Converts a pre-trained ResNet to a file that Detectron2 (and the torchvision engine) loads.
+    """Converts a pre-trained ResNet to a file that Detectron2 and the torchvision engine can load.
+
+    It writes `output`, the metadata beside it as `<output>.json`, and a config fragment if `emit_config` is given.
 
     Args:
-        source: any checkpoint in `layouts.LAYOUTS`.
-        output: `.pkl` (numpy arrays, Detectron2's model-zoo form), `.pth` (tensors) or `.safetensors`.
-        trunk: which trunk, where the file holds several; see `layouts.recognise`.
-        names: "detectron2" or "torchvision"; see `write.check_output`.
-        trust: unpickle whatever the source asks for; see `read.runs`.
-        verify: called with the written file and its metadata before the file gets its name; raises AuditError.
-        emit_config: also write the config fragment that fits, there.
+        source: a checkpoint in any of the layouts of `layouts.LAYOUTS`.
+        output: a path that ends in `.pkl` (NumPy arrays, as in Detectron2's model zoo), `.pth` (tensors) or
+            `.safetensors`.
+        trunk: the trunk to take if the file holds several; see `layouts.recognise`.
+        names: the naming scheme of the output, "detectron2" or "torchvision"; see `write.check_output`.
+        trust: whether to unpickle arbitrary objects of the source; see `read.runs`.
+        verify: a function called with the written file and its metadata before the file gets its final name. It raises
+            AuditError to refuse the file.
+        emit_config: a path to write the matching config fragment to.
 
     Raises:
         CheckpointError: the source cannot be read safely.
-        LayoutError: its layout is unknown or ambiguous.
-        AuditError: a tensor is missing or misshapen, values are not finite, or the features differ.
-        OutputError: the output cannot be written, would overwrite the source, or nobody would read it.
+        LayoutError: the layout of the source is unknown or ambiguous.
+        AuditError: a tensor is missing or has a wrong shape, values are not finite, or the features differ.
+        OutputError: the output cannot be written, would overwrite the source, or is of a form that no engine loads.
     """
     output = Path(output)
     names = check_output(output, names)

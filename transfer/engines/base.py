@@ -21,13 +21,13 @@ from pretrain.runtime import checkpoint, dist, provenance
 from pretrain.runtime.config import ConfigError, to_dict
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.result import RunResult, named_inputs
-from transfer.config.facts import weights_facts
+from transfer.config.initial_weights import weights_facts
 from transfer.config.lint import ERROR, NAMES
 from transfer.config.load import digest
 from transfer.data import catalog
 from transfer.data.missing import Missing
 from transfer.data.spec import Record
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.tasks.inspect import inspect
 
 logger = logging.getLogger(__name__)

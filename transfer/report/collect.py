@@ -20,7 +20,8 @@ from transfer.config.load import digest
 from transfer.report.collected import ColumnReport, ExperimentReport, Pretraining, RowReport
 from transfer.trials.aggregate import Aggregate, AggregateError, aggregate
 from transfer.trials.failure import read_failure
-from transfer.trials.reproduce import TRUNK, Plan
+from transfer.trials.output_folders import TRUNK
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column, Job, Row
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 

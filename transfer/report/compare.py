@@ -10,13 +10,13 @@ from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
 from transfer.report.collect import collect_column
 from transfer.report.collected import ColumnReport, RowReport
-from transfer.report.figures import Dots, dots, near_enough
+from transfer.report.figures.rows import Dots, dots, near_enough
 from transfer.report.markup import Markup, join, named, prefixed, scroll, section, tag
 from transfer.report.page import page
 from transfer.report.pairs import LETTERS, Both, Pair, check, matched, problems
 from transfer.report.table_files import escaped, line
 from transfer.report.tables import MINUS, signed, tested
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column
 from transfer.trials.significance import interval
 
@@ -49,7 +49,7 @@ class Compared:
 
     @property
     def lines(self) -> list[str]:
-        """`A: title, engine, trials, folder` and the same of B."""
+        """Returns one line for each experiment, with its letter, title, engine, trials and folder."""
         return [f"{x}: {t}, {side}" for x, t, side in zip(LETTERS, self.titles, self.sides, strict=True)]
 
     @property

@@ -12,7 +12,7 @@ from transfer.report.compare import table
 from transfer.report.markup import Markup, join, section, tag
 from transfer.report.pairs import Both
 from transfer.trials.aggregate import AggregateError, Statistic, aggregate
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import trial_folder
 
 

@@ -1,6 +1,7 @@
-"""A test set with what the rows' trials found on it, read once for all sections that show images or curves.
+"""Reads the test sets and what each row's trials found on them, once for all sections that show images or curves.
 
-Trials leave a summary of it (`evaluation.trial_summary`); of those that have none it is made here, and kept.
+Every trial leaves a summary of its detections (`evaluation.trial_summary`). Where a trial has no summary, this module
+makes it from the saved detections and keeps it beside them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from transfer.evaluation.protocols import PROTOCOLS
 from transfer.evaluation.trial_summary import TrialSummary
 from transfer.report.collected import ColumnReport, RowReport
 from transfer.tasks.instances import INSTANCES
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import trial_folder
 
 logger = logging.getLogger(__name__)
@@ -32,14 +33,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """What one row's trials found on a test set.
+    """Holds what one row's trials found on a test set.
 
     Attributes:
-        seed: of the row's first finished trial.
-        detections: its surest ones by image id, as many as there are objects.
-        curves: its precision over recall; None if the protocol has none.
-        objects: (images,) objects found in each image, mean over the row's finished trials; see `objects_found`.
-        trials: how many those are.
+        row: the row's name.
+        colour: the row's position in the experiment, which chooses its colour.
+        seed: the seed of the row's first finished trial.
+        detections: the detections of that trial by image id; the most confident ones, as many as there are objects.
+        curves: precision over recall of that trial; None if the protocol has no such curves.
+        objects: (images,) the number of objects found in each image, as the mean over the row's finished trials; see
+            `evaluation.objects_found`.
+        trials: the number of trials in that mean.
     """
 
     row: str
@@ -53,28 +57,39 @@ class Found:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """`rows`: those with a trial whose detections were kept, in the experiment's order."""
+    """Holds a test set and the rows that have detections on it.
+
+    Attributes:
+        dataset: the test set.
+        rows: the rows with at least one trial whose detections were kept, in the experiment's order.
+    """
 
     dataset: Dataset
     rows: tuple[Found, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Returns the names of the classes."""
         return self.dataset.classes
 
     @property
     def records(self) -> Sequence[Record]:
+        """Returns one record per image."""
         return self.dataset.records
 
     def row(self, colour: int) -> Found | None:
+        """Returns what the row of this colour found, or None if its detections were not kept."""
         return next((found for found in self.rows if found.colour == colour), None)
 
 
 def read(plan: Plan, report: ColumnReport) -> list[Evaluated]:
-    """The test sets with detections of the first row that has a result; none of a probe.
+    """Reads the test sets of the column's first row with a result, and the detections of every row on them.
+
+    Returns:
+        One entry per test set of boxes on which any row has detections; an empty list for a column of probes.
 
     Raises:
-        ValueError, OSError: a data set is not here or cannot be read.
+        ValueError, OSError: a data set is missing or cannot be read.
     """
     number = next((i for i, row in enumerate(report.rows) if row.results), None)
     job = None if number is None else report.rows[number].job
@@ -85,7 +100,7 @@ def read(plan: Plan, report: ColumnReport) -> list[Evaluated]:
     for spec in catalog.resolve(cfg.DATASETS.TEST, cfg.DATASETS.SPECS):
         dataset = catalog.open_dataset(spec)
         if PROTOCOLS[dataset.protocols[0]].maps:
-            continue  # `maps` shows these
+            continue  # the section `maps` shows these
         kept = [_trials(row, spec.name) for row in report.rows]
         with progress(sum(map(len, kept)), f"detections on {spec.name}", "trials", disable=not any(kept)) as bar:
             rows = [
@@ -98,7 +113,7 @@ def read(plan: Plan, report: ColumnReport) -> list[Evaluated]:
 
 
 def _trials(row: RowReport, dataset: str) -> list[tuple[int, Path]]:
-    """(seed, file) of the finished trials that kept their detections."""
+    """Returns (seed, file of detections) of every finished trial that kept its detections."""
     files = [(r.seed, trial_folder(row.folder, r.seed) / predictions_file(dataset)) for r in row.results]
     for seed, path in files:
         if not path.is_file():
@@ -115,6 +130,7 @@ def _read(
     dataset: Dataset,
     bar: tqdm,
 ) -> Found | None:
+    """Reads one row's trials; returns None if none of their files could be read."""
     first, counts = None, []
     for seed, path in files:
         try:
@@ -132,7 +148,7 @@ def _read(
 
 
 def _summarised(path: Path, dataset: Dataset) -> TrialSummary:
-    """The summary of detections, kept beside them for the next report where that can be."""
+    """Summarises saved detections, and saves the summary beside them for the next report if the folder is writable."""
     detections = load_coco_json(path, dataset.category_ids)
     summary = trial_summary.summary(dataset, detections, box_scores(dataset, detections))
     try:
@@ -146,7 +162,7 @@ def box_scores(dataset: Dataset, detections: Sequence[ImageDetections]) -> Score
     """Scores the boxes of saved detections by the data set's protocol.
 
     Raises:
-        EvaluationError: detections that are not of this set.
+        EvaluationError: the detections are of another data set.
     """
     evaluator = INSTANCES.protocol(dataset).evaluator(dataset)
     evaluator.merge([detections])

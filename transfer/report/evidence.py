@@ -16,15 +16,16 @@ from typing import Any
 from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.wording import visible
-from transfer.report import findings, hours
+from transfer.report import judgement
 from transfer.report.collect import collect
 from transfer.report.collected import ExperimentReport
-from transfer.report.figures import dots
-from transfer.report.findings import Judged
+from transfer.report.figures.rows import dots
+from transfer.report.judgement import Judged
 from transfer.report.markup import Markup
-from transfer.report.summary import row_dots
+from transfer.report.sections import hours
+from transfer.report.sections.summary import row_dots
 from transfer.report.table_files import escaped, markdown
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 LOG = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def write(plans: Sequence[Plan], page: Path) -> list[Judged]:
         LOG.warning("of %s nothing has run here: not on the page", ", ".join(left_out))
     if not found:
         return []
-    judged = [(plan, j) for plan, report in found for j in findings.judged(report)]
+    judged = [(plan, j) for plan, report in found for j in judgement.judged(report)]
     parts = [_LEAD, _summary(judged), *(_experiment(plan, report, page.parent) for plan, report in found)]
     _save("\n".join(parts), page)
     return [j for _, j in judged]

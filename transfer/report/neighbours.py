@@ -34,7 +34,8 @@ from transfer.convert.facts import KEYS
 from transfer.convert.forward import torchvision_trunk
 from transfer.data import catalog
 from transfer.trials.inputs import expanded, pretraining_data
-from transfer.trials.reproduce import TRUNK, Plan
+from transfer.trials.output_folders import TRUNK
+from transfer.trials.plan import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pretrain.runtime.config import ConfigError
 from transfer.evaluation.metric import Metric
 from transfer.report.collected import ColumnReport, RowReport
 from transfer.trials.aggregate import Statistic
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column
 from transfer.trials.significance import Comparison, welch
 

@@ -8,29 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from pretrain.runtime import checkpoint
-from transfer.report import (
-    alike,
-    conversion,
-    detections,
-    engines,
-    evaluated,
-    findings,
-    latex,
-    learning,
-    maps,
-    neighbours,
-    per_class,
-    provenance,
-    rerun,
-    summary,
-    table_files,
-    verification,
-)
+from transfer.report import engines, evaluated, latex, neighbours, table_files
 from transfer.report.collect import collect
 from transfer.report.collected import ColumnReport, ExperimentReport
 from transfer.report.markup import Markup, join, prefixed, tag
 from transfer.report.page import page as framed
-from transfer.trials.reproduce import Plan
+from transfer.report.sections import (
+    alike,
+    conversion,
+    detections,
+    findings,
+    learning,
+    maps,
+    per_class,
+    provenance,
+    rerun,
+    summary,
+    verification,
+)
+from transfer.trials.plan import Plan
 
 logger = logging.getLogger(__name__)
 

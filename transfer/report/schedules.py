@@ -1,6 +1,7 @@
-"""Two schedules of one experiment (COCO 1x and 2x): how far each initialisation is from the baseline, short and long.
+"""Compares two schedules of one experiment, for example COCO 1x and 2x, as text and as a page of slope charts.
 
-A gap that closes with longer training says that the initialisation matters less the longer one fine-tunes.
+For each initialisation it shows the gap to the baseline under the short and under the long schedule. A gap that closes
+means that the initialisation matters less when fine-tuning takes longer.
 """
 
 from __future__ import annotations
@@ -14,22 +15,26 @@ from pretrain.runtime.config import ConfigError
 from transfer.evaluation.metric import Metric
 from transfer.report.collect import collect_column
 from transfer.report.collected import ColumnReport, RowReport
-from transfer.report.figures import Slope, slopes
+from transfer.report.figures.rows import Slope, slopes
 from transfer.report.markup import Markup, join, named, prefixed, scroll, section, tag
 from transfer.report.page import page as framed
 from transfer.report.pairs import matched
 from transfer.report.tables import signed
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column
 
 
 @dataclass(frozen=True)
 class Change:
-    """One row in one metric under both schedules, in points.
+    """Holds one row's values of one metric under both schedules, in points (0 to 100).
 
     Attributes:
-        published: whether the numbers are the paper's, else ours.
-        left_gap, right_gap: to the baseline row; None in that row, or where the baseline has no number.
+        row: the row under the left schedule.
+        number: the row's position in the left experiment, which chooses its colour.
+        published: True if the values are the paper's, False if they are this project's.
+        left, right: the values under the two schedules.
+        left_gap, right_gap: the values minus those of the baseline row; None for the baseline row itself, or where the
+            baseline has no value.
     """
 
     row: RowReport
@@ -43,7 +48,7 @@ class Change:
 
     @property
     def words(self) -> str:
-        """What the gap to the baseline does: opens, closes, changes sides, stays."""
+        """Says what the gap to the baseline does: "opens", "closes", "changes sides" or "stays"; "" without a gap."""
         if self.left_gap is None or self.right_gap is None:
             return ""
         a, b = round(self.left_gap, 1), round(self.right_gap, 1)
@@ -54,7 +59,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Pair:
-    """A column of both experiments. `ends`: what tells their schedules apart."""
+    """Holds one column of both experiments.
+
+    Attributes:
+        ends: names of the left and the right schedule, such as "90,000 iterations"; see `schedule`.
+    """
 
     left: ColumnReport
     right: ColumnReport
@@ -62,10 +71,13 @@ class Pair:
 
 
 def changes(left: ColumnReport, right: ColumnReport) -> list[Change]:
-    """Every number that both schedules have, by metric, then row, ours before the paper's.
+    """Pairs every value that both schedules have.
+
+    Returns:
+        Changes in the order of metrics, then of rows; for each row this project's values before the paper's.
 
     Raises:
-        ConfigError: the experiments share no row, or differ in engine or in the baseline.
+        ConfigError: the experiments share no row, or differ in their engine or their baseline.
     """
     others = {row.name: row for row in right.rows}
     common = [(i, row, others[row.name]) for i, row in enumerate(left.rows) if row.name in others]
@@ -98,14 +110,18 @@ def _value(row: RowReport, metric: Metric, published: bool) -> float | None:
 
 
 def schedule(plan: Plan, column: Column) -> str:
-    """What tells the experiments apart: the length of fine-tuning; the title where rows differ in it."""
+    """Names a schedule by its number of iterations, or by the experiment's title if its rows differ in that number."""
     jobs = [job for row in plan.experiment.rows if (job := row.job(column)) is not None]
     lengths = {plan.config(job.config, job.opts).SOLVER.MAX_ITER for job in jobs}
     return f"{lengths.pop():,} iterations" if len(lengths) == 1 else plan.experiment.title
 
 
 def pairs(left: Plan, right: Plan) -> list[Pair]:
-    """The columns of both; raises as `pairs.matched`."""
+    """Collects the columns that both experiments have.
+
+    Raises:
+        ConfigError: see `pairs.matched`.
+    """
     return [
         Pair(collect_column(left, a), collect_column(right, b), (schedule(left, a), schedule(right, b)))
         for a, b in matched(left, right)
@@ -113,7 +129,7 @@ def pairs(left: Plan, right: Plan) -> list[Pair]:
 
 
 def text(found: Sequence[Change], ends: tuple[str, str], baseline: str) -> str:
-    """The comparison for the terminal, a block per metric."""
+    """Writes the comparison for a terminal, with one block of lines per metric."""
     if not found:
         return "nothing to compare yet: no row is finished in both, and nothing is published"
     lines = []
@@ -134,7 +150,7 @@ def _gaps(c: Change) -> str:
 
 
 def page(found: Sequence[Pair], titles: tuple[str, str]) -> str:
-    """A self-contained page: per pair of columns a slope chart per metric, and the table beneath."""
+    """Builds a self-contained HTML page: for each pair of columns one slope chart per metric, and a table below."""
     main = []
     for n, pair in enumerate(found):
         sections = _sections(pair)
@@ -183,10 +199,10 @@ def _table(found: Sequence[Change], ends: tuple[str, str]) -> Markup:
 
 
 def write_comparison(left: Plan, right: Plan, path: Path) -> str:
-    """Writes the page to `path`; returns the comparison as text.
+    """Writes the page to `path` and returns the comparison as text.
 
     Raises:
-        ConfigError: experiments that cannot be compared; see `pairs` and `changes`.
+        ConfigError: the experiments cannot be compared; see `pairs` and `changes`.
     """
     found = pairs(left, right)
     blocks = [(p.left.name, text(changes(p.left, p.right), p.ends, p.left.baseline.name)) for p in found]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pretrain.runtime.wording import visible
 from transfer.evaluation.metric import Metric
-from transfer.report import findings
+from transfer.report import judgement
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.report.tables import Cell, caption, cell, mine, remarks, row_cells, theirs
 
@@ -29,7 +29,7 @@ def markdown(report: ExperimentReport) -> str:
                 beneath = (w for _, found in rows for w in ("", *map(words, found)))
                 lines.append(line(f"*{name}*", (f"*{w}*" if w and words is theirs else w for w in beneath)))
     said = [escaped(line) for c in report.columns for line in (*caption(c), *_remarks(c)) if line]
-    said += [escaped(line) for line in findings.lines(report)]
+    said += [escaped(line) for line in judgement.lines(report)]
     return "\n".join([*lines, "", *(f"* {line}" for line in said)]) + "\n"
 
 
@@ -49,7 +49,7 @@ def _verdict(c: Cell) -> str:
 def to_json(report: ExperimentReport) -> dict[str, Any]:
     """The table with every trial's number, as JSON values; the columns of a table with several are a list."""
     columns = [_column(column) for column in report.columns]
-    found = {"findings": findings.to_json(report)} if report.findings else {}
+    found = {"findings": judgement.to_json(report)} if report.findings else {}
     if len(columns) == 1 and not report.columns[0].name:
         return {"title": report.title, **columns[0], **found}
     named = [{"name": c.name, **values} for c, values in zip(report.columns, columns, strict=True)]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transfer.evaluation.metric import Metric, Rule
-from transfer.report import findings
+from transfer.report import judgement
 from transfer.report.collect import collect
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.trials.aggregate import Statistic
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Published
 from transfer.trials.significance import Comparison, Verdict, interval, judge, welch
 
@@ -136,7 +136,9 @@ def text(report: ExperimentReport) -> str:
     for column in report.columns:
         beneath = [textwrap.fill(line, 110, subsequent_indent="    ") for line in remarks(column)]
         said += ["", *[column.name] * (not alone), *beneath] if beneath else []
-    found = [textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="    ") for line in findings.lines(report)]
+    found = [
+        textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="    ") for line in judgement.lines(report)
+    ]
     said += ["", "The papers' findings (shows: the 95% intervals of both means are apart):", *found] if found else []
     return "\n".join([report.title, *captions(report), "", *lines, *said])
 

@@ -16,14 +16,14 @@ from pretrain.runtime.slug import part
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
 from transfer.data.semantic import read_labels
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.miou import map_file
 from transfer.evaluation.precision import precision_recall
 from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report import pictures
 from transfer.report.evaluated import box_scores
-from transfer.report.gallery import choose, evenly
+from transfer.report.figures.gallery import choose, evenly
 from transfer.report.pictures import Objects, draw, sheet
 
 COLUMNS = 4

@@ -25,7 +25,7 @@ def inspect(
     A data set that is not here yet is a warning, since a training refuses it itself; one that nobody knows is an error.
 
     Args:
-        facts: see `transfer.config.facts.weights_facts`; None for random weights.
+        facts: see `transfer.config.initial_weights.weights_facts`; None for random weights.
         names: key -> the names that may stand there.
     """
     found: list[Finding] = []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transfer.trials.jobs import Outcome
-from transfer.trials.missing import missing
+from transfer.trials.plan import Plan
+from transfer.trials.preflight import missing
 from transfer.trials.remaining import remaining
-from transfer.trials.reproduce import Plan
 from transfer.trials.rows import Column, Cost
 
 

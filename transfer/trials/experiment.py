@@ -32,7 +32,7 @@ A table with several columns names them; a pre-training is then made once, and a
         published: {ImageNet: {linear/acc1: 60.6}, VOC: {AP50: 81.5}}
         columns: {VOC: {config: ..., opts: [...]}, ImageNet: null}        # its own there; null: not run there
 
-What the rows are to show may be said beforehand, and is judged once every trial is there (see `report.findings`):
+What the rows are to show may be said beforehand, and is judged once every trial is there (see `report.judgement`):
 
     findings:
       - {claim: MoCo is ahead of random init., source: "MoCo, Table 2", row: MoCo, than: random init, metric: AP}

@@ -26,9 +26,9 @@ from transfer.trials.aggregate import aggregate
 from transfer.trials.gpus import gpu_slots
 from transfer.trials.jobs import Outcome, Work, run_chain
 from transfer.trials.launcher import Launcher
-from transfer.trials.missing import refuse_missing
+from transfer.trials.plan import Chain, Plan
+from transfer.trials.preflight import refuse_missing
 from transfer.trials.remaining import remaining
-from transfer.trials.reproduce import Chain, Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 from transfer.trials.stages import Stage
 

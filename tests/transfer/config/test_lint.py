@@ -10,7 +10,7 @@ import torch
 from pretrain.runtime.checkpoint import CheckpointError
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
-from transfer.config.facts import weights_facts
+from transfer.config.initial_weights import weights_facts
 from transfer.config.lint import ERROR, NAMES, lint
 from transfer.config.load import load_config
 from transfer.convert.convert import convert

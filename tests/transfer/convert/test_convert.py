@@ -20,7 +20,7 @@ from pretrain.runtime.commands import status
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from tests.transfer.convert.test_read import Runs
-from transfer.config.facts import weights_facts
+from transfer.config.initial_weights import weights_facts
 from transfer.convert import keymap
 from transfer.convert.architecture import AuditError
 from transfer.convert.convert import convert

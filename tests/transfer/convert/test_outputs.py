@@ -16,7 +16,7 @@ from pretrain.encoders import base_encoder
 from tests.conftest import ROOT
 from tests.transfer.convert.checkpoints import moco, trunk
 from tests.transfer.convert.test_convert import caffe2
-from transfer.config.facts import weights_facts
+from transfer.config.initial_weights import weights_facts
 from transfer.config.lint import lint
 from transfer.config.load import load_config
 from transfer.convert.architecture import DEPTHS, Architecture, AuditError

@@ -13,7 +13,7 @@ from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report.collect import collect
 from transfer.report.tables import text_table
 from transfer.trials.failure import write_failure
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
 

@@ -16,15 +16,15 @@ from pretrain.runtime.result import RunResult
 from tests.transfer.report import trees
 from tests.transfer.report.test_report import Page
 from transfer.report.collect import collect
-from transfer.report.hours import spent
 from transfer.report.latex import table
 from transfer.report.markup import Markup, prefixed
 from transfer.report.report import write_report
-from transfer.report.rerun import commands
 from transfer.report.schedules import write_comparison
+from transfer.report.sections.hours import spent
+from transfer.report.sections.rerun import commands
 from transfer.report.table_files import markdown, to_csv, to_json
 from transfer.report.tables import text
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.run import trial_folder
 
 ROWS = [

@@ -16,7 +16,7 @@ from tests.transfer.report import trees
 from tests.transfer.report.test_engines import Another
 from tests.transfer.report.test_report import Page
 from transfer.report.compare import compare, markdown, text, write_comparison
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 SIMCLR = {"name": "SimCLR", "weights": None}
 

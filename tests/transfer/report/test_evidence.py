@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.transfer.report import trees
-from tests.transfer.report.test_findings import CLAIM
+from tests.transfer.report.test_judgement import CLAIM
 from transfer.report.evidence import write
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 UP = CLAIM | {"claim": "MoCo | ahead"}
 ODD = CLAIM | {"claim": "`a` <b> [c", "row": CLAIM["than"], "than": CLAIM["row"]}

@@ -16,10 +16,11 @@ from tests.transfer.report.test_report import Page
 from transfer.convert.architecture import Architecture
 from transfer.convert.convert import convert
 from transfer.report import neighbours
-from transfer.report.alike import alike
 from transfer.report.collect import collect
 from transfer.report.neighbours import chance, initialised, nearest, pool, pooled, same_folder, trunks
-from transfer.trials.reproduce import PRETRAINED, TRUNK, Plan
+from transfer.report.sections.alike import alike
+from transfer.trials.output_folders import PRETRAINED, TRUNK
+from transfer.trials.plan import Plan
 
 
 def cosine(a, b) -> float:

@@ -11,12 +11,12 @@ import pytest
 
 from tests.transfer.report import trees
 from transfer.report.collect import collect
-from transfer.report.figures import Dots, _limits, near_enough, points
-from transfer.report.gallery import choose
+from transfer.report.figures.gallery import choose
+from transfer.report.figures.rows import Dots, _limits, near_enough, points
 from transfer.report.markup import Markup, tag
 from transfer.report.report import REPORT, write_report
 from transfer.report.tables import cell, verdicts
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.significance import interval
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}

@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 from pretrain.runtime.result import RunResult
-from transfer.report import latex, summary
+from transfer.report import latex
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
+from transfer.report.sections import summary
 from transfer.report.table_files import markdown, to_csv, to_json
 from transfer.report.tables import Cell, comparisons, signed, text, verdicts
 from transfer.report.tables import cell as cell_of

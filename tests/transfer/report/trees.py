@@ -22,11 +22,12 @@ from transfer.data import catalog
 from transfer.data.generated import CLASS_NAMES
 from transfer.data.spec import Record
 from transfer.engines.base import Engine
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.predictions import ImageDetections, predictions_file, save_coco_json
 from transfer.trials.aggregate import aggregate
 from transfer.trials.experiment import load_experiment
-from transfer.trials.reproduce import TRUNK, Plan
+from transfer.trials.output_folders import TRUNK
+from transfer.trials.plan import Plan
 from transfer.trials.rows import Column, Row
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 

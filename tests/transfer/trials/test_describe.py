@@ -14,8 +14,8 @@ from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.trials.describe import costs, describe, problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.jobs import Outcome
-from transfer.trials.missing import missing
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
+from transfer.trials.preflight import missing
 
 EXPERIMENTS = ROOT / "configs" / "experiments"
 FILES = sorted(EXPERIMENTS.glob("*.yaml"))

@@ -11,7 +11,7 @@ import yaml
 from pretrain.runtime.config import ConfigError
 from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.trials.experiment import load_experiment
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 
 ONE = {
     "title": "t", "source": "s", "trials": 2, "metrics": ["AP50"],

@@ -25,7 +25,7 @@ from transfer.trials.failure import read_failure
 from transfer.trials.gpus import gpu_slots
 from transfer.trials.jobs import run_chain
 from transfer.trials.launcher import Launcher, parse_options
-from transfer.trials.reproduce import Plan
+from transfer.trials.plan import Plan
 from transfer.trials.stages import Stage, StageError
 
 PRELUDE = """

@@ -39,7 +39,7 @@ from transfer.engines.d2 import files, names, register
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.d2.trainer import Stopped, Trainer
 from transfer.engines.data import check_run_data, open_run_data, with_objects
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.tasks import task_of
 
 logger = logging.getLogger(__name__)

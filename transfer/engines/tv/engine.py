@@ -31,8 +31,8 @@ from transfer.data.records import PackedRecords
 from transfer.data.spec import Record
 from transfer.engines import base, resume, testing
 from transfer.engines.data import open_run_data
-from transfer.engines.inputs import TrainingInput
 from transfer.engines.sampling import configured_factors, index_stream
+from transfer.engines.training_input import TrainingInput
 from transfer.engines.tv import data, loop, solver
 from transfer.engines.tv.adapters import ADAPTERS, adapter_of, check_support, part_names
 from transfer.engines.tv.launch import launch

@@ -226,7 +226,7 @@ class Heads(RoIHeads):
             gt, gt_labels = target["boxes"], target["labels"]
             if self.append_gt:
                 boxes = torch.cat([boxes, gt])
-            if len(gt):
+            if len(gt) and len(boxes):
                 match = self.proposal_matcher(self.box_similarity(gt, boxes))
                 of = match.clamp(min=0)
                 label = gt_labels[of] + 1  # the sampler wants background 0, foreground >= 1, ignored -1

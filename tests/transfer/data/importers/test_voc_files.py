@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transfer.data.importers.test_convert import objects, run
+from tests.transfer.data.importers.test_to_coco import objects, run
 from tests.transfer.data.sets import CAT, DOG, picture, voc_object
 from transfer.data.faults import Faults
 from transfer.data.importers.importer import Options

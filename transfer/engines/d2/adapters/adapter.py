@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 from transfer.data.dataset import Dataset
 from transfer.data.missing import Missing
 from transfer.data.spec import DatasetError, one_line
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 
 
 class Named:

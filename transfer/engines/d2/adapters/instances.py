@@ -10,7 +10,7 @@ from detectron2.structures import BitMasks, PolygonMasks
 from fvcore.common.config import CfgNode
 
 from transfer.engines.d2.adapters.adapter import Adapter
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.predictions import ImageDetections
 
 

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 
 from transfer.data.dataset import Dataset
 from transfer.engines.d2.adapters.instances import InstancesAdapter
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.predictions import ImageDetections
 
 

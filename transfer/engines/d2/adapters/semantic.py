@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 from transfer.data.dataset import Dataset
 from transfer.engines.d2.adapters.adapter import Adapter
 from transfer.engines.d2.semantic import CropMapper, TestMapper
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.miou import Map
 
 

@@ -16,7 +16,7 @@ from transfer.config.support import DILATED_C5, FPN
 from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
 from transfer.engines.data import with_objects
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.engines.tv import data, keypoints
 from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.adapters.trunk import configured_trunk

@@ -10,7 +10,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from transfer.data.dataset import Dataset
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.engines.tv.adapters.instances import InstancesAdapter
 from transfer.evaluation.predictions import ImageDetections
 from transfer.tasks.keypoints import labelled_points

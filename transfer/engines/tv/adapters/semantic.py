@@ -16,7 +16,7 @@ from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
 from transfer.data.semantic import read_labels
 from transfer.engines.crops import Draw, ScaledCrops
-from transfer.engines.inputs import TrainingInput
+from transfer.engines.training_input import TrainingInput
 from transfer.engines.tv import data
 from transfer.engines.tv.adapters.adapter import Adapter
 from transfer.engines.tv.adapters.trunk import configured_trunk
