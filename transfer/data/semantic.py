@@ -24,8 +24,9 @@ from pretrain.runtime.pixels import ImageFileError, opened
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, one_line, path_in
+from transfer.data.text_files import decoded
 from transfer.data.threads import in_threads
-from transfer.data.voc import IMAGE_SUFFIXES, decoded
+from transfer.data.voc import IMAGE_SUFFIXES
 
 MOST_CLASSES = 255  # ids of 8 bits, of which one is ignored
 _INDEX = "make an 8-bit grey PNG of class ids of it"

@@ -1,31 +1,24 @@
 """The Pascal VOC layout: `ImageSets/Main/<split>.txt`, `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`.
 
 Both folders may have folders within, as CVAT writes them: an id is then `folder/name`.
-
-Boxes: an XML counts pixels from 1 and includes both ends, so xmin=1, xmax=W covers the whole width. Here a box is
-XYXY in absolute coordinates, the same box being x0=0, x1=W: xmin and ymin lose 1, xmax and ymax stay.
 """
 
 from __future__ import annotations
 
-import codecs
-import math
 import os
-import re
-import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from pretrain.runtime.files import read_regular
 from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, few, nearest, one_line, path_in
+from transfer.data.text_files import decoded
+from transfer.data.voc_xml import VOCAnnotation, read_annotation
 
 # In the order of Detectron2, which is the alphabetical order of the devkit.
 CLASS_NAMES = tuple(
@@ -37,8 +30,6 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 """In any case of letters; where one id has several files, the first of these is taken."""
 
 PROTOCOL = {2007: "voc07", 2012: "voc12"}
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 
 
 class VOCKeys(BaseModel):
@@ -51,24 +42,6 @@ class VOCKeys(BaseModel):
     classes: Names
     year: int
     splits: Names
-
-
-@dataclass(frozen=True)
-class VOCObject:
-    """One <object>; `box` is (x0, y0, x1, y1) in absolute coordinates (see the module)."""
-
-    name: str
-    box: tuple[float, float, float, float]
-    difficult: bool
-
-
-@dataclass(frozen=True)
-class VOCAnnotation:
-    """One XML: the image size it states, in pixels, and its objects in file order."""
-
-    width: int
-    height: int
-    objects: tuple[VOCObject, ...]
 
 
 class VOC(Format):
@@ -189,24 +162,6 @@ def stems(folder: Path, suffixes: tuple[str, ...]) -> set[str]:
     return {os.path.splitext(name)[0] for name in read_tree(folder, suffixes).files} if folder.is_dir() else set()
 
 
-def decoded(path: Path, content: bytes) -> str:
-    """Text of a file in UTF-8, or in UTF-16 with its mark.
-
-    Raises:
-        DatasetError: another encoding.
-    """
-    encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"'{path}' is not in UTF-8 (byte {error.start}); save it in that encoding, e.g. with `iconv -t utf-8`"
-        ) from None
-    if "\0" in text:
-        raise DatasetError(f"'{path}' holds NUL characters; save it as text in UTF-8")
-    return text
-
-
 def read_split(spec: DatasetSpec) -> list[str]:
     """Image ids of the split, in file order; a line may also name the image's file, and `#` begins a comment.
 
@@ -261,68 +216,3 @@ def image_files(spec: DatasetSpec) -> dict[str, Path]:
         entry = (IMAGE_SUFFIXES.index(suffix.lower()), name)
         found[stem] = min(found.get(stem, entry), entry)
     return {stem: folder / name for stem, (_, name) in found.items()}
-
-
-def read_annotation(path: Path) -> VOCAnnotation:
-    """Parses one XML. Coordinates may have decimals; an object without <difficult> is not difficult.
-
-    Raises:
-        DatasetError: the file is missing, no XML, or lacks a tag, or a number is none; the message names it.
-    """
-    root = _parse(path)
-
-    def number(node: ET.Element, tag: str) -> float:
-        text = node.findtext(tag)
-        try:
-            value = float(text)  # type: ignore[arg-type]  # None is caught as the missing tag it is
-        except (TypeError, ValueError):
-            value = math.nan
-        if not math.isfinite(value):
-            given = None if text is None else one_line(text)
-            raise DatasetError(f"annotation '{path}': <{tag}> in <{node.tag}> is {given!r}, not a number")
-        return value
-
-    objects: list[VOCObject] = []
-    for node in root.findall("object"):
-        box = node.find("bndbox")
-        name = node.findtext("name", "").strip()
-        if box is None or not name:
-            raise DatasetError(f"annotation '{path}': object {len(objects) + 1} lacks <name> or <bndbox>")
-        x0, y0, x1, y1 = corners = tuple(number(box, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
-        if max(corners) <= 1 and any(v != int(v) for v in corners):
-            raise DatasetError(
-                f"annotation '{path}': the box of object {len(objects) + 1} ends at ({x1:g}, {y1:g}): normalised "
-                "coordinates? Give pixels, counted from 1"
-            )
-        difficult = number(node, "difficult") if node.find("difficult") is not None else 0
-        if difficult not in (0, 1):
-            raise DatasetError(f"annotation '{path}': <difficult> in <object> is {difficult:g}; give 0 or 1")
-        objects.append(VOCObject(name, (x0 - 1, y0 - 1, x1, y1), bool(difficult)))
-    width, height = (number(root, f"size/{tag}") for tag in ("width", "height"))
-    if not (width >= 1 and height >= 1 and width == int(width) and height == int(height)):
-        raise DatasetError(f"annotation '{path}': <size> is {width:g}x{height:g}; give the image's width and height")
-    return VOCAnnotation(int(width), int(height), tuple(objects))
-
-
-def _parse(path: Path) -> ET.Element:
-    try:
-        content = read_regular(path)
-    except FileNotFoundError:
-        raise DatasetError(f"annotation '{path}' does not exist; the split lists its image") from None
-    except OSError as error:
-        raise DatasetError(f"annotation '{path}' cannot be read: {error.strerror}") from None
-    declared = _DECLARED.match(content)
-    try:
-        if declared is not None and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            text = content[declared.end() :].decode(declared.group(1).decode())
-        else:
-            text = re.sub(r"^\s*<\?xml[^>]*\?>", "", decoded(path, content))
-        if "<!DOCTYPE" in text or "<!ENTITY" in text:
-            raise DatasetError(f"annotation '{path}' declares a document type; VOC's have none, and it is not read")
-        return ET.fromstring(text)
-    except (LookupError, UnicodeDecodeError) as error:
-        raise DatasetError(f"annotation '{path}' is not in the encoding that it declares: {error}") from None
-    except (ET.ParseError, ValueError, RecursionError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"annotation '{path}' is no well-formed XML: {error}") from None

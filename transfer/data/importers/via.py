@@ -31,7 +31,7 @@ from transfer.data.importers.importer import (
 )  # fmt: skip
 from transfer.data.segmentation import is_number
 from transfer.data.spec import DatasetError, few, nearest
-from transfer.data.voc import decoded
+from transfer.data.text_files import decoded
 
 _KINDS = {
     "rect": (BOX, ("x", "y", "width", "height")),

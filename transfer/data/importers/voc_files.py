@@ -9,7 +9,8 @@ from pretrain.runtime.folders import read_tree
 from transfer.data.faults import Faults
 from transfer.data.importers.importer import BOX, Importer, Options, Part, Shape, Sheet, gathered
 from transfer.data.spec import DatasetError
-from transfer.data.voc import IMAGE_SUFFIXES, read_annotation
+from transfer.data.voc import IMAGE_SUFFIXES
+from transfer.data.voc_xml import read_annotation
 
 
 class VOCFiles(Importer):

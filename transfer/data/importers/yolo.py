@@ -18,7 +18,8 @@ from pretrain.runtime.wording import short
 from transfer.data.faults import Faults
 from transfer.data.importers.importer import BOX, POLYGON, Importer, Options, Part, Shape, Sheet, gathered
 from transfer.data.spec import DatasetError, path_in
-from transfer.data.voc import IMAGE_SUFFIXES, decoded
+from transfer.data.text_files import decoded
+from transfer.data.voc import IMAGE_SUFFIXES
 
 _SPLITS = ("train", "val", "valid", "test")
 
