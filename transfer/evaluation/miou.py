@@ -16,7 +16,7 @@ from PIL import Image
 from pretrain.runtime.checkpoint import atomic_write, save_json
 from pretrain.runtime.slug import part
 from transfer.data.dataset import Dataset
-from transfer.data.semantic import read_labels
+from transfer.data.label_maps import read_labels
 from transfer.evaluation.evaluator import Evaluator, Scores
 from transfer.evaluation.predictions import EvaluationError
 

@@ -15,7 +15,7 @@ from pretrain.runtime.pixels import opened
 from pretrain.runtime.slug import part
 from transfer.data import catalog
 from transfer.data.catalog import DatasetSpec, Record
-from transfer.data.semantic import read_labels
+from transfer.data.label_maps import read_labels
 from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.miou import map_file
 from transfer.evaluation.precision import precision_recall

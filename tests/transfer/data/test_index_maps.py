@@ -14,7 +14,7 @@ from transfer.data import catalog
 from transfer.data.dataset import open_dataset
 from transfer.data.files import check_images
 from transfer.data.index_maps import prepare_cityscapes, prepare_voc_aug
-from transfer.data.semantic import read_labels
+from transfer.data.label_maps import read_labels
 from transfer.data.semantic_sets import CITYSCAPES_CLASSES, CITYSCAPES_IDS
 from transfer.data.spec import DatasetError
 

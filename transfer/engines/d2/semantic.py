@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.runtime.config import ConfigError
-from transfer.data.semantic import read_labels
+from transfer.data.label_maps import read_labels
 from transfer.engines.crops import ScaledCrops
 from transfer.engines.images import read_image
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from pretrain.runtime.pixels import opened
 from transfer.data import catalog
 from transfer.data.catalog import Dataset, Record
-from transfer.data.semantic import read_labels
+from transfer.data.label_maps import read_labels
 from transfer.evaluation.miou import map_file
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report.collected import ColumnReport

@@ -12,7 +12,7 @@ from pretrain.runtime import checkpoint
 from tests.segmentors import DEMO
 from tests.transfer.report import trees
 from transfer.data import catalog
-from transfer.data.semantic import read_labels
+from transfer.data.label_maps import read_labels
 from transfer.evaluation.miou import map_file
 from transfer.report import evaluated
 from transfer.report.collect import collect

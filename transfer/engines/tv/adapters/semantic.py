@@ -13,8 +13,8 @@ from torch import nn
 
 from transfer.config.support import ANY_WIDTH, FCN_16S, HONOURED, RESNET, Support
 from transfer.data.dataset import Dataset
+from transfer.data.label_maps import read_labels
 from transfer.data.records import PackedRecords
-from transfer.data.semantic import read_labels
 from transfer.engines.crops import Draw, ScaledCrops
 from transfer.engines.training_input import TrainingInput
 from transfer.engines.tv import data
