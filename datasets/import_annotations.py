@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Makes a set in the COCO layout of annotations from another tool; images stay where they are.
+"""Makes a data set in the COCO layout from another tool's annotations; images stay where they are.
 
     python datasets/import_annotations.py labelme photos --output data/cells --shares train=0.8 val=0.2
     python datasets/import_annotations.py via train=balloon/train/via_region_data.json \\
@@ -7,7 +7,7 @@
     python datasets/import_annotations.py yolo chess/data.yaml --output data/chess
 
 Writes OUTPUT/annotations/SPLIT.json and OUTPUT/<its name>.yaml, the spec file that names the data sets, and checks
-them. Nothing is written if anything is wrong. What needs no import (COCO's json, Pascal VOC): datasets/README.md.
+them. Nothing is written if anything is wrong. datasets/README.md says what needs no import (COCO's json, Pascal VOC).
 """
 
 from __future__ import annotations

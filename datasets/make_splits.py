@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Draws a set apart into training and test images, from a seed.
+"""Splits a set into training and test images at random, from a seed.
 
     python datasets/make_splits.py data/cells --shares trainval=0.8 test=0.2
     python datasets/make_splits.py cvat/annotations/instances_default.json --shares train=0.8 val=0.2
 
-Of a folder in the Pascal VOC layout it writes ImageSets/Main/<split>.txt, of a json in COCO's <its stem>_<split>.json
-beside it. Files that are there stay, unless --force says so. Images of one scene or one video that are drawn apart make
-a test set too easy: draw such sets by hand.
+For a folder in the Pascal VOC layout it writes ImageSets/Main/<split>.txt, for a COCO json <its stem>_<split>.json
+beside it. Existing files are kept, unless --force is given. A test set is too easy if images of one scene or video fall
+into both splits: split such sets by hand.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python datasets/prepare_cityscapes.py --root datasets
 
 Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in ROOT/cityscapes first. Writes
-*_gtFine_labelTrainIds.png beside *_gtFine_labelIds.png. A call that was stopped is repeated.
+*_gtFine_labelTrainIds.png beside *_gtFine_labelIds.png. If it was stopped, call it again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draws the generated set ("shapes and textures"), iconic images and scenes, in a folder of your choice.
+"""Draws the generated set ("shapes and textures"), iconic images and scenes, into a folder of your choice.
 
 python datasets/prepare_generated.py --root datasets/generated
 python datasets/prepare_generated.py --root /tmp/small --iconic-train 800 --scenes-trainval 100 --seed 1

@@ -4,7 +4,7 @@
     python datasets/prepare_voc_aug.py --sbd benchmark_RELEASE --root datasets
 
 ROOT/VOC2012 comes from datasets/prepare_voc.py; SBD's archive benchmark.tgz unpacks to benchmark_RELEASE. Writes
-ROOT/VOC2012/SegmentationClassAug/*.png and ImageSets/Segmentation/train_aug.txt. A call that was stopped is repeated.
+ROOT/VOC2012/SegmentationClassAug/*.png and ImageSets/Segmentation/train_aug.txt. If it was stopped, call it again.
 """
 
 from __future__ import annotations

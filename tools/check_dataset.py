@@ -5,8 +5,8 @@
     python tools/check_dataset.py --spec my_set.yaml              # all its splits
     python tools/check_dataset.py my_set_test --spec my_set.yaml
 
-The exit code is 1 if a dataset has errors (those that only a test set minds included, but for the official sets) or is
-not known.
+The exit code is 1 if a dataset is not known or has errors, including those that only matter in a test set (except
+for the official sets).
 """
 
 from __future__ import annotations

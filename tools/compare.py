@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Two experiments side by side, row by row: tools/compare.py A.yaml B.yaml; or two engines' trials of one:
+"""Compares two experiments row by row: tools/compare.py A.yaml B.yaml; or two engines' trials of one experiment:
 tools/compare.py A.yaml --engines torchvision detectron2"""
 
 from __future__ import annotations

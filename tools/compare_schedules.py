@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Two schedules side by side: tools/compare_schedules.py configs/experiments/table5a.yaml .../table5b.yaml"""
+"""Draws two schedules side by side: tools/compare_schedules.py configs/experiments/table5a.yaml .../table5b.yaml"""
 
 from __future__ import annotations
 

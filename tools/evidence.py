@@ -2,10 +2,10 @@
 """Runs the small twins of the papers' experiments one after the other, and writes which of the findings show.
 
     python tools/evidence.py --jobs 2                                   # the demo and configs/experiments/small_*.yaml
-    python tools/evidence.py configs/experiments/small_ablations.yaml   # one
-    python tools/evidence.py --page-only                                # the page of what is on disk
+    python tools/evidence.py configs/experiments/small_ablations.yaml   # that one
+    python tools/evidence.py --page-only                                # the page, from what is on disk
 
-What is finished is skipped, what was interrupted goes on. The page is written anew as each experiment ends.
+Finished stages are skipped, interrupted ones continue. The page is written anew whenever an experiment ends.
 """
 
 from __future__ import annotations

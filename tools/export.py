@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""A trained network as one file for serving, in ONNX or of torch.export, checked against the network.
+"""Exports a trained network as one file for serving (ONNX or torch.export), and checks it against the network.
 
     python tools/export.py --weights output/model_final.pth --image photo.jpg
 
-Config and names of the classes come from the weights' folder. What goes in and comes out: docs/serving.md.
+The config and the class names come from the weights' folder. docs/serving.md describes the inputs and outputs.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fine-tunes a classifier, the trunk with it, from a checkpoint or from scratch (no MODEL.WEIGHTS).
+"""Fine-tunes a classifier with its whole trunk, from a checkpoint or (without MODEL.WEIGHTS) from scratch.
 
     python tools/finetune.py --config-file configs/pretrain/finetune_R_50_imagenet.yaml \\
         MODEL.WEIGHTS checkpoint_last.pth.tar DATA.TRAIN imagenet/train DATA.VAL imagenet/val OUTPUT_DIR output/tuned

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""What is in a checkpoint, and how far two are apart.
+"""Says what is in a checkpoint, or how far two are apart.
 
     python tools/inspect_checkpoint.py moco_v2_800ep.pth.tar
     python tools/inspect_checkpoint.py --diff imagenet.pkl moco_v2.pkl --picture gap.png
 
 Nothing is unpickled that is not data. The exit code is 0 if the file has a trunk that can be converted (names, shapes
-and values are checked; the features, only a conversion compares), 1 if it has none, 2 if it cannot be read.
+and values are checked; only a conversion compares the features), 1 if it has none, 2 if it cannot be read.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""kNN accuracy of a checkpoint's features: the weighted vote of k=200 neighbours at temperature 0.07.
+"""Computes the kNN accuracy of a checkpoint's features: the weighted vote of k=200 neighbours at temperature 0.07.
 
     python tools/knn_eval.py checkpoint_last.pth.tar --train imagenet/train --val imagenet/val --output-dir output/knn
     torchrun --nproc-per-node 8 tools/knn_eval.py ...

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Holds configs against the papers' protocol, their weights and their data, as every training does before it starts.
+"""Checks configs against the papers' protocol, their weights and their data, as every training does before it starts.
 
     python tools/lint_config.py configs/transfer/voc/*.yaml
     python tools/lint_config.py my.yaml MODEL.WEIGHTS moco_v2.pkl --json
 
-The exit code is 0 without errors (warnings may stand), 1 with errors, 2 if there is nothing to lint.
+The exit code is 0 without errors (even with warnings), 1 with errors, 2 if there is nothing to lint.
 """
 
 from __future__ import annotations

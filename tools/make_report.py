@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Table and report of an experiment from what is on disk, running nothing: tools/make_report.py EXPERIMENT.yaml"""
+"""Makes an experiment's table and report from what is on disk, running nothing: tools/make_report.py EXPERIMENT.yaml"""
 
 from __future__ import annotations
 

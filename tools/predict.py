@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""What a trained network finds on images: pictures, a COCO json and a CSV; of semantic segmentation, maps.
+"""Runs a trained network on images and writes pictures, a COCO json and a CSV; maps for semantic segmentation.
 
     python tools/predict.py --weights output/model_final.pth IMAGES...    # files, folders, or "patterns/**/*.jpg"
 
-Config and names of the classes come from the weights' folder. Images that cannot be read are skipped, and listed.
+The config and the class names come from the weights' folder. Images that cannot be read are skipped and listed.
 """
 
 from __future__ import annotations

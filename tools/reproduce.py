@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""From an experiment file to its table and report: tools/reproduce.py configs/experiments/demo.yaml [--dry-run]"""
+"""Runs an experiment file up to its table and report: tools/reproduce.py configs/experiments/demo.yaml [--dry-run]"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""N trials of one config, with mean and standard deviation: tools/run_trials.py --config-file F --output-dir D ..."""
+"""Runs N trials of one config, and gives mean and std: tools/run_trials.py --config-file F --output-dir D ..."""
 
 from __future__ import annotations
 

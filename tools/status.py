@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Where every run of an experiment stands: tools/status.py work/demo [--watch 10]"""
+"""Shows where every run of an experiment stands: tools/status.py work/demo [--watch 10]"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Pictures of data and detections, as PNG.
+"""Draws data and detections, as PNGs.
 
 python tools/visualize.py data --config-file configs/transfer/... [--engine E] [KEY VALUE ...]   what training sees
 python tools/visualize.py truth --config-file configs/transfer/... [KEY VALUE ...]               the annotations
