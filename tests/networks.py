@@ -11,7 +11,7 @@ from torch import nn
 from tests import architectures, segmentors
 from tests.parity.models import lively
 from transfer.config.load import load_config
-from transfer.engines import base
+from transfer.engines import base, resolve, results
 from transfer.engines.tv.adapters import adapter_of
 from transfer.engines.tv.weights import detectron2_state, load_weights
 from transfer.tasks import task_of
@@ -31,7 +31,7 @@ def network(cfg: Any) -> nn.Module:
     task = task_of(cfg)
     assert task is not None
     torch.manual_seed(0)
-    model = adapter_of(task.name).build(base.resolve_norms(cfg, 1, base.RunNotes()), "cpu")
+    model = adapter_of(task.name).build(resolve.norms(cfg, 1, resolve.RunNotes()), "cpu")
     load_weights(model, lively(model, cfg), "test")
     return model.eval()
 
@@ -39,6 +39,6 @@ def network(cfg: Any) -> nn.Module:
 def save(cfg: Any) -> Path:
     """Writes a run's config.yaml and model_final.pth to OUTPUT_DIR, and returns the weights' path."""
     folder = Path(cfg.OUTPUT_DIR)
-    base.save_config(cfg, folder)
+    results.save_config(cfg, folder)
     torch.save({"model": detectron2_state(network(cfg)), "engine": "torchvision"}, folder / base.FINAL_WEIGHTS)
     return folder / base.FINAL_WEIGHTS

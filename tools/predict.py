@@ -19,7 +19,7 @@ from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
 from transfer.config.load import load_config
-from transfer.engines import base
+from transfer.engines import resolve
 from transfer.engines.select import CHOICES, select
 from transfer.report import predict
 from transfer.tasks import task_of
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"'{config}' does not exist; give --weights in a run's folder, or the config by --config-file"
         )
     cfg = load_config(config, [*args.opts, "MODEL.WEIGHTS", str(args.weights)], engine.defaults())
-    base.detector_file(cfg, "a prediction")
+    resolve.detector_file(cfg, "a prediction")
     task = task_of(cfg)
     names = predict.names_of_run(folder, cfg, task.classes(cfg)[1] if task is not None else 0)
     files = predict.image_files(args.images)

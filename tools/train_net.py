@@ -13,7 +13,7 @@ from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from transfer.config.load import load_config
 from transfer.config.scale import scaled_options
-from transfer.engines import base, machines
+from transfer.engines import machines, results
 from transfer.engines.select import CHOICES, select
 
 
@@ -41,7 +41,7 @@ def one(args: argparse.Namespace) -> int:
         result = engine.evaluate(cfg, num_gpus=args.num_gpus)
     else:
         engine.train(cfg, resume=args.resume, num_gpus=args.num_gpus)
-        result = base.add_notes(cfg.OUTPUT_DIR, notes)
+        result = results.add_notes(cfg.OUTPUT_DIR, notes)
     if dist.is_main():
         for name, value in result.metrics.items():
             print(f"{name:<24}{value:8.3f}")

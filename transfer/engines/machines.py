@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -199,3 +201,31 @@ def start(tool: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
         return tool(args)
     finally:
         dist.shutdown()
+
+
+def local_world_size() -> int:
+    """Processes on this machine (torchrun's LOCAL_WORLD_SIZE; all of them without torchrun)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", dist.world_size()))
+
+
+def check_shared(output_dir: Path) -> None:
+    """Makes `output_dir`; several machines must see the same one: the main process writes results, all read them.
+
+    Raises:
+        EngineError: they do not.
+    """
+    if local_world_size() >= dist.world_size():
+        return
+    probe = output_dir / dist.broadcast_object(f".shared-{uuid.uuid4().hex}")
+    if dist.is_main():
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    dist.barrier()
+    blind = [rank for rank, seen in enumerate(dist.gather_objects(probe.exists())) if not seen]
+    if dist.is_main():
+        probe.unlink()
+    if blind:
+        raise EngineError(
+            f"OUTPUT_DIR '{output_dir}' is not the same folder on all machines (processes {blind} do not see it); put "
+            "it on a file system that they share"
+        )

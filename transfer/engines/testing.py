@@ -9,7 +9,7 @@ from typing import Any
 
 from pretrain.runtime import dist
 from transfer.data.dataset import Dataset
-from transfer.engines.base import RunNotes
+from transfer.engines.resolve import RunNotes
 from transfer.evaluation.detections import UnscoredEvaluator
 from transfer.evaluation.evaluator import Evaluator
 

@@ -25,7 +25,7 @@ from pretrain.runtime.wording import visible
 from transfer.data.files import image_size
 from transfer.data.spec import Record
 from transfer.data.threads import in_threads
-from transfer.engines import base
+from transfer.engines import results
 from transfer.evaluation.miou import Map
 from transfer.evaluation.predictions import ImageDetections, to_coco_results
 from transfer.report.pictures import Objects, draw
@@ -94,7 +94,7 @@ def names_of_run(folder: Path, cfg: CfgNode, count: int) -> list[str]:
     """Names of the classes that a run's network tells apart: of its result, else of its data sets, else numbers."""
     names: Any = RunResult.load(folder).extra.get("classes") if (folder / FILE_NAME).is_file() else None
     if not isinstance(names, list) or len(names) != count:
-        names = base.class_names(cfg)
+        names = results.class_names(cfg)
     if len(names) == count:
         return [str(name) for name in names]
     logger.warning("'%s' does not say what its %d classes are called: they are numbered", folder, count)
@@ -165,8 +165,8 @@ class Output:
 
     def _coco(self) -> dict[str, Any]:
         """A COCO data set whose annotations have scores; categories are numbered from 1."""
-        results = to_coco_results(self._found, range(1, len(self.names) + 1))
-        for number, result in enumerate(results, 1):
+        found = to_coco_results(self._found, range(1, len(self.names) + 1))
+        for number, result in enumerate(found, 1):
             _, _, width, height = result["bbox"]
             result |= {"id": number, "area": width * height, "iscrowd": 0}
         images = [
@@ -174,7 +174,7 @@ class Output:
             for r in self._images
         ]
         categories = [{"id": i, "name": name} for i, name in enumerate(self.names, 1)]
-        return {"images": images, "categories": categories, "annotations": results}
+        return {"images": images, "categories": categories, "annotations": found}
 
     def _csv(self) -> str:
         out = io.StringIO()

@@ -16,7 +16,7 @@ from pretrain.runtime.machine import fault
 from pretrain.runtime.provenance import file_sha256
 from pretrain.runtime.result import FILE_NAME, RunResult
 from transfer.config.load import digest, load_config
-from transfer.engines import base
+from transfer.engines import base, resolve, results
 from transfer.engines.base import Engine
 from transfer.trials.aggregate import Aggregate, AggregateError, aggregate
 from transfer.trials.failure import forget_failure, write_failure
@@ -58,7 +58,7 @@ def run_trial(
     """
     folder = trial_folder(Path(output_dir), seed)
     cfg = load_config(config, [*opts, "OUTPUT_DIR", str(folder), "SEED", str(seed)], engine.defaults())
-    weights = base.weights_file(cfg)
+    weights = resolve.weights_file(cfg)
     wanted = (engine.name, digest(cfg), file_sha256(weights) if weights else None)
     if (folder / FILE_NAME).is_file():
         result = RunResult.load(folder)
@@ -79,7 +79,7 @@ def run_trial(
         forget_failure(folder)
     try:
         engine.train(cfg, resume="auto", num_gpus=num_gpus)
-        return base.add_notes(cfg.OUTPUT_DIR, notes)
+        return results.add_notes(cfg.OUTPUT_DIR, notes)
     except LockError:  # the other run's trial has not failed
         raise
     except (*TRIAL_ERRORS, ValueError) as error:  # ConfigError and DatasetError are ValueErrors
@@ -122,11 +122,11 @@ def run_trials(
     output_dir = Path(output_dir)
     if not seeds or any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise AggregateError(f"seeds are {list(seeds)}; give one trial or more, seeds different and not negative")
-    results, failed = [], {}
+    finished, failed = [], {}
     for n, seed in enumerate(seeds, 1):
         logger.info("trial %d of %d", n, len(seeds))
         try:
-            results.append(run_trial(engine, config, opts, output_dir, seed, num_gpus, notes))
+            finished.append(run_trial(engine, config, opts, output_dir, seed, num_gpus, notes))
         except LockError:  # somebody else makes this row
             raise
         except TRIAL_ERRORS as error:
@@ -139,10 +139,10 @@ def run_trials(
         alike = {reason: [str(s) for s in failed if failed[s] == reason] for reason in failed.values()}
         reasons = "; ".join(f"seed{'s' * (len(s) > 1)} {', '.join(s)}: {reason}" for reason, s in alike.items())
         raise TrialsFailed(
-            f"{len(results)} of {len(seeds)} trials finished, {len(failed)} failed, so there is no row ({reasons}); "
+            f"{len(finished)} of {len(seeds)} trials finished, {len(failed)} failed, so there is no row ({reasons}); "
             "run again to retry them"
         )
-    row = aggregate(results)
+    row = aggregate(finished)
     if dist.is_main():
         checkpoint.save_json(row.to_json(), output_dir / AGGREGATE_FILE)
     return row

@@ -11,7 +11,7 @@ from pretrain.runtime.config import ConfigError, dotted_keys, load_yaml, to_dict
 from tests.conftest import ROOT
 from transfer.config.defaults import get_cfg
 from transfer.config.load import load_config
-from transfer.engines import base
+from transfer.engines import resolve
 from transfer.engines.tv.adapters import adapter_of, check_support
 from transfer.tasks import task_of
 
@@ -121,7 +121,7 @@ def test_cityscapes_is_detectron2s_recipe(path: Path):
 
 
 def resolved(path: Path):
-    return base.resolve_norms(load_config(path), 1, base.RunNotes())
+    return resolve.norms(load_config(path), 1, resolve.RunNotes())
 
 
 def built(cfg):
@@ -178,5 +178,5 @@ def test_both_engines_build_the_same_tensors(path: Path):
     theirs = load_config(path, ["MODEL.DEVICE", "meta"], Detectron2Engine().defaults())
     with torch.device("meta"):
         ours = {detector_to_detectron2(k) or k: v.shape for k, v in built(cfg).state_dict().items()}
-    expected = {k: v.shape for k, v in build_model(base.resolve_norms(theirs, 1, base.RunNotes())).state_dict().items()}
+    expected = {k: v.shape for k, v in build_model(resolve.norms(theirs, 1, resolve.RunNotes())).state_dict().items()}
     assert ours == expected and get_cfg().keys() == cfg.keys()

@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
 from tests.processes import start_processes
-from transfer.engines import base, machines
+from transfer.engines import machines
 from transfer.engines.base import EngineError
 from transfer.engines.machines import Machines
 
@@ -90,9 +90,9 @@ def test_a_group_that_cannot_be_joined(monkeypatch):
 def see_folder(args: argparse.Namespace) -> int:
     """0 if `check_shared` is content with one folder and not with two."""
     machines.join("cpu")
-    base.check_shared(args.folder)
+    machines.check_shared(args.folder)
     with pytest.raises(EngineError, match="is not the same folder on all machines .processes .1. do not see it"):
-        base.check_shared(args.folder / os.environ["RANK"])
+        machines.check_shared(args.folder / os.environ["RANK"])
     dist.shutdown()
     return 0
 

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 
 from pretrain.runtime.result import RunResult
 from transfer.config.defaults import get_cfg
-from transfer.engines import base
+from transfer.engines import base, results
 from transfer.trials.aggregate import AggregateError
 from transfer.trials.failure import read_failure
 from transfer.trials.run import AGGREGATE_FILE, TrialsFailed, run_trial, run_trials
@@ -29,7 +29,7 @@ class CountingEngine(base.Engine):
         self.calls.append((cfg.SEED, resume))
         if cfg.SEED == self.fail_at:
             raise base.EngineError("killed")
-        return base.finish("counting", "train", cfg, {"bbox/AP": 10.0 + cfg.SEED}, [], 0.0, {}, {}, None, cfg.SEED)
+        return results.finish("counting", "train", cfg, {"bbox/AP": 10.0 + cfg.SEED}, [], 0.0, {}, {}, None, cfg.SEED)
 
     def evaluate(self, cfg, num_gpus=1) -> RunResult:
         raise AssertionError

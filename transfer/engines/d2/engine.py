@@ -34,7 +34,7 @@ from transfer.convert.read import read_weights
 from transfer.data.dataset import Dataset
 from transfer.data.missing import Missing
 from transfer.data.spec import DatasetError, Record
-from transfer.engines import base, machines, resume, testing
+from transfer.engines import base, machines, resolve, results, resume, testing
 from transfer.engines.d2 import files, names, register
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.d2.trainer import Stopped, Trainer
@@ -62,7 +62,7 @@ class Detectron2Engine(base.Engine):
         return _launch(_evaluate, cfg, num_gpus)
 
     def predict(self, cfg: CfgNode, images: Sequence[Record]) -> Iterator[Any]:
-        path, notes, task = base.detector_file(cfg, "a prediction"), base.RunNotes(), task_of(cfg)
+        path, notes, task = resolve.detector_file(cfg, "a prediction"), resolve.RunNotes(), task_of(cfg)
         if task is None:
             raise ConfigError(f"no task of this project is what the config asks for ({cfg.MODEL.META_ARCHITECTURE})")
         check_basic_blocks(cfg)
@@ -70,9 +70,9 @@ class Detectron2Engine(base.Engine):
         read_weights(path)  # refuses what is unsafe or unreadable before Detectron2 unpickles it
         register.register_parts()
         adapter = adapter_of(task.name)
-        cfg = base.resolve_norms(adapter.prepare(cfg), 1, notes)
+        cfg = resolve.norms(adapter.prepare(cfg), 1, notes)
         cfg.defrost()
-        cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, notes)
+        cfg.MODEL.DEVICE = resolve.device(cfg.MODEL.DEVICE, notes)
         model = _loaded(cfg, path).eval()
         cfg.MODEL.KEYPOINT_ON = False  # the mapper of test images asks the training sets for their keypoints' names
         mapper = adapter.named_mapper(cfg, is_train=False)
@@ -117,16 +117,16 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
     warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())
     check_run_data(cfg, training=mode is not None)
     if dist.world_size() > 1:
-        if mode is not None and base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()) == "cpu":
+        if mode is not None and resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()) == "cpu":
             raise base.EngineError(
                 f"Detectron2 trains in several processes only on GPUs, not in these {dist.world_size()} on the CPU; "
                 "start one, or use --engine torchvision"
             )
-        comm.create_local_process_group(base.local_world_size())
+        comm.create_local_process_group(machines.local_world_size())
         with alone_in(cfg.OUTPUT_DIR):
-            base.check_shared(Path(cfg.OUTPUT_DIR))
+            machines.check_shared(Path(cfg.OUTPUT_DIR))
             job(cfg, *args)
-            return base.add_notes(cfg.OUTPUT_DIR, warnings)
+            return results.add_notes(cfg.OUTPUT_DIR, warnings)
     if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
         raise base.EngineError(
             f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} GPUs here; Detectron2 trains in several "
@@ -135,7 +135,7 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
     with alone_in(cfg.OUTPUT_DIR):
         with machines.spawning(num_gpus):
             launch(job, num_gpus, dist_url="auto", args=(cfg, *args))
-        return base.add_notes(cfg.OUTPUT_DIR, warnings)
+        return results.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
 def _missing(cfg: CfgNode) -> list[Missing]:
@@ -170,7 +170,7 @@ class _Session:
     """What training and evaluation both need; `self.cfg` has device and norm resolved for this machine."""
 
     def __init__(self, cfg: CfgNode, eval_only: bool):
-        self.written, self.notes, self.started = cfg, base.RunNotes(), time.monotonic()
+        self.written, self.notes, self.started = cfg, resolve.RunNotes(), time.monotonic()
         if dist.world_size() > 1:  # a spawned process, which has neither a log nor what defaults() registered
             setup_logging(None, dist.rank())
         register.register_parts()
@@ -183,9 +183,9 @@ class _Session:
             with_objects(self.data.train, keep_empty=not needed)
         register.register_datasets((*self.data.train, *self.data.test), self.adapter)
         files.set_up(cfg, eval_only)
-        self.cfg = base.resolve_norms(self.adapter.prepare(cfg), dist.world_size(), self.notes)
+        self.cfg = resolve.norms(self.adapter.prepare(cfg), dist.world_size(), self.notes)
         self.cfg.defrost()
-        self.cfg.MODEL.DEVICE = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
+        self.cfg.MODEL.DEVICE = resolve.device(cfg.MODEL.DEVICE, self.notes)
         if eval_only:  # Detectron2's mapper of test images asks the training sets, too, for their keypoints' names
             self.cfg.DATASETS.TRAIN = cfg.DATASETS.TEST
         self.cfg.freeze()
@@ -197,7 +197,7 @@ class _Session:
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.stop = StopRequest()
         self.latest: tuple[dict[str, float], dict[str, Any]] = ({}, {})
-        self.weights = base.weights_file(cfg)
+        self.weights = resolve.weights_file(cfg)
         if self.weights is not None:
             read_weights(self.weights)  # refuses what is unsafe or unreadable before Detectron2 unpickles it
 
@@ -229,7 +229,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
     output_dir = Path(cfg.OUTPUT_DIR)
     resuming = resume.check_resume(output_dir, mode)
     changed = resume.changed_keys(cfg, output_dir) if resuming else {}
-    initial = base.weights_file(cfg)
+    initial = resolve.weights_file(cfg)
     sha256 = file_sha256(initial) if initial else None
     if resuming:
         resume.check_weights(output_dir, sha256)
@@ -258,7 +258,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
         metrics, details = session.latest
     continued = resume.changes(output_dir)
     if dist.is_main():
-        base.finish(
+        results.finish(
             "detectron2", "train", cfg, metrics, [*session.notes.lines, *(c.words for c in continued)],
             session.started, {"weights": base.FINAL_WEIGHTS, "config": "config.yaml", "metrics": "metrics.jsonl"},
             details, session.weights, cfg.SEED, max(trainer.iter, trainer.start_iter),
@@ -268,12 +268,12 @@ def _train(cfg: CfgNode, mode: str) -> None:
 
 def _evaluate(cfg: CfgNode) -> None:
     session = _Session(cfg, eval_only=True)
-    path = base.detector_file(cfg, "--eval-only")
+    path = resolve.detector_file(cfg, "--eval-only")
     files.save_config(cfg)
     model = _loaded(session.cfg, path)
     metrics, details = session.test(model)
     if dist.is_main():
-        base.finish(
+        results.finish(
             "detectron2", "evaluate", cfg, metrics, session.notes.lines, session.started, {"config": "config.yaml"},
             details, session.weights, cfg.SEED,
         )  # fmt: skip

@@ -18,9 +18,9 @@ from pretrain.runtime.log import MetricsWriter
 from pretrain.runtime.preempt import StopRequest
 from pretrain.runtime.seed import derive
 from pretrain.runtime.workers import check_workers
-from transfer.engines.base import precision
 from transfer.engines.d2.adapters.adapter import Adapter
 from transfer.engines.d2.files import WholeFiles
+from transfer.engines.resolve import precision
 from transfer.engines.sampling import configured_factors, index_stream
 
 

@@ -29,7 +29,7 @@ from transfer.data.dataset import Dataset
 from transfer.data.missing import Missing
 from transfer.data.records import PackedRecords
 from transfer.data.spec import Record
-from transfer.engines import base, resume, testing
+from transfer.engines import base, resolve, results, resume, testing
 from transfer.engines.data import open_run_data
 from transfer.engines.sampling import configured_factors, index_stream
 from transfer.engines.training_input import TrainingInput
@@ -59,13 +59,13 @@ class TorchvisionEngine(base.Engine):
         return launch(_evaluate, cfg, num_gpus)
 
     def predict(self, cfg: CfgNode, images: Sequence[Record]) -> Iterator[Any]:
-        notes, path = base.RunNotes(), base.detector_file(cfg, "a prediction")
+        notes, path = resolve.RunNotes(), resolve.detector_file(cfg, "a prediction")
         for line in check_support(cfg):
             notes.add(line)
-        task, device = task_of(cfg), base.resolve_device(cfg.MODEL.DEVICE, notes)
+        task, device = task_of(cfg), resolve.device(cfg.MODEL.DEVICE, notes)
         assert task is not None  # check_support refuses what is no task's
         adapter = adapter_of(task.name)
-        model = adapter.build(base.resolve_norms(cfg, 1, notes), device).to(device)
+        model = adapter.build(resolve.norms(cfg, 1, notes), device).to(device)
         load_whole(model, path)
         samples = adapter.test_samples(cfg, PackedRecords(images))
         yield from predictions(model, samples, adapter, cfg.DATALOADER.NUM_WORKERS, "predict")
@@ -100,12 +100,12 @@ class _Session:
     """What training and evaluation both need: notes, device, data, and a model on its device."""
 
     def __init__(self, cfg: CfgNode, training: bool):
-        self.cfg, self.notes, self.started = cfg, base.RunNotes(), time.monotonic()
+        self.cfg, self.notes, self.started = cfg, resolve.RunNotes(), time.monotonic()
         for line in check_support(cfg):
             self.notes.add(line)
         self.output_dir = Path(cfg.OUTPUT_DIR)
-        self.device = base.resolve_device(cfg.MODEL.DEVICE, self.notes)
-        if training and base.precision(cfg) == torch.float16 and not self.device.startswith("cuda"):
+        self.device = resolve.device(cfg.MODEL.DEVICE, self.notes)
+        if training and resolve.precision(cfg) == torch.float16 and not self.device.startswith("cuda"):
             raise ConfigError(
                 "SOLVER.AMP.ENABLED in fp16 needs a GPU; on the CPU set it to False, or SOLVER.AMP.PRECISION to bf16"
             )
@@ -115,7 +115,7 @@ class _Session:
         self.adapter = adapter_of(self.data.task.name)
         for line in self.data.notes:
             self.notes.add(line)
-        self.resolved = base.resolve_norms(cfg, dist.world_size(), self.notes)
+        self.resolved = resolve.norms(cfg, dist.world_size(), self.notes)
         self.seed = dist.broadcast_object(cfg.SEED if cfg.SEED >= 0 else int(torch.seed() % 2**31))
         seed_everything(self.seed, dist.rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -136,7 +136,7 @@ class _Session:
 
     def save_config(self) -> None:
         if dist.is_main():
-            base.save_config(self.cfg, self.output_dir)
+            results.save_config(self.cfg, self.output_dir)
 
     def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, Any]]:
         """Metrics and details over all test sets; every process takes its share of the images."""
@@ -160,7 +160,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
     changed = resume.changed_keys(cfg, output_dir) if resuming else {}
     session = _Session(cfg, training=True)
     samples = session.samples()
-    initial = base.weights_file(cfg)
+    initial = resolve.weights_file(cfg)
     sha256 = file_sha256(initial) if initial else None
     if resuming:
         resume.check_weights(output_dir, sha256)
@@ -183,7 +183,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
         bias_lr_factor=s.BIAS_LR_FACTOR,
     )
     optimizer = torch.optim.SGD(groups, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV)
-    training = loop.Training(model, optimizer, base.precision(cfg), output_dir)
+    training = loop.Training(model, optimizer, resolve.precision(cfg), output_dir)
     if resuming:
         training.restore()
         logger.info("resumed at iteration %d of %d", training.iteration, s.MAX_ITER)
@@ -218,7 +218,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
     metrics, details = session.test(model)
     continued = resume.changes(output_dir)
     if dist.is_main():
-        base.finish(
+        results.finish(
             "torchvision", "train", cfg, metrics, [*session.notes.lines, *(c.words for c in continued)],
             time.monotonic() - training.seconds,
             {"weights": base.FINAL_WEIGHTS, "config": "config.yaml", "metrics": "metrics.jsonl"},
@@ -229,13 +229,13 @@ def _train(cfg: CfgNode, mode: str) -> None:
 
 def _evaluate(cfg: CfgNode) -> None:
     session = _Session(cfg, training=False)
-    path = base.detector_file(cfg, "--eval-only")
+    path = resolve.detector_file(cfg, "--eval-only")
     session.save_config()
     model = session.model()
     load_whole(model, path)
     metrics, details = session.test(model)
     if dist.is_main():
-        base.finish(
+        results.finish(
             "torchvision", "evaluate", cfg, metrics, session.notes.lines, session.started, {"config": "config.yaml"},
             details, path, session.seed,
         )  # fmt: skip
@@ -268,7 +268,7 @@ def _loader(cfg: CfgNode, samples: data.Augmented, start: int) -> Iterator[loop.
         start=start,
         rank=dist.rank(),
         world_size=dist.world_size(),
-        pin_memory=base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()).startswith("cuda"),
+        pin_memory=resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()).startswith("cuda"),
     )
 
 

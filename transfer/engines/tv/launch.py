@@ -14,7 +14,7 @@ from pretrain.runtime import dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import RunResult
-from transfer.engines import base, machines
+from transfer.engines import base, machines, resolve, results
 from transfer.engines.data import check_run_data
 from transfer.engines.tv.adapters import check_support, part_names
 
@@ -38,16 +38,16 @@ def launch(job: Callable[..., None], cfg: CfgNode, processes: int, mode: str | N
             with machines.spawning(processes):
                 mp.spawn(_worker, args=(job, processes, port, cfg, args), nprocs=processes)
         else:
-            base.check_shared(Path(cfg.OUTPUT_DIR))
+            machines.check_shared(Path(cfg.OUTPUT_DIR))
             job(cfg, *args)
-        return base.add_notes(cfg.OUTPUT_DIR, warnings)
+        return results.add_notes(cfg.OUTPUT_DIR, warnings)
 
 
 def _worker(
     rank: int, job: Callable[..., None], processes: int, port: int, cfg: CfgNode, args: tuple[str, ...]
 ) -> None:
     backend = "gloo"
-    if base.resolve_device(cfg.MODEL.DEVICE, base.RunNotes()).startswith("cuda"):
+    if resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()).startswith("cuda"):
         torch.cuda.set_device(rank)
         backend = "nccl"
     setup_logging(cfg.OUTPUT_DIR, rank)

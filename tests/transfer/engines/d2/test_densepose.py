@@ -114,7 +114,7 @@ def test_one_step_has_finite_losses_and_gradients(surface: None, tmp_path: Path)
     from detectron2.modeling import build_model
     from detectron2.utils.events import EventStorage
 
-    from transfer.engines import base
+    from transfer.engines import resolve
     from transfer.engines.d2 import register
     from transfer.engines.d2.adapters import adapter_of
 
@@ -125,7 +125,7 @@ def test_one_step_has_finite_losses_and_gradients(surface: None, tmp_path: Path)
     cfg, adapter = config(write(tmp_path / "people", data), tmp_path / "run"), adapter_of("densepose")
     dataset = catalog.open_dataset(catalog.resolve(["people_val"], cfg.DATASETS.SPECS)[0])
     register.register_datasets([dataset], adapter)
-    cfg = base.resolve_norms(adapter.prepare(cfg), 1, base.RunNotes())
+    cfg = resolve.norms(adapter.prepare(cfg), 1, resolve.RunNotes())
     records, mapper = adapter.training_records(cfg), adapter.mapper(cfg, is_train=True)
     assert [record["image_id"] for record in records] == [40, 41, 42]
     torch.manual_seed(0)

@@ -35,7 +35,7 @@ class Adapter(ABC):
         It takes a list of samples; in training it returns losses by name, in evaluation one output per sample.
 
         Args:
-            cfg: with the kinds of norm that run (see `base.resolve_norms`).
+            cfg: with the kinds of norm that run (see `resolve.norms`).
             device: where it will run.
         """
 

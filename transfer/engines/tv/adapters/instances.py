@@ -98,7 +98,7 @@ def build_detector(cfg: CfgNode, device: str = "cpu") -> Detector:
 
     Args:
         cfg: a config that `transfer.config.support.check` has passed, with the kinds of norm that run
-            (see `transfer.engines.base.resolve_norms`).
+            (see `transfer.engines.resolve.norms`).
         device: where it will run (torch's SyncBatchNorm needs a GPU).
     """
     m = cfg.MODEL

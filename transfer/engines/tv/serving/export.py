@@ -16,7 +16,7 @@ from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.provenance import file_sha256, package_version
 from transfer.config.load import digest
-from transfer.engines import base
+from transfer.engines import base, resolve
 from transfer.engines.tv.adapters import ADAPTERS, check_support
 from transfer.engines.tv.predictions import load_whole
 from transfer.engines.tv.serving.formats import FORMATS
@@ -43,11 +43,11 @@ def export(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output.parent):  # what cannot be written there is said now
         pass
-    notes, path = base.RunNotes(), base.detector_file(cfg, "an export")
+    notes, path = resolve.RunNotes(), resolve.detector_file(cfg, "an export")
     for line in check_support(cfg):
         notes.add(line)
     adapter = ADAPTERS[task.name]
-    model = adapter.build(base.resolve_norms(cfg, 1, notes), "cpu")
+    model = adapter.build(resolve.norms(cfg, 1, notes), "cpu")
     served = adapter.served(cfg, model).eval()
     form.check(served)
     load_whole(model, path)

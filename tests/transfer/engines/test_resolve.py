@@ -10,8 +10,9 @@ import torch
 from pretrain.runtime.config import ConfigError
 from tests.conftest import ROOT
 from transfer.config.load import load_config
-from transfer.engines import base, select
-from transfer.engines.base import EngineError, RunNotes
+from transfer.engines import resolve, select
+from transfer.engines.base import EngineError
+from transfer.engines.resolve import RunNotes
 
 
 def test_synchronised_norms_are_plain_in_one_process_and_that_is_noted():
@@ -23,7 +24,7 @@ def test_synchronised_norms_are_plain_in_one_process_and_that_is_noted():
         ("FrozenBN", 1, "FrozenBN"),
     ):
         cfg = load_config(fpn, ["MODEL.RESNETS.NORM", norm, "MODEL.FPN.NORM", norm])
-        resolved = base.resolve_norms(cfg, processes, notes)
+        resolved = resolve.norms(cfg, processes, notes)
         assert resolved.MODEL.RESNETS.NORM == resolved.MODEL.FPN.NORM == runs and cfg.MODEL.RESNETS.NORM == norm
     (line,) = notes.lines
     assert "naiveSyncBN" in line and "plain BN" in line
@@ -32,14 +33,14 @@ def test_synchronised_norms_are_plain_in_one_process_and_that_is_noted():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_no_gpu_is_noted():
     notes = RunNotes()
-    assert base.resolve_device("cuda", notes) == "cpu" and "no GPU" in notes.lines[0]
-    assert base.resolve_device("cpu", RunNotes()) == "cpu"
+    assert resolve.device("cuda", notes) == "cpu" and "no GPU" in notes.lines[0]
+    assert resolve.device("cpu", RunNotes()) == "cpu"
 
 
 def test_absent_weights_are_an_error(small_config, tmp_path):
-    assert base.weights_file(load_config(small_config)) is None
+    assert resolve.weights_file(load_config(small_config)) is None
     with pytest.raises(ConfigError, match="does not exist; convert a checkpoint"):
-        base.weights_file(load_config(small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")]))
+        resolve.weights_file(load_config(small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")]))
 
 
 def test_a_torch_file_that_detectron2_would_unpickle_is_an_error(small_config, tmp_path):
@@ -47,10 +48,10 @@ def test_a_torch_file_that_detectron2_would_unpickle_is_an_error(small_config, t
     for legacy in (False, True):
         torch.save({"model": {}}, tmp_path / "w.pkl", _use_new_zipfile_serialization=not legacy)
         with pytest.raises(ConfigError, match="written by torch.save, and Detectron2 unpickles .* rename it to .pth"):
-            base.weights_file(load_config(small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")]))
+            resolve.weights_file(load_config(small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")]))
     (tmp_path / "w.pkl").rename(tmp_path / "w.pth")
     path = str(tmp_path / "w.pth")
-    assert base.weights_file(load_config(small_config, ["MODEL.WEIGHTS", path])) == path
+    assert resolve.weights_file(load_config(small_config, ["MODEL.WEIGHTS", path])) == path
 
 
 def test_selection(monkeypatch):
