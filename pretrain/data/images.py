@@ -152,7 +152,7 @@ def image_files(root: Path, names: Sequence[str], notes: Sequence[str] = ()) -> 
 def _read_list(path: Path) -> tuple[list[str], tuple[str, ...]]:
     """Returns the names in a list, and notes on hidden ones, which are left out.
 
-    Hidden is what has a hidden part below the folder that all names share.
+    A name is hidden if it has a hidden part below the folder that all names share.
     """
     with path.open(encoding="utf-8-sig") as f:
         names = [line.strip() for line in f if line.strip()]

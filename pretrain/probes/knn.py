@@ -90,7 +90,7 @@ def _check_k(k: int, num_bank: int) -> None:
 
 
 def vote(similarities: Tensor, labels: Tensor, num_classes: int, T: float = 0.07) -> Tensor:
-    """Returns the scores of classes: the sum of exp(s / T) over a class's neighbours, divided by that over all of them.
+    """Returns class scores: the sum of exp(s / T) over neighbours of the class, divided by that over all neighbours.
 
     The division changes no ranking; it keeps small temperatures within floating point.
 
@@ -162,10 +162,7 @@ class KnnProbe:
     T: float = 0.07
 
     def __call__(self, encoder: nn.Module) -> dict[str, float]:
-        """Returns the accuracy with the pooled features of a ResNet that ends in `fc`; every process must call.
-
-        See `trunk.pooled`.
-        """
+        """Returns the accuracy by a ResNet's pooled features, see `trunk.pooled`; every process must call."""
         with pooled(encoder) as trunk:
             found = [
                 extract(

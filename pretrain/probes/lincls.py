@@ -68,7 +68,7 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
         CheckpointError: MODEL.WEIGHTS or the checkpoint cannot be used.
         BadImageError, DivergedError, Preempted: see `loop.train`.
         TrunkChangedError: a frozen trunk has changed.
-        ValueError: `resume` is none of these.
+        ValueError: `resume` has another value.
     """
     with session(cfg.DEVICE) as device:
         check(cfg, dist.world_size())

@@ -124,7 +124,9 @@ def is_torch_file(path: str | os.PathLike[str]) -> bool:
 
 
 def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], owner: str) -> str:
-    """Returns in words how a file's tensors differ from a model's in names and shapes (at most three cases); "" if not.
+    """Says how a file's tensors differ from a model's in names and shapes, at most three cases in words; else "".
+
+    "" if they agree.
 
     Args:
         given: the file's tensors.
@@ -156,7 +158,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def _sha256_chunks(f: IO[bytes]) -> str:
-    """Returns the same with Python 3.10."""
+    """Returns the SHA-256 of a file's bytes on Python 3.10, which lacks `hashlib.file_digest`."""
     digest = hashlib.sha256()
     for chunk in iter(lambda: f.read(1 << 20), b""):
         digest.update(chunk)

@@ -1,4 +1,4 @@
-"""Defines the errors that end a run through no fault of the program: in a command, by one line and an exit code."""
+"""Defines errors that are no fault of the program; every command turns them into one line and an exit code."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _LITTER = {
 
 
 def is_hidden(path: str) -> bool:
-    """Returns whether a path leads through files or folders that systems and editors leave behind, not the data set.
+    """Returns whether a path leads through what systems and editors leave behind, which belongs to no data set.
 
     Such is any part that begins with a dot (`.ipynb_checkpoints`, `._x.jpg`, `.DS_Store`), and `__MACOSX`, `@eaDir`,
     `Thumbs.db` and their like. Pass the part of the path below a set's own folder, which may lie wherever it likes.

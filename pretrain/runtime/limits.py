@@ -1,4 +1,4 @@
-"""Checks a config's numbers against limits and its words against choices, which tables beside the defaults list."""
+"""Checks that a config's numbers are within limits and its words among choices, by tables that a defaults tree has."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class FolderGone(MachineError):
 
 @dataclass(frozen=True)
 class Fault:
-    """Describes in what the machine failed.
+    """Describes how the machine failed.
 
     Attributes:
         code: the exit code of the command.
@@ -68,7 +68,7 @@ class Fault:
 
 
 def fault(error: BaseException) -> Fault | None:
-    """Returns in what the machine failed, if that ended a run; None for anything else, such as a mistake or a bug."""
+    """Returns how the machine failed, if that ended a run; None for anything else, such as a mistake or a bug."""
     if isinstance(error, OSError) and (found := _of_system_call(error)) is not None:
         return found
     if isinstance(error, MachineError):

@@ -78,7 +78,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     which leaves white wherever a value is above 255 of 65535.
 
     Raises:
-        ValueError: the pixels have 32 bits, a format that does not state their range.
+        ValueError: the pixels have 32 bits, for which no format states the range of values.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # PPM, old Pillow: I
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")

@@ -15,9 +15,10 @@ LONGEST = 80  # bytes; file systems take 255, and suffixes follow
 
 
 def slug(name: str) -> str:
-    """Returns a name's letters and digits of any script in lower case, words joined by hyphens (`moco-v2`).
+    """Returns a name as words of lower-case letters and digits, joined by hyphens: `MoCo <v2>` is `moco-v2`.
 
-    A name without letters and digits becomes a digest of it; a name that is too long is cut, with a digest at its end.
+    The letters and digits may be of any script. A name without any becomes a digest of it; a name that is too long is
+    cut, with a digest at its end.
     """
     words = "".join(c if c.isalnum() else " " for c in name.lower()).split()
     return _bounded("-".join(words), name)

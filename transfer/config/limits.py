@@ -1,7 +1,7 @@
 """Limits the values of a detector's config: outside of them it would hang, crash, or silently train something else.
 
 The configs of both engines are checked against them when they are loaded. What one engine cannot do is listed in
-`transfer.config.support`; how the papers do otherwise, in `transfer.config.lint`.
+`transfer.config.support`, and what the papers do otherwise in `transfer.config.lint`.
 """
 
 from __future__ import annotations
