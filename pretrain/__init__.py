@@ -1,1 +1,1 @@
-"""MoCo pre-training: the algorithm, its data, its loop. Never imports `transfer` or Detectron2."""
+"""Pre-trains with MoCo: holds the algorithm, its data and its training loop. Never imports `transfer` or Detectron2."""

@@ -1,4 +1,4 @@
-"""From config keys to the parts of a run: model, data, plan, and what is said about them at the start."""
+"""Builds the parts of a run from config keys: the model, the data, the plan, and the description for the log."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def mechanism(cfg: CfgNode) -> Mechanism:
 
 
 def build_model(cfg: CfgNode, num_images: int = 0, num_classes: int = 0) -> nn.Module:
-    """The mechanism on the CPU, the same in every process: SEED decides all weights, then MODEL.WEIGHTS if given.
+    """Returns the mechanism on the CPU, equal in all processes: drawn from SEED, then given MODEL.WEIGHTS if it is set.
 
     Args:
-        num_images, num_classes: of the training set; a memory bank has a row per image, a classifier an output per
-            class, and the other mechanisms need neither.
+        num_images, num_classes: size of the training set. A memory bank has a row per image, a supervised classifier an
+            output per class; the other mechanisms need neither.
 
     Raises:
-        ConfigError: unknown MODEL.ARCH, or more negatives than rows.
+        ConfigError: MODEL.ARCH is unknown, or there are more negatives than rows of the bank.
         CheckpointError: MODEL.WEIGHTS cannot be used.
     """
     seed_everything(cfg.SEED)
@@ -65,14 +65,14 @@ def build_model(cfg: CfgNode, num_images: int = 0, num_classes: int = 0) -> nn.M
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Over all parameters, in the reference's order: its state lists the key encoder too (no gradient, no step)."""
+    """Returns the optimizer of all parameters in the reference's order, with those of the key encoder (no gradient)."""
     solver = cfg.SOLVER
     make = OPTIMIZERS[solver.OPTIMIZER]
     return make(model.parameters(), solver.BASE_LR, momentum=solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY)
 
 
 def place(model: nn.Module, cfg: CfgNode, device: torch.device) -> nn.Module:
-    """The model on its device, in the memory format and compiled as the config says; its names do not change."""
+    """Moves the model to its device and memory format, and compiles it if the config says so; names do not change."""
     model = model.to(device).to(memory_format=memory_format(cfg))
     if cfg.SPEED.COMPILE:
         for name, encoder in model.named_children():
@@ -86,11 +86,11 @@ def memory_format(cfg: CfgNode) -> torch.memory_format:
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """DistributedDataParallel if there are several processes, else `model` itself.
+    """Wraps the model in DistributedDataParallel if there are several processes; else returns `model` itself.
 
     Buffers are not broadcast: queue and bank are equal in all processes by construction, and BN statistics in training
     are each process's own. (The reference broadcasts them from rank 0, 32 MB of queue per iteration; rank 0, whose
-    state is saved, is left with the same values either way.)
+    state is saved, ends with the same values either way.)
     """
     if dist.world_size() == 1:
         return model
@@ -101,7 +101,7 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def build_dataset(cfg: CfgNode, files: Images) -> ViewDataset:
-    """The views of a training set, and with DATA.CACHE its pixels, which are decoded here.
+    """Returns the data set of views; with DATA.CACHE, the images are decoded here and their pixels kept in memory.
 
     Raises:
         ConfigError: the pixels need more memory than DATA.CACHE.
@@ -122,7 +122,7 @@ def build_dataset(cfg: CfgNode, files: Images) -> ViewDataset:
 
 
 def num_classes(files: Images) -> int:
-    """Classes of a training set whose labels are read, else 0."""
+    """Returns the number of classes of a training set whose labels are read, else 0."""
     return len(files.classes) if isinstance(files, LabelledImages) else 0
 
 
@@ -137,7 +137,7 @@ def build_batches(cfg: CfgNode, files: Images, start: int) -> TrainingBatches:
 
 
 def load(cfg: CfgNode, dataset: ViewDataset, batches: TrainingBatches, device: torch.device) -> Iterable[Batch]:
-    """The batches, loaded ahead; their views are on the device if they are finished there (AUG.BACKEND gpu)."""
+    """Returns the batches, loaded ahead. With AUG.BACKEND gpu their views are finished there, and lie on the device."""
     loader = build_loader(dataset, batches, num_workers(cfg), pin_memory=device.type == "cuda")
     return finished(loader, device) if cfg.AUG.BACKEND == "gpu" else loader
 
@@ -167,12 +167,12 @@ def build_plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:
 
 
 def num_workers(cfg: CfgNode) -> int:
-    """Loader processes of this training process."""
+    """Returns the number of loader processes of this training process."""
     return loader_processes(cfg.DATA.NUM_WORKERS)
 
 
 def description(cfg: CfgNode, device: torch.device) -> list[str]:
-    """What follows from config and processes, line by line, for the log and the result."""
+    """Returns the lines for log and result that say what follows from the config and the number of processes."""
     model, solver, world = cfg.MODEL, cfg.SOLVER, dist.world_size()
     groups = bn_groups(cfg, world)
     rate = linear_scaling(solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH)
@@ -203,10 +203,10 @@ def build_monitor(cfg: CfgNode, model: nn.Module) -> Monitor | None:
 
 
 def build_knn(cfg: CfgNode, device: torch.device) -> KnnProbe | None:
-    """The kNN accuracy that a run takes every KNN.PERIOD epochs; None unless it asks for it.
+    """Returns the kNN evaluation that a run makes every KNN.PERIOD epochs, or None if KNN.PERIOD is 0.
 
     Raises:
-        ConfigError: folders without labelled images, or fewer of them than neighbours.
+        ConfigError: the folders hold no labelled images, or fewer of them than neighbours are asked for.
     """
     if not cfg.KNN.PERIOD:
         return None

@@ -1,6 +1,7 @@
-"""Defaults of pre-training: every key, its type, its meaning. Unknown keys fail; `check` refuses what cannot work.
+"""Defines the defaults of pre-training: every key, its type and its meaning.
 
-The defaults are MoCo v1 on ImageNet (arXiv:1911.05722, section 4.1); a YAML file states only what differs.
+They are those of MoCo v1 on ImageNet (arXiv:1911.05722, section 4.1); a YAML file states only what differs. Unknown
+keys are errors, and `check` refuses configs that cannot work.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ _LIMITS = {
 
 
 def get_cfg() -> CfgNode:
-    """A fresh copy of the defaults."""
+    """Returns a fresh copy of the defaults."""
     return _C.clone()
 
 
@@ -233,10 +234,10 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
 
 
 def check_device(cfg: CfgNode, device: str, world_size: int = 1) -> None:
-    """Refuses what only GPUs do, on a CPU.
+    """Refuses settings that work on GPUs only if the device is a CPU.
 
     Args:
-        device: cpu | cuda, which DEVICE auto has become.
+        device: cpu | cuda; what DEVICE auto was resolved to.
 
     Raises:
         ConfigError: one sentence with the key and the remedy.
@@ -304,5 +305,5 @@ def _check_batch(cfg: CfgNode, world_size: int) -> None:
 
 
 def bn_groups(cfg: CfgNode, world_size: int) -> int:
-    """Parts of the mini-batch with BN statistics of their own (with SYNC_BN: parts that would have them without)."""
+    """Returns into how many parts with BN statistics of their own the mini-batch is cut (before SYNC_BN joins them)."""
     return int(world_size * cfg.SOLVER.ACCUMULATE * cfg.MODEL.BN_GROUPS)

@@ -1,4 +1,4 @@
-"""Encoders: ResNets by name, with plain, grouped or synchronised batch normalisation, and their features."""
+"""Makes encoders: ResNets by name, with plain, grouped or synchronised batch normalisation, and their features."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pretrain.shuffle import GroupBatchNorm2d
 
 
 class WideResNet(resnet.ResNet):
-    """A ResNet with `width` times the channels in every layer, stem and features included.
+    """A ResNet with `width` times the channels in every layer, including the stem and the features.
 
     This is the "2x / 4x wider" of arXiv:1911.05722, Table 1. torchvision's `wide_resnet50_2` is another network: it
     widens the 3x3 convolutions only (69M parameters instead of 94M). A width below 1, a multiple of 1/4, makes a
-    network for machines without a GPU that both engines build, of bottlenecks or of basic blocks.
+    small network for machines without a GPU, of bottlenecks or of basic blocks, which both engines can build.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ ARCHITECTURES: dict[str, Callable[..., resnet.ResNet]] = {
 
 
 def base_encoder(arch: str, bn_groups: int = 1, sync_bn: bool = False) -> Callable[..., resnet.ResNet]:
-    """What a mechanism calls for each encoder: `base_encoder(arch)(num_classes=dim)` is a ResNet that ends in `fc`.
+    """Returns a function that makes an encoder: `base_encoder(arch)(num_classes=dim)` is a ResNet that ends in `fc`.
 
     Args:
         arch: a key of `ARCHITECTURES`.
         bn_groups: see `GroupBatchNorm2d`; parameter and buffer names do not depend on it.
-        sync_bn: statistics over the batch of all processes instead (torch's SyncBatchNorm; trains on GPUs only).
+        sync_bn: whether to compute the statistics over the batch of all processes (SyncBatchNorm; trains on GPUs only).
 
     Raises:
         ConfigError: unknown `arch`; the nearest known name is suggested.
@@ -84,18 +84,18 @@ def base_encoder(arch: str, bn_groups: int = 1, sync_bn: bool = False) -> Callab
 
 
 def add_mlp_head(encoder: nn.Module) -> None:
-    """MoCo v2's head: fc -> (fc.0, ReLU, fc.2), the new layer first, the old one last."""
+    """Replaces `fc` by MoCo v2's head, (fc.0, ReLU, fc.2): fc.0 is the new layer, and fc.2 the old `fc`."""
     fc = encoder.get_submodule("fc")
     assert isinstance(fc, nn.Linear)
     encoder.fc = nn.Sequential(nn.Linear(fc.in_features, fc.in_features), nn.ReLU(), fc)
 
 
 def unit_features(encoder: nn.Module, images: Tensor, amp: torch.dtype | None = None) -> Tensor:
-    """What is compared: (N, 3, H, W) -> (N, C), rows of length 1.
+    """Computes the features that are compared: (N, 3, H, W) -> (N, C), rows of length 1.
 
     Args:
-        amp: lower precision for the encoder's own arithmetic (autocast), None for none. The features leave in the
-            precision of the encoder's parameters, so that logits and loss are never rounded to 8 or 11 bits.
+        amp: lower precision for the encoder's own arithmetic (autocast), None for none. The features are returned in
+            the precision of the encoder's parameters, so that logits and loss are never rounded to 8 or 11 bits.
     """
     with torch.autocast(images.device.type, dtype=amp, enabled=amp is not None):
         features = encoder(images)

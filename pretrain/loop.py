@@ -1,4 +1,4 @@
-"""The training iteration: views in, logits, loss, SGD; and what happens between iterations."""
+"""Runs the training loop: views, logits, loss and optimizer step, and what happens between iterations."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ LOG = logging.getLogger(__name__)
 
 
 class DivergedError(ExpectedError, RuntimeError):
-    """The loss is no longer a number."""
+    """The loss is infinite or not a number."""
 
 
 @dataclass
 class TrainState:
-    """How far this process's run is: with weights, optimizer and RNG, all that a resumed run needs.
+    """Holds the progress of a run in this process. With weights, optimizer and RNG, it is all that resuming needs.
 
     Attributes:
-        iteration: optimizer steps done.
-        seconds: spent training, earlier processes of the same run included.
-        skipped: unreadable images replaced, in this process's share.
+        iteration: number of optimizer steps done.
+        seconds: time spent on training, including earlier processes of the same run.
+        skipped: number of unreadable images that were replaced in this process's share.
         window: means since the last line of metrics.
-        epoch: means over the current (after the end: the last) epoch.
+        epoch: means over the current epoch or, after its end, the last one.
     """
 
     iteration: int = 0
@@ -52,17 +52,17 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Plan:
-    """The shape of a run.
+    """Holds the length and the rhythm of a run.
 
     Attributes:
         batch_size: images per iteration, over all processes.
         per_epoch: iterations in an epoch.
         iterations: length of the run; the last epoch may be cut short.
-        learning_rate: by iteration (from 0).
-        score: of what the model returns.
+        learning_rate: the rate as a function of the iteration (from 0).
+        score: computes loss and scalars from what the model returns.
         accumulate: micro-batches in an iteration.
-        log_period, checkpoint_period: iterations (the latter 0: never).
-        checkpoint_seconds: 0: never.
+        log_period, checkpoint_period: iterations between lines of metrics, and between checkpoints (0: none).
+        checkpoint_seconds: seconds between checkpoints (0: none).
     """
 
     batch_size: int
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def epochs(self) -> int:
-        """Epochs begun by the end."""
+        """Returns the number of epochs, the last of which may be incomplete."""
         return math.ceil(self.iterations / self.per_epoch)
 
 
@@ -91,19 +91,19 @@ def train_step(
     parts: int = 1,
     scaler: GradScaler | None = None,
 ) -> Scored:
-    """One optimizer step.
+    """Makes one optimizer step.
 
     Args:
         model: a mechanism, see `mechanisms.base`.
         im_q: N x 3 x H x W: one view of each image.
-        key: N x ...: what leads to their keys (another view, a number, or a label).
-        score: of what the model returns.
-        parts: micro-batches, equal in size, that are encoded one after the other to need less memory; N is a multiple.
-            Gradients add up to that of the mean over N, and are exchanged between processes once.
-        scaler: of the loss, for half precision; a step whose gradients overflow is then left out.
+        key: N x ...: what leads to the images' keys (another view, a number, or a label).
+        score: computes loss and scalars from what the model returns.
+        parts: number of micro-batches of equal size (N is a multiple), encoded one after the other to need less memory.
+            Their gradients add up to that of the mean over N, and are exchanged between processes once.
+        scaler: the loss scaler for half precision; it skips a step whose gradients overflow.
 
     Returns:
-        The loss and the scalars, means over micro-batches: on the device, of the weights before the step.
+        The loss and the scalars as means over micro-batches, on the device, computed with the weights before the step.
     """
     scaler = scaler or GradScaler(im_q.device.type, enabled=False)
     optimizer.zero_grad()
@@ -142,21 +142,23 @@ def train(
 
     Args:
         model: a mechanism, see `train_step`.
-        batches: from `state.iteration` on.
-        writer: None in all processes but the main one.
+        batches: the batches from `state.iteration` on.
+        writer: takes the metrics; None in all processes but the main one.
         save: writes a checkpoint; every process calls it, after every epoch and as often as `plan` says.
-        epoch_ended: every process calls it with the number of epochs done, after each whole one and before its `save`.
+        epoch_ended: every process calls it with the number of epochs done, after each whole epoch and before its
+            `save`.
         scaler: see `train_step`.
-        memory_format: of the views.
+        memory_format: memory format of the views.
         monitor: iteration -> more scalars for a line of metrics.
-        name: what the progress bar says.
+        name: label of the progress bar.
 
     Raises:
-        BadImageError: an image cannot be read (nor replaced).
-        Exception: from `batches`; after it as after BadImageError one process has written a checkpoint.
+        BadImageError: an image can neither be read nor replaced.
+        Exception: whatever `batches` raises. Before this error or a BadImageError, a run of one process has written a
+            checkpoint.
         DivergedError: the loss is not finite; checked at every line of metrics and before every checkpoint.
-        Preempted: a signal asked to stop, and a checkpoint was written. One process looks after every iteration;
-            several agree at every line of metrics, so that all stop after the same iteration.
+        Preempted: a signal asked to stop, and a checkpoint was written. One process looks for signals after every
+            iteration; several agree at every line of metrics, so that all stop after the same iteration.
     """
     model.train()
     clock = _Clock(state.seconds)
@@ -216,7 +218,7 @@ def train(
 
 
 class _Clock:
-    """Seconds since construction on top of those of earlier processes."""
+    """Counts the seconds since construction on top of those of earlier processes."""
 
     def __init__(self, before: float):
         self.before, self.start = before, time.perf_counter()
@@ -233,7 +235,7 @@ def _received(
     device: torch.device,
     memory_format: torch.memory_format,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`_receive` of every batch; where none can be had, `keep()` comes before the error."""
+    """Yields `_receive` of every batch; if a batch cannot be had, calls `keep()` before the error is raised."""
     source = iter(batches)
     while True:
         try:
@@ -250,7 +252,7 @@ def _received(
 def _receive(
     batch: Batch, state: TrainState, warned: set[str], device: torch.device, memory_format: torch.memory_format
 ) -> tuple[Tensor, Tensor]:
-    """Query views and keys on the device; counts the images that had to be replaced and names each of them once."""
+    """Returns query views and keys on the device; counts the images that were replaced and names each of them once."""
     if batch.views is None:
         hint = (
             "remove it, or set DATA.ON_BAD_IMAGE skip" if len(batch.bad) == 1 else f"{len(batch.bad)} like it in a row"
@@ -265,7 +267,7 @@ def _receive(
 
 
 def _place(x: Tensor, device: torch.device, memory_format: torch.memory_format) -> Tensor:
-    """On the device: views as the encoder takes them (they come as bytes, or normalised), anything else as it is."""
+    """Moves a tensor to the device. Views that come as bytes are normalised; anything else stays as it is."""
     if x.dtype == torch.uint8:
         return normalise(x, device, memory_format)
     return x.to(device, non_blocking=True, memory_format=memory_format if x.ndim == 4 else torch.preserve_format)
@@ -280,7 +282,7 @@ def _check_finite(state: TrainState, lr: float) -> None:
 
 
 def _look(state: TrainState, plan: Plan, lr: float, images_per_second: float) -> dict[str, float]:
-    """Where training is: what a line of metrics says beside its means."""
+    """Returns what a line of metrics says about the state of training beside its means."""
     return {
         "lr": lr,
         "epoch": state.iteration / plan.per_epoch,
@@ -295,11 +297,11 @@ def _report_epoch(state: TrainState, plan: Plan, epoch: int, lr: float) -> None:
 
 
 def _said(means: dict[str, float], digits: int, of_percent: int) -> dict[str, str]:
-    """Numbers in words, with so many digits after the point; accuracies are percent."""
+    """Formats numbers with the given digits after the point; accuracies are in percent."""
     percent = {name: name.startswith("acc") for name in means}
     return {name: f"{x:.{of_percent}f}%" if percent[name] else f"{x:.{digits}f}" for name, x in means.items()}
 
 
 def rate(state: TrainState, plan: Plan) -> float:
-    """Images per second over the whole run so far, checkpoints included."""
+    """Returns the images per second over the whole run so far, including the time for checkpoints."""
     return state.iteration * plan.batch_size / state.seconds if state.seconds else 0.0

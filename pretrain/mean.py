@@ -1,4 +1,4 @@
-"""Running means of what a training step measures."""
+"""Keeps running means of what a training step measures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pretrain.runtime import dist
 
 @dataclass
 class Mean:
-    """Means over iterations of the loss and a step's scalars; the sums stay on the device until somebody asks.
+    """Averages the loss and a step's scalars over iterations; the sums stay on the device until somebody asks.
 
     Attributes:
-        sums: in the order of `names`, then the number of iterations.
-        names: of what is summed; those of the first step count.
+        sums: the sums in the order of `names`, then the number of iterations.
+        names: names of what is summed, taken from the first step.
     """
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
@@ -32,6 +32,6 @@ class Mean:
         self.sums = torch.zeros_like(self.sums)
 
     def over_processes(self) -> dict[str, float]:
-        """By name, the mean over iterations and processes; every process must call. NaN if empty."""
+        """Returns the means over iterations and processes by name, NaN if there are none; every process must call."""
         *sums, count = dist.all_gather(self.sums.unsqueeze(0)).sum(0).tolist()
         return {name: value / count if count else math.nan for name, value in zip(self.names, sums, strict=True)}

@@ -1,4 +1,4 @@
-"""Momentum Contrast, v1 and v2: Algorithm 1 of arXiv:1911.05722, the MLP head of arXiv:2003.04297.
+"""Implements Momentum Contrast, v1 and v2: Algorithm 1 of arXiv:1911.05722, and the MLP head of arXiv:2003.04297.
 
 Shape shorthand:
     N: images of this process   B: images of all processes
@@ -20,7 +20,7 @@ from pretrain.shuffle import shuffle, unshuffle
 
 
 class MoCo(nn.Module):
-    """A query encoder, a key encoder that follows it, and a queue of keys.
+    """Holds a query encoder, a key encoder that follows it, and a queue of keys.
 
     The state dict is that of the reference implementation: `encoder_q.*`, `encoder_k.*`, `queue` (C x K, unit columns)
     and `queue_ptr` (1, the next column to replace). Random numbers are drawn in the reference's order too, so the same
@@ -33,11 +33,12 @@ class MoCo(nn.Module):
         m: momentum of the key encoder, in [0, 1] (equation 2).
         T: temperature of the softmax, above 0 (equation 1).
         mlp: MoCo v2's head; its hidden layer is as wide as the input of `fc` (2048 for ResNet-50).
-        shuffle_bn: shuffling BN; it needs several processes, BN groups or micro-batches to have an effect.
-        amp: precision of the encoders' arithmetic, see `unit_features`.
+        shuffle_bn: whether to shuffle BN, which needs several processes, BN groups or micro-batches to have an effect.
+        amp: precision of the encoders' arithmetic; see `unit_features`.
 
     Attributes:
-        latest: for monitors: queries of the latest micro-batch (N/parts x C, no gradient), keys of its step (N x C).
+        latest: for monitors, the queries of the latest micro-batch (N/parts x C, no gradient) and all keys of its step
+            (N x C).
     """
 
     latest: tuple[Tensor, Tensor]
@@ -71,11 +72,11 @@ class MoCo(nn.Module):
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
 
     def forward(self, im_q: Tensor, im_k: Tensor, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
-        """One step of Algorithm 1 up to the loss. The gradient reaches the query encoder only.
+        """Computes one step of Algorithm 1 up to the loss. The gradient reaches the query encoder only.
 
         A step may come in `parts` micro-batches, part 0 first, with nothing in between but backward. Key encoder and
-        queue then move once per step, and the shuffle is over the whole step: it is the step that `parts` times as
-        many processes would make. Only BN differs from that of one large batch, being computed in each micro-batch.
+        queue then move once per step, and the whole step is shuffled: `parts` times as many processes would make the
+        same step. It differs from one large batch only in BN, which is computed in each micro-batch.
 
         Args:
             im_q: N/parts x 3 x H x W, normalised RGB: one view of each image of this micro-batch.
@@ -108,17 +109,17 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def _update_key_encoder(self) -> None:
-        """Equation 2, k <- m k + (1-m) q, for parameters; BN statistics of the key encoder are its own.
+        """Moves the parameters by equation 2, k <- m k + (1-m) q; the key encoder has BN statistics of its own.
 
-        Two products and a sum, rounded as the reference rounds them: `lerp_` is faster and as accurate, but differs in
-        the last bit, and training is chaotic enough to turn that into another run within five steps.
+        The update is two products and a sum, rounded as the reference rounds them: `lerp_` is faster and as accurate,
+        but differs in the last bit, and training is chaotic enough to turn that into another run within five steps.
         """
         for param_q, param_k in zip(self.encoder_q.parameters(), self.encoder_k.parameters(), strict=True):
             param_k.mul_(self.m).add_(param_q * (1 - self.m))
 
     @torch.no_grad()
     def _encode_keys(self, im_k: Tensor, parts: int = 1) -> Tensor:
-        """N x 3 x H x W -> N x C, in `parts` micro-batches, encoded among other images than the queries are."""
+        """Encodes N x 3 x H x W to N x C in `parts` micro-batches, among other images than those of the queries."""
         order = None
         if self.shuffle_bn:
             im_k, order = shuffle(im_k)
@@ -127,7 +128,7 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def _enqueue(self, k: Tensor) -> None:
-        """The keys of all processes replace the oldest B columns. Index arithmetic keeps the pointer on the device."""
+        """Replaces the oldest B columns by the keys of all processes; the pointer never leaves the device."""
         keys = all_gather(k)  # B x C
         B = len(keys)
         if self.K % B:

@@ -1,4 +1,4 @@
-"""Optimizers by the name that SOLVER.OPTIMIZER gives them: SGD as torch should have it, and LARS, which it lacks.
+"""Makes the optimizers that SOLVER.OPTIMIZER names: torch's SGD with a fault corrected, and LARS, which torch lacks.
 
 LARS is SGD whose rate is scaled layer by layer (arXiv:1708.03888), in the form that SimCLR trains with.
 """
@@ -15,7 +15,7 @@ TRUST = 0.001  # of the layer's norm that a step of rate 1 may move
 
 
 class LARS(torch.optim.Optimizer):
-    """Per parameter w with gradient g, rate r, weight decay b and momentum m:
+    """SGD whose learning rate is scaled per parameter, for w with gradient g, rate r, weight decay b and momentum m:
 
         g <- g + b w;  v <- m v + r (TRUST |w| / |g|) g;  w <- w - v
 
@@ -24,7 +24,7 @@ class LARS(torch.optim.Optimizer):
     on new gradients only.
 
     Args:
-        parameters: in the order that the state dict numbers them; those without a gradient stay as they are.
+        parameters: the parameters in the order of the state dict; those without a gradient stay as they are.
         lr: r.
         momentum: m.
         weight_decay: b.
@@ -35,7 +35,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step from the gradients that are there. Nothing is fetched from the device."""
+        """Makes one step with the present gradients. Nothing is copied from the device to the host."""
         assert closure is None
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
@@ -46,7 +46,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def _updates(parameters: list[nn.Parameter], decay: float) -> list[Tensor]:
-    """What takes the gradient's place: decayed and scaled, but as it is for vectors."""
+    """Returns what takes the gradients' place: decayed and scaled gradients, but those of vectors unchanged."""
     updates: list[Tensor] = []
     for p in parameters:
         g = p.grad
@@ -61,7 +61,7 @@ def _updates(parameters: list[nn.Parameter], decay: float) -> list[Tensor]:
 
 
 class SGD(torch.optim.SGD):
-    """torch's SGD, fused: one pass over the weights, and a loss scaler's decision stays on the device.
+    """torch's SGD in its fused form: one pass over the weights, and a loss scaler's decision stays on the device.
 
     torch leaves the momentum uninitialised when the scaler skips the very first step, as it does whenever the first
     scale is too large, and goes on from whatever was in memory. Here it is zero from the start.
@@ -71,7 +71,7 @@ class SGD(torch.optim.SGD):
         super().__init__(parameters, lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step from the gradients that are there, or none if a loss scaler found one that is not finite."""
+        """Makes one step with the present gradients, or none if a loss scaler found one that is not finite."""
         assert closure is None
         for group in self.param_groups:
             for p in group["params"] if group["momentum"] else []:

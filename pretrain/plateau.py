@@ -1,13 +1,14 @@
-"""The plateau of MoCo on which queries find their batch instead of their image.
+"""Warns when MoCo stays on the plateau on which queries find their batch instead of their image.
 
-Keys of one step are of one key encoder, and older keys are not. While that encoder moves quickly, the easiest way to
-tell the positive from the queue is to mark *when* a key was made: queries are then as similar to the keys of all images
-of their batch as to their own, far from the queue, and the pretext accuracy is high for nothing. Batch statistics that
-query and key share (no shuffling BN, or few groups) can be marked in the same way.
+All keys of one step come from one state of the key encoder, and older keys come from earlier states. While the encoder
+moves quickly, the easiest way to tell the positive from the queue is to mark *when* a key was made: queries are then as
+similar to the keys of all images of their batch as to their own, far from the queue, and the pretext accuracy is high
+although nothing is learned. Batch statistics that query and key share (no shuffling BN, or few groups) can serve as
+such a mark, too.
 
 What makes keys old is (1 - m) K / B, the share by which the key encoder moves while the queue is filled. It does not
 say whether a run gets stuck: 0.08 was enough on small images, and the papers' 0.26 is not too much on ImageNet. So a
-config is not judged by it; the similarities that are measured are, and the warning names it.
+config is judged not by this number but by the similarities that are measured; the warning names the number.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ADVISED = 0.1  # (1 - m) K / B below which small runs left the plateau by themse
 
 
 def batch_share(found: dict[str, float]) -> float:
-    """How much of what tells positives from the queue belongs to the batch: 0 (the image alone) to 1 (the plateau).
+    """Returns how much of what tells positives from the queue is the batch's: 0 (the image alone) to 1 (the plateau).
 
     Args:
         found: embedding/positive, embedding/negative and embedding/within_batch, see `monitor`.
@@ -38,8 +39,9 @@ def batch_share(found: dict[str, float]) -> float:
 class PlateauWatch:
     """A `Watch` of MoCo that warns, once, when a run stays on the plateau.
 
-    That is: the positive's logit is above the queue's by 1 or more, and half of that or more belongs to the batch; at
-    every look once the queue is filled, for 100 steps and for as long as it takes to fill it twice.
+    A run stays on the plateau if the positive's logit is above the queue's by 1 or more, and at least half of that
+    difference belongs to the batch; this must hold at every look once the queue is filled, for at least 100 steps and
+    for the time it takes to fill the queue twice.
 
     Args:
         mechanism: `MoCo`, not wrapped in DistributedDataParallel.
@@ -54,7 +56,7 @@ class PlateauWatch:
         self._warned = False
 
     def __call__(self, iteration: int) -> dict[str, float]:
-        """See `Watch`."""
+        """Returns what `Watch` returns, and warns if the run has stayed on the plateau."""
         found = self.watch(iteration)
         if not self._is_plateau(found):
             self._since = None
@@ -72,7 +74,7 @@ class PlateauWatch:
         return difference >= self.T and batch_share(found) >= 0.5
 
     def warning(self, found: dict[str, float]) -> str:
-        """One sentence on what was measured, and one on what to set."""
+        """Returns one sentence on what was measured, and one on what to set."""
         moved = (1 - self.m) * self.K / self.B
         own, others = found["embedding/positive"], found["embedding/within_batch"]
         measured = (
@@ -91,6 +93,6 @@ class PlateauWatch:
 
 
 def one_digit(value: float, to_integer: Callable[[float], int]) -> float:
-    """A number above 0 with one significant digit, by `math.floor` or `math.ceil`."""
+    """Rounds a number above 0 to one significant digit, by `math.floor` or `math.ceil`."""
     digit = 10.0 ** math.floor(math.log10(value))
     return to_integer(round(value / digit, 9)) * digit

@@ -1,4 +1,4 @@
-"""One pre-training run, from a config to `result.json`. Here the config is read; everything below takes arguments."""
+"""Runs one pre-training, from a config to `result.json`. The config is read here; everything below takes arguments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LOG = logging.getLogger(__name__)
 
 
 def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
-    """Pre-trains, and leaves checkpoint_last.pth.tar, metrics.jsonl, config.yaml and result.json in `cfg.OUTPUT_DIR`.
+    """Pre-trains, and writes checkpoint_last.pth.tar, metrics.jsonl, config.yaml and result.json in `cfg.OUTPUT_DIR`.
 
     Under `torchrun` every process calls this; it joins the process group and leaves it again.
 
@@ -50,12 +50,12 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
             refuses to start without; "auto" does whichever is possible. A finished run is returned, not repeated.
 
     Raises:
-        ConfigError: config, data, device or folder cannot be used, or the checkpoint belongs to another run.
+        ConfigError: the config, data, device or folder cannot be used, or the checkpoint belongs to another run.
         LockError: another run works in the folder.
         CheckpointError: MODEL.WEIGHTS or the checkpoint cannot be used.
-        BadImageError, DivergedError: while training.
+        BadImageError, DivergedError: see `build.build_dataset` and `loop.train`.
         Preempted: SIGTERM or SIGUSR1 came while training; a checkpoint was written, and "yes" or "auto" continues it.
-        ValueError: another `resume`.
+        ValueError: `resume` is none of these.
     """
     with session(cfg.DEVICE) as device:
         check(cfg, dist.world_size())

@@ -1,4 +1,4 @@
-"""From what a mechanism returns to the loss of a step, and to the scalars that are logged beside it."""
+"""Turns what a mechanism returns into the loss of a step, and into the scalars that are logged with it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ def classification(output: tuple[Tensor, Tensor], loss: Callable[[Tensor, Tensor
 
     Args:
         output: (logits, labels).
-        loss: of logits and labels, the mean over N; the cross-entropy of similarities is InfoNCE.
+        loss: a function of logits and labels that returns the mean over N; the cross-entropy of similarities is
+            InfoNCE.
 
     Returns:
-        The loss, and acc1: the share (percent) of rows whose largest logit is the label's.
+        The loss, and acc1: the share (percent) of rows whose largest logit is at the label.
     """
     logits, labels = output
     return loss(logits, labels), {"acc1": 100 * (logits.detach().argmax(dim=1) == labels).float().mean()}

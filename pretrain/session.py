@@ -1,4 +1,4 @@
-"""What every kind of run has around it: a device, a process group, and a folder that may hold an interrupted run."""
+"""Sets up what every kind of run needs: a device, a process group, and a folder that may hold an interrupted run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Resume = Literal["no", "yes", "auto"]
 
 @contextmanager
 def session(device_name: str) -> Iterator[torch.device]:
-    """Lends this process's device; inside, the processes of `torchrun`, if it started them, are one group.
+    """Lends this process's device; inside, the processes that `torchrun` has started, if any, form one group.
 
     Args:
         device_name: auto | cpu | cuda.
 
     Raises:
-        ConfigError: cuda is asked for, and torch sees none.
+        ConfigError: cuda is asked for, and torch sees no CUDA device.
     """
     available = torch.cuda.is_available()
     if device_name == "cuda" and not available:
@@ -44,10 +44,10 @@ def session(device_name: str) -> Iterator[torch.device]:
 
 
 def finished(folder: Path, **expected: Any) -> RunResult | None:
-    """The result in the folder if its attributes are the `expected` ones, None otherwise; equal in all processes.
+    """Returns the result in the folder if its attributes are the `expected` ones, else None; equal in all processes.
 
     Raises:
-        ConfigError: there is a file that is no result of this version.
+        ConfigError: there is a result file that this version cannot read.
     """
     result = None
     if dist.is_main() and (folder / FILE_NAME).is_file():
@@ -61,15 +61,16 @@ def finished(folder: Path, **expected: Any) -> RunResult | None:
 
 
 def resume_point(last: Path, resume: Resume) -> Path | None:
-    """The checkpoint to continue, None to start afresh.
+    """Returns the checkpoint to continue, or None to start afresh.
 
     Args:
-        last: where it would be.
-        resume: "no" starts afresh and refuses if there is one; "yes" refuses if there is none; "auto" refuses nothing.
+        last: path of the checkpoint, whether it exists or not.
+        resume: "no" starts afresh and refuses if there is a checkpoint; "yes" refuses if there is none; "auto" refuses
+            nothing.
 
     Raises:
-        ConfigError: as said.
-        ValueError: another `resume`.
+        ConfigError: `resume` is "no" and there is a checkpoint, or "yes" and there is none.
+        ValueError: `resume` is none of these.
     """
     if resume not in get_args(Resume):
         raise ValueError(f"resume is {resume!r}; it must be one of {get_args(Resume)}")
@@ -81,13 +82,13 @@ def resume_point(last: Path, resume: Resume) -> Path | None:
 
 
 def prepare(folder: Path, cfg: CfgNode, iteration: int) -> MetricsWriter:
-    """Makes the output folder, with the config in it and without an earlier run's result; for the main process.
+    """Makes the output folder, writes the config there and removes an earlier run's result; for the main process.
 
     Args:
-        iteration: at which the run starts or goes on.
+        iteration: the iteration at which the run starts or goes on.
 
     Returns:
-        Where metrics go.
+        The writer of the metrics.
 
     Raises:
         ConfigError: the folder cannot be written.

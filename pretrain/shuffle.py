@@ -1,9 +1,9 @@
-"""Shuffling BN: a query and its key never share batch statistics (arXiv:1911.05722, section 3.3).
+"""Implements shuffling BN: a query and its key never share batch statistics (arXiv:1911.05722, section 3.3).
 
 BN leaks which images were encoded together, and the pretext task can be solved by that leak alone. Two parts prevent
 it: the batch is normalised in groups (one per process, or several virtual ones per process: `GroupBatchNorm2d`), and
-the key encoder sees the images of the whole mini-batch in random order (`shuffle`), so the groups of keys are other
-subsets than the groups of queries. Permuting images inside one group would change nothing.
+the key encoder sees the images of the whole mini-batch in random order (`shuffle`), so that groups of keys and groups
+of queries are different subsets. Permuting images inside one group would change nothing.
 
 Shape shorthand:
     N: images of this process      B: images of all processes, in rank order
@@ -20,12 +20,12 @@ from pretrain.runtime.dist import all_gather, broadcast, rank, world_size
 
 
 class GroupBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose training statistics are those of `num_groups` parts of the batch, each on its own.
+    """BatchNorm2d that computes its training statistics separately in each of `num_groups` parts of the batch.
 
     Image i belongs to group i mod G: then (N, C, H, W) seen as (N/G, G*C, H, W) has one channel per channel and group,
-    and plain batch normalisation of that view is what G processes with N/G images each would do. The view is no copy,
-    unless the input is channels_last; the output then is, too. Running statistics take the mean over groups.
-    State-dict names and evaluation are those of BatchNorm2d.
+    and plain batch normalisation of that view is what G processes with N/G images each would do. The view is not a
+    copy, unless the input is channels_last; then the output is channels_last, too. Running statistics take the mean
+    over groups. State-dict names and evaluation are those of BatchNorm2d.
 
     Args:
         num_features: C.
@@ -37,7 +37,7 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
         self.num_groups = num_groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W). Raises ValueError if N is not a multiple of G."""
+        """Normalises (N, C, H, W) -> (N, C, H, W). Raises ValueError if N is not a multiple of G."""
         G = self.num_groups
         if G == 1 or not self.training:
             return super().forward(x)
@@ -71,7 +71,7 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
 
 @torch.no_grad()
 def shuffle(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Deals the images of the whole mini-batch to the processes in random order. No gradient.
+    """Deals the images of the whole mini-batch to the processes in random order, without a gradient.
 
     The order is drawn from torch's CPU generator on rank 0 and sent to the others.
 
@@ -79,7 +79,7 @@ def shuffle(x: Tensor) -> tuple[Tensor, Tensor]:
         x: (N, ...), the same N in every process.
 
     Returns:
-        This process's share (N, ...), and the order (B,): what `unshuffle` needs to undo it.
+        This process's share (N, ...), and the order (B,), which `unshuffle` needs to undo it.
     """
     everything = all_gather(x)  # (B, ...)
     order = torch.randperm(len(everything), pin_memory=x.is_cuda)  # pinned: the host need not wait for the copy
@@ -89,10 +89,10 @@ def shuffle(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def unshuffle(x: Tensor, order: Tensor) -> Tensor:
-    """Brings rows back to the process and place that their images had before `shuffle`: (N, ...) -> (N, ...)."""
+    """Moves rows back to the process and place that their images had before `shuffle`: (N, ...) -> (N, ...)."""
     return all_gather(x)[_share(order.argsort())]
 
 
 def _share(order: Tensor) -> Tensor:
-    """This process's part (N,) of an order (B,)."""
+    """Returns this process's part (N,) of an order (B,)."""
     return order.view(world_size(), -1)[rank()]

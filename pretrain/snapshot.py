@@ -1,9 +1,9 @@
-"""The checkpoint file: the reference's layout, plus what an interrupted run needs to go on as if nothing had happened.
+"""Writes and reads checkpoints: the reference's layout, plus what an interrupted run needs to go on exactly.
 
-`{epoch, arch, state_dict, optimizer}` are the reference's keys: `epoch` counts finished epochs, and the names in
-`state_dict` carry the `module.` prefix of DistributedDataParallel, with or without it. Our own keys are `iteration`,
-`seconds`, `scaler` (of the loss, empty without fp16), `config`, `seed`, `data`, `weights_sha256` and `processes` (one
-dict per process: RNG, running means, skipped images).
+The reference's keys are `{epoch, arch, state_dict, optimizer}`: `epoch` counts finished epochs, and the names in
+`state_dict` always carry the `module.` prefix of DistributedDataParallel, whether it was used or not. Our own keys are
+`iteration`, `seconds`, `scaler` (of the loss, empty without fp16), `config`, `seed`, `data`, `weights_sha256` and
+`processes` (one dict per process: RNG, running means, skipped images).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ STORES = ("queue", "queue_ptr", "bank", "Z")  # where mechanisms keep keys
 
 
 def epoch_name(epoch: int) -> str:
-    """File that keeps the state after `epoch` (from 0), named as in the reference."""
+    """Returns the name of the file that keeps the state after `epoch` (from 0), as the reference names it."""
     return f"checkpoint_{epoch:04d}.pth.tar"
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What must be equal for a checkpoint to be continued.
+    """Holds what must be equal for a checkpoint to be continued.
 
     Attributes:
         cfg: the run's config.
         data: digest of the image names, in order.
-        weights_sha256: of MODEL.WEIGHTS, None without.
+        weights_sha256: SHA-256 of MODEL.WEIGHTS, None without initial weights.
     """
 
     cfg: CfgNode
@@ -60,11 +60,11 @@ def capture(
     epoch: int,
     identity: Identity,
 ) -> dict[str, Any]:
-    """Everything that goes into the file. Every process must call.
+    """Returns everything that goes into the file. Every process must call.
 
     Args:
-        model: not wrapped in DistributedDataParallel.
-        epoch: finished epochs.
+        model: the model, not wrapped in DistributedDataParallel.
+        epoch: number of finished epochs.
     """
     process = {
         "rng": capture_rng(),
@@ -92,10 +92,10 @@ def capture(
 def restore(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler, identity: Identity
 ) -> TrainState:
-    """Brings model, optimizer, scaler and RNG back to where `path` was written, and returns how far that was.
+    """Restores model, optimizer, scaler and RNG from the checkpoint `path`, and returns how far its run had come.
 
     Raises:
-        CheckpointError: not readable, or without our keys (a checkpoint of the reference).
+        CheckpointError: it cannot be read, is not whole, or lacks our keys (as a checkpoint of the reference does).
         ConfigError: it belongs to another run: config, seed, data, initial weights or number of processes differ.
     """
     saved = _read(path)
@@ -125,13 +125,14 @@ def restore(
 
 
 def load_weights(path: str | os.PathLike[str], model: nn.Module) -> None:
-    """Starts `model` from a checkpoint of ours, of any mechanism, or of the reference; nothing but weights is taken.
+    """Starts `model` from the weights alone of a checkpoint of ours, of any mechanism, or of the reference.
 
-    Without `encoder_k` in the file the key encoder starts as a copy of the query encoder; without its queue or bank
-    that stays random; what this mechanism does not have is left out.
+    If the file has no `encoder_k`, the key encoder starts as a copy of the query encoder. If it has no queue or bank,
+    that of the model stays random. What this mechanism does not have is left out.
 
     Raises:
-        CheckpointError: not readable, no MoCo checkpoint, or of another architecture, head, dimension, queue or bank.
+        CheckpointError: the file cannot be read, is no MoCo checkpoint, or is of another architecture, head, dimension,
+            queue or bank.
     """
     given = _without_prefix(_read(Path(path))["state_dict"])
     own = model.state_dict()
@@ -161,12 +162,13 @@ def _without_prefix(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def run_changes(saved: dict[str, Any], cfg: CfgNode, defaults: CfgNode, runtime_keys: Collection[str]) -> list[str]:
-    """How a checkpoint's run differs from this one in config, seed and number of processes, in words.
+    """Returns in words how a checkpoint's run differs from this one in config, seed and number of processes.
 
     Args:
         saved: the checkpoint.
-        cfg, defaults: this run's config, and what a key younger than the checkpoint had.
-        runtime_keys: which may differ.
+        cfg: this run's config.
+        defaults: values of keys that are younger than the checkpoint.
+        runtime_keys: keys that may differ.
     """
     then, now = {**_leaves(to_dict(defaults)), **_leaves(saved["config"])}, _leaves(to_dict(cfg))
     changes = [
@@ -182,7 +184,7 @@ def run_changes(saved: dict[str, Any], cfg: CfgNode, defaults: CfgNode, runtime_
 
 
 def check_same_run(path: Path, changes: Sequence[str]) -> None:
-    """Raises ConfigError if anything changed."""
+    """Raises ConfigError if there are any changes."""
     if changes:
         raise ConfigError(
             f"'{path}' belongs to another run: {'; '.join(changes)}. Restore what changed, or choose another OUTPUT_DIR"

@@ -1,1 +1,1 @@
-"""Where images lie, in which order they come, and what is made of them: files, labels, views."""
+"""Holds the data of pre-training: where images lie, in which order they come, and how views are made of them."""

@@ -1,10 +1,11 @@
-"""The augmentation recipes, and one or two views by them. All randomness is that of torch's CPU generator.
+"""Defines the augmentation recipes, and makes one or two views by them, with torch's CPU generator.
 
-v1 is that of arXiv:1911.05722, v2 ("aug+") that of arXiv:2003.04297, in the order of the reference's steps; simclr is
-v2 with the stronger colours of arXiv:2002.05709 (strength 1); supervised is a crop and a flip. Here they are made of
-torchvision's transforms, as in the reference; `pretrain.data.fast_augment` draws and does the same faster.
+v1 is the recipe of arXiv:1911.05722, v2 ("aug+") that of arXiv:2003.04297, both in the order of the reference's steps;
+simclr is v2 with the stronger colours of arXiv:2002.05709 (strength 1); supervised is a crop and a flip. Here they are
+made of torchvision's transforms, as in the reference; `pretrain.data.fast_augment` draws and does the same faster.
 
-Views leave as bytes, a quarter of what floats would be between processes; `normalise` is left to the training device.
+Loader processes pass views on as bytes, a quarter of what floats would take; `normalise` is left to the training
+device.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ SIGMA = (0.1, 2.0)  # of the blur, pixels
 
 @dataclass(frozen=True)
 class Recipe:
-    """What happens to a view between its crop and its flip.
+    """Says what happens to a view between its crop and its flip.
 
     Attributes:
-        steps: jitter, gray or blur, in this order, each with its probability.
+        steps: jitter, gray or blur, each with its probability, in the order in which they are done.
         jitter: brightness, contrast, saturation (factors in 1 +- x) and hue (+- x of the circle).
     """
 
@@ -56,10 +57,10 @@ RECIPES = {
 
 
 def by_name(name: str) -> Recipe:
-    """An entry of `RECIPES`.
+    """Returns an entry of `RECIPES`.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: there is no such recipe.
     """
     if name not in RECIPES:
         raise ConfigError(f"AUG.RECIPE is '{name}'; it must be {' or '.join(RECIPES)}")
@@ -81,15 +82,15 @@ class GaussianBlur:
 
 
 def recipe(name: str, crop_size: int = 224, scale: tuple[float, float] = (0.2, 1.0)) -> T.Compose:
-    """One random view: RGB PIL image -> 3 x crop_size x crop_size, uint8.
+    """Returns the transform that makes one random view: RGB PIL image -> 3 x crop_size x crop_size, uint8.
 
     Args:
         name: a key of `RECIPES`.
-        crop_size: pixels.
-        scale: smallest and largest area of the crop over the area of the image.
+        crop_size: side of the crop in pixels.
+        scale: smallest and largest area of the crop, relative to the area of the image.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: there is no such recipe.
     """
     found = by_name(name)
     make: dict[str, Callable[[float], Any]] = {
@@ -105,14 +106,14 @@ def recipe(name: str, crop_size: int = 224, scale: tuple[float, float] = (0.2, 1
 def normalise(
     images: Tensor, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
 ) -> Tensor:
-    """What an encoder takes, of what a recipe gives: bit for bit torchvision's ToTensor and Normalize.
+    """Turns what a recipe makes into what an encoder takes: bit for bit torchvision's ToTensor and Normalize.
 
     Args:
         images: N x 3 x H x W, RGB, uint8; copied to `device` before they grow fourfold.
-        memory_format: of the result.
+        memory_format: memory format of the result.
 
     Returns:
-        N x 3 x H x W, float32: values over 255, minus `MEAN`, over `STD`.
+        N x 3 x H x W, float32: values divided by 255, minus `MEAN`, divided by `STD`.
     """
     x = images.to(device, non_blocking=True).to(torch.float32, memory_format=memory_format)
     mean, std = _statistics(device)
@@ -126,7 +127,7 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def seeded(view: View, seed: int) -> Iterator[View]:
-    """Inside, torch's CPU generator, by which the view is drawn, starts from `seed`; outside it is left alone."""
+    """Lends `view` with torch's CPU generator, from which it draws, started at `seed`; then restores the generator."""
     generator = torch.default_generator
     state = generator.get_state()
     generator.manual_seed(seed)
@@ -137,10 +138,10 @@ def seeded(view: View, seed: int) -> Iterator[View]:
 
 
 class TwoCrops:
-    """Two independent views of one image, by the draws of one seed: the query's, then the key's.
+    """Makes two independent views of one image from the draws of one seed: the query's, then the key's.
 
     Args:
-        view: makes one, by torch's CPU generator or, if it has a `begin`, by draws of its own.
+        view: makes one view, with torch's CPU generator or, if it has a method `begin`, with draws of its own.
     """
 
     def __init__(self, view: View):
@@ -152,7 +153,7 @@ class TwoCrops:
 
 
 class OneCrop(TwoCrops):
-    """One view, for a mechanism whose keys are stored features, or that has none."""
+    """Makes one view, for a mechanism whose keys are stored features, or that has no keys."""
 
     def __call__(self, image: Any, seed: int) -> tuple[Tensor, ...]:
         with self.begin(seed) as view:

@@ -1,4 +1,4 @@
-"""Small training sets in memory: every image decoded once, all pixels in one block that loader processes share."""
+"""Keeps small training sets in memory: decodes every image once, into a block of pixels that loader processes share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GB = 1e9
 
 
 class DecodedImages:
-    """The pixels that a decoder gives for each image of a set, bit for bit, decoded when this is made.
+    """Holds the pixels that a decoder gives for each image of a set, bit for bit. They are decoded in the constructor.
 
     Forked processes (a loader's, on Linux) share the block, because nobody writes to it; each training process of a
     machine has a block of its own.
@@ -30,15 +30,15 @@ class DecodedImages:
     Args:
         files: the images.
         decoder: an image file and its name -> an RGB image.
-        wrap: what the decoder's callers expect, of its pixels: H x W x 3, uint8, read-only.
-        limit: gigabytes (10^9 bytes) that all pixels may take; looked at before anything is decoded.
+        wrap: turns pixels (H x W x 3, uint8, read-only) into what the decoder would have returned.
+        limit: gigabytes (10^9 bytes) that all pixels may take; checked before anything is decoded.
 
     Attributes:
-        bad: of the images that cannot be read, why.
+        bad: the reason for each image that cannot be read, by its number.
 
     Raises:
-        ConfigError: the set is larger than `limit` or this machine's memory, or an image has another size than its
-            header says.
+        ConfigError: the set is larger than `limit` or this machine's memory, or the size of an image differs from that
+            in its header.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class DecodedImages:
         return self._pixels[end - 3 * height * width : end].reshape(height, width, 3)
 
     def __getitem__(self, index: int) -> Any:
-        """What the decoder gave.
+        """Returns what the decoder gave for an image.
 
         Raises:
-            BadImageError: what it raised.
+            BadImageError: the decoder raised one.
         """
         if index in self.bad:
             raise BadImageError(self.bad[index])
@@ -87,12 +87,12 @@ class DecodedImages:
 
 
 def _shapes(files: Images, limit: float) -> np.ndarray:
-    """Height and width of each image by its header: n x 2 int64; 0 x 0 if it has none, and the decoder will say why.
+    """Returns each image's height and width by its header: n x 2 int64, with 0 x 0 for what decoding will refuse.
 
-    Headers are read in a random order, so that a set far above the limit is refused after a part of it.
+    Headers are read in a random order, so that a set far above the limit is refused after only a part has been read.
 
     Raises:
-        ConfigError: all together are above the limit, or above this machine's memory.
+        ConfigError: all images together are above the limit, or above this machine's memory.
     """
     shapes, needed = np.zeros((len(files), 2), np.int64), 0
     order = np.random.default_rng(0).permutation(len(files))
@@ -126,5 +126,5 @@ def _shape(files: Images, index: int) -> tuple[int, int]:
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory."""
+    """Returns the size of this machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

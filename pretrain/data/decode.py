@@ -1,4 +1,4 @@
-"""Bytes of an image file -> pixels."""
+"""Decodes the bytes of an image file to pixels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class BadImageError(ExpectedError, RuntimeError):
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decodes to RGB. An EXIF orientation is not applied, as in torchvision's ImageFolder.
+    """Decodes an image to RGB. An EXIF orientation is not applied, as in torchvision's ImageFolder.
 
     Args:
-        data: a whole image file, of one of `pixels.FORMATS`.
+        data: the bytes of a whole image file, in one of `pixels.FORMATS`.
         name: where the bytes come from, for errors.
 
     Raises:
-        BadImageError: for whatever reason it cannot be decoded.
+        BadImageError: the image cannot be decoded, for whatever reason.
     """
     try:
         with opened(data, name) as image:
@@ -32,13 +32,13 @@ def decode(data: bytes, name: str) -> Image.Image:
 
 
 def decode_array(data: bytes, name: str) -> np.ndarray:
-    """`decode`, as an array: H x W x 3, uint8. Ordinary JPEGs go to OpenCV, which gives the same pixels sooner.
+    """Decodes an image to an array, H x W x 3, uint8. Ordinary JPEGs go to OpenCV, which gives the same pixels sooner.
 
-    A JPEG cut short is an error, as in Pillow. Of damage in its middle, which both read past where they can, OpenCV
-    refuses a little less.
+    A JPEG cut short is an error, as in Pillow. Both decoders read past damage in the middle of a file where they can;
+    OpenCV accepts a little more of it.
 
     Raises:
-        BadImageError: as `decode`.
+        BadImageError: see `decode`.
     """
     if is_ordinary_jpeg(data):
         try:
@@ -51,7 +51,10 @@ def decode_array(data: bytes, name: str) -> np.ndarray:
 
 
 def is_ordinary_jpeg(data: bytes) -> bool:
-    """Grey or colour, 8 bits, no bomb, and all there: it ends as a JPEG ends. CMYK is not: its readers disagree."""
+    """Returns whether a JPEG is grey or colour, has 8 bits, is not oversized, and ends as a whole JPEG does.
+
+    CMYK does not count as ordinary, because decoders disagree about it.
+    """
     if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
         return False
     at = 2

@@ -1,9 +1,9 @@
-"""The recipes of `pretrain.data.augment`, whose colours, blur and flip are left to the training device.
+"""Applies the recipes of `pretrain.data.augment`, but leaves colours, blur and flip to the training device.
 
-A loader process decodes and crops, and sends with each crop what was drawn for it; the device does the same steps to a
-whole batch. Draws are those of the other backends. From the crop on, pixels are Pillow's to the last level, because
-each step computes what Pillow does, in integers or in floats of the same size; the crop is that of
-`pretrain.data.fast_augment`, 0.002 levels from Pillow's on average.
+A loader process decodes and crops, and sends with each crop what was drawn for it; the device then does the same steps
+on a whole batch. Draws are those of the other backends. From the crop on, pixels equal Pillow's exactly, because each
+step computes what Pillow does, in integers or in floats of the same size; the crop itself is that of
+`pretrain.data.fast_augment`, which differs from Pillow's by 0.002 levels on average.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ NONE = -1.0  # the kind of a step that is not taken
 
 
 class Crop(NamedTuple):
-    """A view that is not finished, or with N before each size a batch of them.
+    """Holds an unfinished view or, if every shape begins with N, a batch of N of them.
 
     Attributes:
         pixels: 3 x H x W, uint8.
-        steps: `MAX_STEPS` x 2, float32: the step's place in `STEPS` or `NONE`, and its parameter.
-        flip: one bool.
+        steps: `MAX_STEPS` x 2, float32: the number of the step in `STEPS`, or `NONE`; and the step's parameter.
+        flip: one bool, whether the view is mirrored in the end.
     """
 
     pixels: Tensor
@@ -39,7 +39,7 @@ class Crop(NamedTuple):
 
 
 class CropRecipe(FastRecipe):
-    """What `FastRecipe` draws, with the crop alone done: H x W x 3 RGB uint8 -> `Crop`."""
+    """Draws what `FastRecipe` draws, but only crops: H x W x 3 RGB uint8 -> `Crop`."""
 
     def view(self, pixels: np.ndarray, draws: Draws) -> Crop:  # type: ignore[override]
         height, width = pixels.shape[:2]
@@ -54,17 +54,17 @@ def _as_tensor(drawn: Drawn) -> Tensor:
 
 
 def finished(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches of `Crop`s as batches of views on the device; one that could not be read stays as it is."""
+    """Turns batches of `Crop`s into batches of views on the device; a batch that could not be read stays as it is."""
     for batch in batches:
         crops: Any = batch.views
         yield batch if crops is None else batch._replace(views=tuple(finish(crop, device) for crop in crops))
 
 
 def finish(view: Crop, device: torch.device) -> Tensor:
-    """Does what is left to N crops: N x 3 x H x W, uint8, on the device. The host does not wait for it.
+    """Does the remaining steps of N crops on the device: returns N x 3 x H x W, uint8. The host does not wait for it.
 
     Args:
-        view: on the CPU, with N before each size.
+        view: the crops on the CPU; every shape begins with N.
     """
     x = view.pixels.to(device, non_blocking=True, copy=True)
     groups = [(kind, place, chosen) for place in range(MAX_STEPS) for kind, chosen in _by_kind(view.steps[:, place, 0])]
@@ -100,23 +100,23 @@ def brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards or away from the mean of the grey image."""
+    """Scales the distance of every value from the mean of the grey image by `factor`."""
     mean = (luma(x).double().mean((1, 2, 3), keepdim=True) + 0.5).floor()
     return _blend(mean.float(), x, factor)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards or away from each pixel's grey."""
+    """Scales the distance of every value from its pixel's grey by `factor`."""
     return _blend(luma(x).float(), x, factor)
 
 
 def _blend(other: Tensor, x: Tensor, factor: Tensor) -> Tensor:
-    """From `other` to `x` and, by factors above 1, beyond it; cut to 0..255, the fraction dropped."""
+    """Moves from `other` (factor 0) to `x` (factor 1) or beyond; cuts to 0..255 and drops the fraction."""
     return (other + factor * (x.float() - other)).clamp_(0, 255).to(torch.uint8)
 
 
 def luma(x: Tensor) -> Tensor:
-    """Grey value of ITU-R 601 with weights in 16 bits, rounded: N x 1 x H x W, int32."""
+    """Returns the grey value of ITU-R 601, with weights of 16 bits, rounded: N x 1 x H x W, int32."""
     r, g, b = x.int().split(1, dim=1)
     return (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
 
@@ -126,7 +126,7 @@ def gray(x: Tensor, _: Tensor) -> Tensor:
 
 
 def hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turns the hue of HSV, in 8 bits each, by `turn` of the circle. Floats have the sizes that they have in Pillow."""
+    """Turns the hue by `turn` of the circle, in HSV of 8 bits each; floats have the same precision as in Pillow."""
     rgb = x.int()
     high = rgb.amax(1, keepdim=True)
     span = high - rgb.amin(1, keepdim=True)
@@ -152,10 +152,10 @@ def hue(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Three box filters along each side, which together spread as a Gaussian of `sigma` pixels does.
+    """Applies three box filters along each side, which together approximate a Gaussian of `sigma` pixels.
 
-    The radius of a box is real, which weighs its two ends less than the rest (Gwosdek et al., SSVM 2011, eq. 7, 11,
-    14); weights have 24 bits. The border is repeated for each box, and each gives whole levels.
+    The radius of a box is a real number, so that its two ends weigh less than the rest (Gwosdek et al., SSVM 2011, eq.
+    7, 11, 14); weights have 24 bits. The border is repeated for each box, and each box gives whole levels.
     """
     radius = box_radius(sigma)
     whole = radius.int()
@@ -174,7 +174,7 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def box_radius(sigma: Tensor) -> Tensor:
-    """Of a box that, applied three times, spreads by `sigma`; float32, as the root that it is made of."""
+    """Returns the radius of a box that, applied three times, spreads by `sigma`; rounded to float32, as its root is."""
     variance = sigma * sigma / 3
     length = (12.0 * variance.double() + 1.0).sqrt().float()
     whole = ((length - 1) / 2).floor()

@@ -1,8 +1,7 @@
-"""The recipes of `pretrain.data.augment` on arrays: the same draws for the same seed, the images within a few levels.
+"""Applies the recipes of `pretrain.data.augment` to arrays: equal draws for equal seeds, pixels within a few levels.
 
 Crops are torch's antialiased resize of bytes, which is Pillow's algorithm in vector code; the other steps are OpenCV's.
-What differs from Pillow, and how much, is measured in `tests/pretrain/data/test_fast_augment.py` and in
-docs/performance.md.
+How much each differs from Pillow is measured in `tests/pretrain/data/test_fast_augment.py` and in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ TRUNCATE = -0.498  # OpenCV rounds; Pillow drops the fraction
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is random in a view.
+    """Holds everything that was drawn at random for one view.
 
     Attributes:
-        box: top, left, height, width of the crop, pixels.
-        steps: what happens to the resized crop, in this order: (a key of `STEPS`, its parameter).
-        flip: left and right are exchanged in the end.
+        box: top, left, height and width of the crop in pixels.
+        steps: steps on the resized crop in the order in which they are done, each as (a key of `STEPS`, its parameter).
+        flip: whether left and right are exchanged in the end.
     """
 
     box: tuple[int, int, int, int]
@@ -46,15 +45,15 @@ class Drawn:
 
 
 class FastRecipe:
-    """One random view, as `augment.recipe` gives it: H x W x 3 RGB uint8 -> 3 x crop_size x crop_size, uint8.
+    """Makes one random view, as `augment.recipe` does: H x W x 3 RGB uint8 -> 3 x crop_size x crop_size, uint8.
 
     Args:
         name: a key of `augment.RECIPES`.
-        crop_size: pixels.
-        scale: smallest and largest area of the crop over the area of the image.
+        crop_size: side of the crop in pixels.
+        scale: smallest and largest area of the crop, relative to the area of the image.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: there is no such recipe.
     """
 
     def __init__(self, name: str, crop_size: int = 224, scale: tuple[float, float] = (0.2, 1.0)):
@@ -64,7 +63,7 @@ class FastRecipe:
 
     @contextmanager
     def begin(self, seed: int) -> Iterator[Callable[[Any], Tensor]]:
-        """Lends what makes one view of an image after the other, by the draws of this seed."""
+        """Lends a function that makes a view of an image; its calls use the draws of this seed one after the other."""
         draws = Draws(seed)
         yield lambda image: self.view(np.asarray(image), draws)
 
@@ -75,7 +74,7 @@ class FastRecipe:
         return torch.from_numpy(view).permute(2, 0, 1)
 
     def draw(self, height: int, width: int, draws: Draws) -> Drawn:
-        """Takes what torchvision's transforms would take from torch's generator, in their order."""
+        """Draws what torchvision's transforms would draw from torch's generator, in their order."""
         box = draw_box(height, width, self.scale, draws)
         steps: list[tuple[str, float]] = []
         for step, probability in self.recipe.steps:
@@ -95,10 +94,10 @@ class FastRecipe:
 
 
 def draw_box(height: int, width: int, scale: tuple[float, float], draws: Draws) -> tuple[int, int, int, int]:
-    """Top, left, height, width of a crop, by torchvision's draws (`RandomResizedCrop`) in a quarter of their time.
+    """Draws top, left, height and width of a crop, as torchvision's `RandomResizedCrop` does, in a quarter of its time.
 
-    The crop has `scale` of the area and sides as 3:4 to 4:3. After ten draws that do not fit into the image it is the
-    largest central one with such sides.
+    The crop has a share of the area within `scale`, and sides between 3:4 and 4:3. After ten draws that do not fit into
+    the image, it is the largest central crop with such sides.
     """
     value = torch.empty(1)
     for _ in range(10):
@@ -113,7 +112,7 @@ def draw_box(height: int, width: int, scale: tuple[float, float], draws: Draws) 
 
 
 def render(image: np.ndarray, drawn: Drawn, crop_size: int) -> np.ndarray:
-    """The view that was drawn: H x W x 3 RGB uint8 -> crop_size x crop_size x 3."""
+    """Makes the view that was drawn: H x W x 3 RGB uint8 -> crop_size x crop_size x 3."""
     view = crop(image, drawn.box, crop_size)
     for name, value in drawn.steps:
         view = STEPS[name](view, value)
@@ -121,7 +120,7 @@ def render(image: np.ndarray, drawn: Drawn, crop_size: int) -> np.ndarray:
 
 
 def crop(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """The box (top, left, height, width), resized to size x size, bilinear and antialiased."""
+    """Cuts out the box (top, left, height, width) and resizes it to size x size, bilinear and antialiased."""
     top, left, height, width = box
     x = torch.from_numpy(image[None, top : top + height, left : left + width].copy()).permute(0, 3, 1, 2)
     resized = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -133,18 +132,18 @@ def brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Towards or away from the mean of the grey image."""
+    """Scales the distance of every value from the mean of the grey image by `factor`."""
     mean = int(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
     return _affine(image, factor, 0, (1 - factor) * mean)
 
 
 def saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Towards or away from each pixel's grey."""
+    """Scales the distance of every value from its pixel's grey by `factor`."""
     return _affine(image, factor, (1 - factor) * LUMA, 0)
 
 
 def _affine(image: np.ndarray, factor: float, mixed: np.ndarray | float, offset: float) -> np.ndarray:
-    """`factor` times each value, plus the values of its pixel weighted by `mixed` (3), plus `offset`, cut to 0..255."""
+    """Returns `factor` times each value plus its pixel's values weighted by `mixed` (3) and `offset`, cut to 0..255."""
     matrix = np.empty((3, 4))
     matrix[:, :3] = mixed
     matrix[DIAGONAL] += factor
@@ -153,7 +152,7 @@ def _affine(image: np.ndarray, factor: float, mixed: np.ndarray | float, offset:
 
 
 def hue(image: np.ndarray, turn: float) -> np.ndarray:
-    """Turns the hue of HSV by `turn` of the circle; less one step of 256, which OpenCV's way there and back adds."""
+    """Turns the hue of HSV by `turn` of the circle, less the one step of 256 that OpenCV's conversion and back adds."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     hsv[..., 0] += np.uint8((int(turn * 255) - 1) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
@@ -164,7 +163,7 @@ def gray(image: np.ndarray, _: float = 1.0) -> np.ndarray:
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian of this standard deviation (pixels), the border repeated."""
+    """Applies a Gaussian of this standard deviation (pixels); the border is repeated."""
     nominal, actual = _spread()
     corrected = float(np.interp(sigma, actual, nominal))
     return cv2.GaussianBlur(image, (_taps(corrected),) * 2, corrected, borderType=cv2.BORDER_REPLICATE)
@@ -172,7 +171,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _spread() -> tuple[np.ndarray, np.ndarray]:
-    """Nominal and actual standard deviation of OpenCV's kernels, which are too narrow below half a pixel."""
+    """Returns nominal and actual standard deviations of OpenCV's kernels, which are too narrow below half a pixel."""
     nominal = np.linspace(0.05, 2.5, 246)
     actual = []
     for sigma in nominal:
@@ -183,7 +182,7 @@ def _spread() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _taps(sigma: float) -> int:
-    """Width of a kernel that reaches 3 sigma to each side."""
+    """Returns the width of a kernel that reaches 3 sigma to each side."""
     return 2 * int(np.ceil(3 * sigma)) + 1
 
 

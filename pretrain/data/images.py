@@ -1,4 +1,4 @@
-"""Where a training set's images lie: a folder, a list, or tar shards."""
+"""Finds the images of a training set in a folder, a list, or tar shards."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LOG = logging.getLogger(__name__)
 
 
 class Images(Protocol):
-    """A training set: image files, wherever their bytes lie.
+    """A training set: image files, wherever their bytes are stored.
 
     Attributes:
-        notes: what a reader of the result must know.
+        notes: remarks that a reader of the result must know.
     """
 
     @property
@@ -36,27 +36,27 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Where an image lies, printable."""
+        """Returns where an image is stored, in printable form."""
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image file.
+        """Returns the bytes of an image file.
 
         Raises:
             BadImageError: it cannot be read.
         """
 
     def digest(self) -> str:
-        """Hex digest (16 digits) of the names in order: equal wherever the set lies."""
+        """Returns a hex digest (16 digits) of the names in order, which is the same wherever the set is stored."""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Paths of a training set.
+    """Holds the paths of a training set.
 
     Attributes:
-        root: folder that `names` are relative to.
-        names: (n,) byte strings. One array, because loader processes would slowly copy a list of a million `str`.
-        notes: see `Images`; what was left out, already in the log.
+        root: the folder that `names` are relative to.
+        names: (n,) byte strings, in one array, because loader processes would slowly copy a list of a million `str`.
+        notes: see `Images`; they name what was left out, which is in the log already.
     """
 
     root: str
@@ -70,11 +70,11 @@ class ImageFiles:
         return os.path.join(self.root, os.fsdecode(self.names[index]))
 
     def name(self, index: int) -> str:
-        """The path, printable whatever its bytes are."""
+        """Returns the path, in printable form whatever its bytes are."""
         return printable(self.path(index))
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image file.
+        """Returns the bytes of an image file.
 
         Raises:
             BadImageError: it cannot be read.
@@ -85,23 +85,23 @@ class ImageFiles:
             raise BadImageError(f"cannot read image '{self.name(index)}' ({error.strerror})") from error
 
     def digest(self) -> str:
-        """Hex digest (16 digits) of the names in order: equal wherever the folder lies."""
+        """Returns a hex digest (16 digits) of the names in order, which is the same wherever the folder lies."""
         return hashlib.sha256(b"\0".join(self.names.tolist())).hexdigest()[:16]
 
 
 def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: bool = False, keep: int = 32) -> Images:
-    """The images under a folder (any depth, sorted by path), those named by a text file in its order, or in tar shards.
+    """Finds the images in a folder (at any depth, sorted by path), in a text file (in its order), or in tar shards.
 
     A list has one path per line, absolute or relative to the list's own folder; empty lines are ignored. Shards are
-    one tar file, a pattern of them (`in-{000..146}.tar`, `in-*.tar`), or a list of them. Nothing hidden is read, and no
-    folder twice (`runtime.folders`); what was left out for that is in the notes and in the log.
+    one tar file, a pattern of them (`in-{000..146}.tar`, `in-*.tar`), or a list of them. Hidden files are not read, and
+    no folder is read twice (`runtime.folders`); what was left out for these reasons is in the notes and in the log.
 
     Args:
         index_dir, truncate, keep: for shards, see `shards.open_shards`.
 
     Raises:
-        ConfigError: nothing there, not readable, no image in it, or a folder that holds both `train` and `val`; for
-            shards, see `shards.open_shards` too.
+        ConfigError: the source does not exist, cannot be read, holds no image, or is a folder that holds both `train`
+            and `val`; for shards, see `shards.open_shards` too.
     """
     path = Path(os.path.expandvars(os.path.expanduser(os.fspath(source))))
     notes: tuple[str, ...] = ()
@@ -143,14 +143,17 @@ def _walk(root: Path) -> ImageFiles:
 
 
 def image_files(root: Path, names: Sequence[str], notes: Sequence[str] = ()) -> ImageFiles:
-    """Files below `root` in that order; logs what was left out."""
+    """Returns the files below `root` in the order of `names`; logs the notes."""
     for note in notes:
         LOG.warning(note)
     return ImageFiles(str(root), np.array([os.fsencode(name) for name in names]), tuple(notes))
 
 
 def _read_list(path: Path) -> tuple[list[str], tuple[str, ...]]:
-    """The names in a list, and what was left out of it: what is hidden below the folder that all names share."""
+    """Returns the names in a list, and notes on hidden ones, which are left out.
+
+    A name is hidden if it has a hidden part below the folder that all names share.
+    """
     with path.open(encoding="utf-8-sig") as f:
         names = [line.strip() for line in f if line.strip()]
     if not names:

@@ -1,6 +1,6 @@
-"""Labels from a file: a text list of `path label`, or a json as iNaturalist 2018 has it. Both are checked whole.
+"""Reads labels from a file: a text list of `path label`, or a JSON file in the format of iNaturalist 2018.
 
-Paths are relative to the folder of the file, so that a set moves with it.
+The whole file is checked. Paths are relative to its folder, so that a set can be moved together with its labels.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SUFFIXES = (".txt", ".json")
 
 
 class Entry(NamedTuple):
-    """One image of a file of labels.
+    """Holds one image of a file of labels.
 
     Attributes:
-        place: where it stands, for errors: "line 3", "images[2]".
-        name: its path.
-        label: position in the file's classes.
+        place: its place in the file, for errors: "line 3", "images[2]".
+        name: the path of the image.
+        label: the number of its class in the file's classes.
     """
 
     place: str
@@ -40,11 +40,11 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelFile:
-    """What a file of labels says.
+    """Holds the contents of a file of labels.
 
     Attributes:
-        entries: in its order, names normalised, every image there.
-        classes: names, in the order of labels.
+        entries: the images in the order of the file, with normalised names; every image exists.
+        classes: the names of the classes, in the order of the labels.
         places: where the file first names each class.
         notes: what was left out.
     """
@@ -56,18 +56,19 @@ class LabelFile:
 
 
 def read_label_file(path: Path, key: str) -> LabelFile:
-    """Reads a .txt list or a .json.
+    """Reads a list (.txt) or a JSON file (.json) of labels.
 
     A list has a path and its class on each line, the class being the word after the last space; empty lines are
-    ignored. Classes are sorted: by value if all are whole numbers, else as text. In a json they are the categories, by
-    id. Both are UTF-8, with or without a byte order mark.
+    ignored. Classes are sorted: by value if all are whole numbers, else as text. In a JSON file the classes are its
+    categories, sorted by id. Both files are UTF-8, with or without a byte order mark.
 
     Args:
-        key: config key or option that gave the file, for errors.
+        key: the config key or option that gave the file, for errors.
 
     Raises:
-        ConfigError: one sentence with the file, the line or field, its value and the remedy: no label or two, a label
-            that is no class, an image that is not there, outside of the file's folder or named twice, nothing at all.
+        ConfigError: one sentence with the file, the line or field, its value and the remedy. An image has no label or
+            two, does not exist, is outside of the file's folder or is named twice; a label is no class; or nothing is
+            there.
     """
     source = f"{key} '{path}'"
     try:
@@ -100,7 +101,7 @@ def _read_list(path: Path, source: str) -> LabelFile:
 
 
 def _sorted(first: dict[str, str], source: str) -> tuple[str, ...]:
-    """Labels in order; `first`: where each stands first. Two ways to write one label are an error."""
+    """Returns the labels in order; `first` gives the place of each. Two ways to write the same label are an error."""
     numbers = all(re.fullmatch("-?[0-9]{1,18}", label) for label in first)
     what, same = ("number", int) if numbers else ("word", composed)
     seen: dict[object, str] = {}
@@ -113,12 +114,12 @@ def _sorted(first: dict[str, str], source: str) -> tuple[str, ...]:
 
 
 def composed(text: str) -> str:
-    """The text in Unicode's composed form, NFC: what looks the same is the same."""
+    """Returns the text in Unicode's composed form (NFC), in which texts that look the same are the same."""
     return unicodedata.normalize("NFC", text)
 
 
 class _Read(BaseModel):
-    """Fields that are not read here may be there: licences, sizes, ranks of a species."""
+    """Allows fields that are not read here: licences, sizes, ranks of a species."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -195,7 +196,7 @@ def _labelled(data: _INaturalist, labels: dict[int, int], source: str) -> Iterat
 
 
 def _checked(found: LabelFile, path: Path, source: str) -> LabelFile:
-    """The same with normalised names and without what is hidden."""
+    """Returns the labels with normalised names and without hidden files; refuses names that cannot be used."""
     entries, first = [], dict[str, str]()
     for entry in found.entries:
         name = _normalised(entry, source)
@@ -234,12 +235,15 @@ def _normalised(entry: Entry, source: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """On one line, and whole if it has the length of a path."""
+    """Returns a name on one line, and whole unless it is longer than paths are."""
     return repr(name) if len(name) <= 200 else short(name)
 
 
 def _missing(root: Path, entries: Sequence[Entry]) -> list[Entry]:
-    """Entries without a file. Reads each folder once, which takes seconds where looking at each file takes minutes."""
+    """Returns the entries without a file.
+
+    Each folder is read once, which takes seconds where looking at each file takes minutes.
+    """
     there: dict[str, set[str]] = {}
     for folder in {posixpath.dirname(entry.name) for entry in entries}:
         try:
@@ -251,7 +255,7 @@ def _missing(root: Path, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _other_form(root: Path, name: str) -> str:
-    """What to do where a path is there but for the form of its letters: accents (NFC, NFD), or upper and lower case."""
+    """Returns the remedy for a path that exists with accents in another form (NFC, NFD) or other capitals; else ""."""
     folder = root
     for part in name.split("/"):
         try:

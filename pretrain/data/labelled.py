@@ -1,4 +1,4 @@
-"""Images with class labels, from class folders or a file: the set, its views, top-k accuracy."""
+"""Finds images with class labels, in class folders or by a file of labels; makes their views and counts top-k hits."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A labelled set, in torchvision's ImageFolder order: by class, then by path. It is `images.Images` too.
+    """Holds a labelled set in torchvision's ImageFolder order: by class, then by path. It is an `images.Images`, too.
 
     Attributes:
-        files: n images.
+        files: the n images.
         labels: (n,) int64, positions in `classes`.
-        classes: their names; of class folders sorted, of a file see `label_files`.
+        classes: the names of the classes: sorted names of class folders, or those of `label_files`.
         places: where a file first names each class; empty for class folders.
     """
 
@@ -55,13 +55,13 @@ class LabelledImages:
         return self.files.read(index)
 
     def digest(self) -> str:
-        """Hex digest (16 digits) of names and classes, in order: equal wherever the folder lies."""
+        """Returns a hex digest (16 digits) of names and classes in order, the same wherever the folder lies."""
         said = hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()  # by the names too, in class folders
         text = "\0".join((*self.classes, self.files.digest(), *([said] if self.places else [])))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def subset(self, limit: int) -> LabelledImages:
-        """At most `limit` images (0: all), evenly spaced, so that every class keeps its share."""
+        """Returns at most `limit` images (0: all), evenly spaced, so that every class keeps its share."""
         if not 0 < limit < len(self):
             return self
         chosen = np.arange(limit) * len(self) // limit
@@ -69,7 +69,7 @@ class LabelledImages:
         return dataclasses.replace(self, files=files, labels=self.labels[chosen])
 
     def in_order_of(self, classes: tuple[str, ...]) -> LabelledImages:
-        """The same images with labels that are positions in `classes`, which has the same names in another order."""
+        """Returns the same images with labels that are positions in `classes`, the same names in another order."""
         if classes == self.classes:
             return self
         new, old = ({name: number for number, name in enumerate(names)} for names in (classes, self.classes))
@@ -79,16 +79,16 @@ class LabelledImages:
 
 
 def find_labelled(source: str | os.PathLike[str], key: str) -> LabelledImages:
-    """The images under `source/<class>/`, at any depth, or those of a file of labels (see `label_files`).
+    """Finds the images under `source/<class>/`, at any depth, or those of a file of labels (see `label_files`).
 
-    Hidden folders are no classes, nor are links to read ones.
+    Hidden folders are not classes, and neither are links to folders that have been read already.
 
     Args:
-        key: config key or option that gave the source, for errors.
+        key: the config key or option that gave the source, for errors.
 
     Raises:
-        ConfigError: nothing there, no class folders, one without images, or one that holds `train` and `val`; for
-            files, see `label_files.read_label_file`.
+        ConfigError: the source does not exist, has no class folders, has one without images, or holds `train` and
+            `val`; for files, see `label_files.read_label_file`.
     """
     root = Path(os.path.expandvars(os.path.expanduser(os.fspath(source))))
     if root.is_file() and root.suffix.lower() in SUFFIXES:
@@ -137,12 +137,12 @@ def _by_class(name: str) -> tuple[str, str, str]:
 def find_pair(
     train: str | os.PathLike[str], val: str | os.PathLike[str], keys: tuple[str, str] = ("DATA.TRAIN", "DATA.VAL")
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Training and validation set, labels of both being positions in the classes of the first.
+    """Finds a training and a validation set; the labels of both are positions in the classes of the training set.
 
-    Images that are in both are noted and warned of: they make accuracy too high.
+    Images that are in both sets are noted and warned of, because they make the accuracy too high.
 
     Args:
-        keys: config keys that gave the sets, for errors.
+        keys: the config keys that gave the sets, for errors.
 
     Raises:
         ConfigError: see `find_labelled`; also if the classes differ, because labels would then mean two things.
@@ -173,7 +173,7 @@ def find_pair(
 
 
 def in_both(a: LabelledImages, b: LabelledImages) -> list[str]:
-    """Printable paths of the images of `b` that are in `a` under the same path."""
+    """Returns the printable paths of the images of `b` that are in `a` under the same path."""
     first, second = (os.fsencode(os.path.realpath(images.files.root)) for images in (a, b))
     if first != second and not first.startswith(second + b"/") and not second.startswith(first + b"/"):
         return []
@@ -183,20 +183,26 @@ def in_both(a: LabelledImages, b: LabelledImages) -> list[str]:
 
 
 def augmented_view(crop_size: int = 224, scale: tuple[float, float] = (0.08, 1.0)) -> T.Compose:
-    """Augmented: RGB PIL image -> 3 x crop_size x crop_size, a random crop of `scale` of the area, flipped or not."""
+    """Returns the transform of training: RGB PIL image -> 3 x crop_size x crop_size.
+
+    It crops at random to a share of the area within `scale`, and flips at random.
+    """
     crop = T.RandomResizedCrop(crop_size, scale=tuple(scale))
     return T.Compose([crop, T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)])
 
 
 def central_view(resize: int = 256, crop_size: int = 224) -> T.Compose:
-    """Without randomness: RGB PIL image -> 3 x crop_size x crop_size, the centre once the short side is `resize`."""
+    """Returns the transform of evaluation, without randomness: RGB PIL image -> 3 x crop_size x crop_size.
+
+    It takes the centre once the short side is `resize` pixels.
+    """
     return T.Compose([T.Resize(resize), T.CenterCrop(crop_size), T.ToTensor(), T.Normalize(MEAN, STD)])
 
 
 def top_k_hits(scores: Tensor, labels: Tensor, ks: tuple[int, ...] = (1, 5)) -> Tensor:
-    """Whether the label is among the k best classes: scores (N x classes), labels (N) -> bool (N x len(ks)).
+    """Returns whether the label is among the k best classes: scores (N x classes), labels (N) -> bool (N x len(ks)).
 
-    With fewer than k classes every label is.
+    With fewer than k classes every label is among them.
     """
     best = scores.topk(min(max(ks), scores.shape[1]), dim=1).indices  # N x max(ks)
     right = best == labels.unsqueeze(1)

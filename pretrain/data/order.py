@@ -1,8 +1,8 @@
-"""In which order an epoch visits the images, and which part of it a process takes: pure functions of seed and epoch.
+"""Decides in which order an epoch visits the images, and which part of it a process takes.
 
-A permutation is cut into batches. Where images are files, it is one of all images, and every batch is divided among
-the processes. Where they lie in shards, each process goes through a stretch of its own, so that it reads few shards at
-a time and, but for those at the ends of its stretch, shards that nobody else reads.
+Both are pure functions of seed and epoch. A permutation is cut into batches. For image files, it is a permutation of
+all images, and every batch is divided among the processes. For shards, each process goes through a stretch of its own,
+so that it reads few shards at a time and, except for those at the ends of its stretch, shards that nobody else reads.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pretrain.runtime.seed import derive
 
 
 class Order(Protocol):
-    """The sequence of images in each epoch."""
+    """Gives the sequence of images in each epoch."""
 
     def first(self, batch: int, batch_size: int, rank: int, world_size: int) -> int:
-        """Where a process's part of a batch begins in the sequence; it is batch_size / world_size long."""
+        """Returns where a process's part of a batch begins in the sequence; it is batch_size / world_size long."""
 
     def images(self, epoch: int, first: int, count: int) -> list[int]:
-        """Image numbers at `first`, ..., `first + count - 1` of the epoch's sequence."""
+        """Returns the numbers of the images at `first`, ..., `first + count - 1` of the epoch's sequence."""
 
 
 class GlobalShuffle:
-    """A permutation of all `num_images`; the processes take equal parts of each batch, in rank order."""
+    """Permutes all `num_images`; the processes take equal parts of each batch, in rank order."""
 
     def __init__(self, num_images: int, seed: int):
         self.num_images, self.seed = num_images, seed
@@ -43,14 +43,14 @@ class GlobalShuffle:
 
 
 class ShuffledShards:
-    """A permutation of shards, cut into windows; within a window, a permutation of its images.
+    """Permutes the shards, cuts them into windows, and permutes the images within each window.
 
     Each process has a contiguous stretch of the sequence, of equal length, in rank order.
 
     Args:
-        counts: images in each shard, none empty.
-        seed: of the run.
-        window: shards whose images are permuted together. Memory per process: 8 bytes for each image of a window.
+        counts: number of images in each shard, none of them 0.
+        seed: seed of the run.
+        window: shards whose images are permuted together. A process needs 8 bytes of memory per image of a window.
     """
 
     def __init__(self, counts: np.ndarray, seed: int, window: int):
@@ -79,7 +79,7 @@ class ShuffledShards:
         return found
 
     def _drawn(self, number: int) -> np.ndarray:
-        """The images of a window of the current epoch, in order."""
+        """Returns the images of a window of the current epoch, in order."""
         if number != self._number:
             shards = self._shards[number * self.window : (number + 1) * self.window]
             images = np.concatenate([np.arange(self.begins[s], self.begins[s] + self.counts[s]) for s in shards])

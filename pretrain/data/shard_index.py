@@ -1,4 +1,4 @@
-"""Where the images of one tar file lie in it: read from its headers once, and kept in a small file."""
+"""Finds where the images of one tar file lie in it: reads its headers once, and keeps the result in a small file."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\x
 
 
 class ShardError(ExpectedError, RuntimeError):
-    """A tar file that cannot be used, or whose index cannot be kept; names the file and the remedy."""
+    """A tar file that cannot be used, or whose index cannot be kept; the message names the file and the remedy."""
 
 
 class Summary(NamedTuple):
-    """What a run must know of a shard that it does not read from yet.
+    """Holds what a run must know of a shard before it reads from it.
 
     Attributes:
-        images: how many there are.
-        digest: of their names, 16 hex digits.
-        damage: what is wrong behind the last, "" if nothing is.
-        hidden: images that were left out, see `runtime.folders.is_hidden`.
+        images: the number of images.
+        digest: 16 hex digits, the digest of their names.
+        damage: what is wrong behind the last image, "" if nothing is.
+        hidden: the number of images that were left out, see `runtime.folders.is_hidden`.
     """
 
     images: int
@@ -49,11 +49,11 @@ class Summary(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """The n images of a tar file, in its order.
+    """Holds the places of the n images of a tar file, in its order.
 
     Attributes:
-        names: (n,) byte strings, of members.
-        offsets, sizes: (n,) int64, bytes.
+        names: (n,) byte strings, the names of members.
+        offsets, sizes: (n,) int64, in bytes.
         damage, hidden: see `Summary`.
         stamp: (3,) int64: version of this layout; size and mtime (ns) of the tar file that was read.
     """
@@ -71,7 +71,7 @@ class ShardIndex:
 
 
 def index_file(shard: str, index_dir: str) -> str:
-    """Beside the shard or, if `index_dir` is not empty, there, under a name that depends on the shard's whole path."""
+    """Returns the path of a shard's index: beside it or in `index_dir`, there named after the shard's whole path."""
     if not index_dir:
         return shard + SUFFIX
     place = hashlib.sha256(os.fsencode(os.path.abspath(shard))).hexdigest()[:16]
@@ -79,9 +79,9 @@ def index_file(shard: str, index_dir: str) -> str:
 
 
 def summarise(shard: str, file: str) -> Summary:
-    """What the index `file` says about a shard; it is written first if there is none that fits the shard as it is now.
+    """Returns what the index `file` says about a shard, and writes it first unless it fits the shard as it is now.
 
-    Processes may do so at the same time: they write the same bytes, and each file appears as a whole.
+    Processes may do this at the same time: they write the same bytes, and each file appears as a whole.
 
     Raises:
         ShardError: see `scan`; also if the index cannot be written.
@@ -104,7 +104,7 @@ def summarise(shard: str, file: str) -> Summary:
 
 
 def load(shard: str, file: str) -> ShardIndex | None:
-    """The index in `file`; None if there is none, or not of the shard as it is now."""
+    """Returns the index in `file`, or None if there is none of the shard's present state."""
     arrays = _read(shard, file, "names", "offsets", "sizes", "summary", "stamp")
     if arrays is None:
         return None
@@ -125,12 +125,14 @@ def _stamp(stat: os.stat_result) -> np.ndarray:
 
 
 def scan(shard: str) -> ShardIndex:
-    """Reads the headers of a tar file. Members other than images (labels, captions) and hidden ones are left out.
+    """Reads the headers of a tar file, leaving out members other than images (labels, captions) and hidden ones.
 
-    A file that ends too early, or goes on with something else, is one with `damage` and the whole images before it.
+    A file that ends too early, or goes on with something else, gives an index with `damage` and the whole images before
+    it.
 
     Raises:
-        ShardError: not readable, no tar file, compressed, or an image in it that is a link, sparse, or there twice.
+        ShardError: the file cannot be read, is no tar file, is compressed, or has an image that is a link, sparse, or
+            there twice.
     """
     names: list[bytes] = []
     places: list[tuple[int, int]] = []
@@ -163,7 +165,7 @@ def scan(shard: str) -> ShardIndex:
 
 
 def _members(f: IO[bytes], shard: str) -> Iterator[tarfile.TarInfo]:
-    """The members; afterwards, TarError unless they are followed by tar's end mark and by nothing else."""
+    """Yields the members; afterwards raises TarError unless they are followed by tar's end mark and by nothing else."""
     head = f.read(_BLOCK)
     for magic, kind in _COMPRESSED.items():
         if head.startswith(magic):
@@ -196,10 +198,10 @@ def _check_plain(member: tarfile.TarInfo, shard: str) -> None:
 
 
 def is_shard(name: str | Path) -> bool:
-    """Whether a file name is that of a tar file, compressed ones included (`scan` refuses them)."""
+    """Returns whether a file name is that of a tar file, including compressed ones (which `scan` refuses)."""
     return _TAR.search(os.fspath(name).lower()) is not None
 
 
 def printable(name: str | bytes) -> str:
-    """A file name for a message: bytes that are no UTF-8 appear as in `\\xff`."""
+    """Returns a file name for a message: bytes that are not UTF-8 appear as in `\\xff`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

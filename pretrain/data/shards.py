@@ -1,4 +1,4 @@
-"""Images in tar files ("shards", WebDataset's layout), read one by one from where they lie; labels are not read."""
+"""Reads single images from tar files ("shards", WebDataset's layout) without unpacking them; labels are not read."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class Shards:
-    """Images of tar files, numbered through in the files' order.
+    """Holds the images of tar files, numbered consecutively in the order of the files.
 
-    A process keeps only counts; the index of a shard is loaded when an image of it is read, and the one read longest
-    ago is dropped. May be pickled, and used after a fork.
+    A process keeps only counts; the index of a shard is loaded when an image of it is read, and the least recently used
+    one is dropped. The object may be pickled, and used after a fork.
 
     Args:
-        paths: of the tar files.
+        paths: the tar files.
         index_dir: see `shard_index.index_file`.
-        summaries: of the same files.
-        notes: what a reader of the result must know.
-        keep: indices kept.
+        summaries: the summaries of these files.
+        notes: remarks that a reader of the result must know.
+        keep: how many indices are kept in memory.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class Shards:
         return int(self._ends[-1])
 
     def digest(self) -> str:
-        """Hex digest (16 digits) of the names of shards and images in order: equal wherever the folder lies."""
+        """Returns a hex digest (16 digits) of the names of shards and images in order, wherever the folder lies."""
         return self._digest
 
     def name(self, index: int) -> str:
-        """`<shard>/<member>`, printable."""
+        """Returns `<shard>/<member>`, in printable form."""
         number, within = self._locate(index)
         return f"{printable(self.paths[number])}/{printable(self._shard(number).index.names[within])}"
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image file.
+        """Returns the bytes of an image file.
 
         Raises:
             BadImageError: it cannot be read.
@@ -97,7 +97,7 @@ class Shards:
 
 
 class _OpenShard:
-    """A file descriptor, closed when nobody refers to it any more, and what lies where in the file."""
+    """Holds a file descriptor, closed when nobody refers to it any more, and the index of the file."""
 
     def __init__(self, path: str, index: ShardIndex):
         self.index, self._fd = index, -1
@@ -126,20 +126,22 @@ def open_shards(
     source: str = "",
     notes: Sequence[str] = (),
 ) -> Shards:
-    """Shards with an index each; missing and outdated ones are made.
+    """Opens shards, and makes the indices that are missing or outdated.
 
-    Every process of a run goes through all shards, each but the first in an order of its own, and makes what it finds
-    missing. With a shared file system they divide the work; without one, every machine gets its indices all the same.
+    Every process of a run goes through all shards, each but the first in an order of its own, and makes the indices
+    that it finds missing. With a shared file system they divide the work; without one, every machine still gets its
+    indices.
 
     Args:
-        index_dir: where indices lie; "": beside the shards.
-        truncate: take the whole images of a damaged shard instead of refusing it.
+        index_dir: folder of the indices; "" puts them beside the shards.
+        truncate: whether to use the whole images of a damaged shard instead of refusing it.
         keep: see `Shards`.
         source: what gave the paths, for errors.
-        notes: what is known of them already, for the notes and the log.
+        notes: notes on the paths that are known already, for the result and the log.
 
     Raises:
-        ConfigError: a shard twice, missing, damaged, without images, or otherwise unusable; names up to three.
+        ConfigError: shards are named twice, missing, damaged, without images, or otherwise unusable; up to three are
+            named.
     """
     index_dir = os.path.expandvars(os.path.expanduser(index_dir))
     places = [os.path.realpath(path) for path in paths]
@@ -190,10 +192,10 @@ def _problem(path: str, summary: Summary, truncate: bool) -> str:
 
 
 def expand(pattern: str) -> list[str]:
-    """The files that a path, a pattern with `{000..146}` or with `*`, or both, stands for, in its order.
+    """Returns the files that a path stands for, in its order; it may hold patterns with `{000..146}` and `*`.
 
     Raises:
-        ConfigError: one does not exist, or nothing fits.
+        ConfigError: a file does not exist, or nothing matches the pattern.
     """
     return [pattern] if os.path.exists(pattern) else list(_expand(pattern))
 
@@ -220,7 +222,7 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _numbers(first: str, last: str) -> list[str]:
-    """first..last, with leading zeros if one of them has some."""
+    """Returns the numbers first..last as text, with leading zeros if one of the two has some."""
     padded = any(len(text) > 1 and text[0] == "0" for text in (first, last))
     width = max(len(first), len(last)) if padded else 0
     if int(last) - int(first) >= 10**7:

@@ -1,7 +1,7 @@
-"""One or two views of each image, in an order that depends on the seed alone.
+"""Yields one or two views of each image, in an order that depends on the seed alone.
 
-Which images make up iteration i, and what is drawn for their views, is a pure function of (seed, i): not of the number
-of workers, nor of where a run was interrupted.
+Which images make up iteration i, and what is drawn for their views, is a pure function of (seed, i). It depends neither
+on the number of workers nor on where a run was interrupted.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Views = Callable[[Any, int], tuple[Tensor, ...]]  # what a `Decode` gives, and t
 
 
 class Sample(NamedTuple):
-    """Views of one image (3 x H x W each), its number in the set and, if labels are read, its label.
+    """Holds the views of one image (3 x H x W each), its number in the set and, if labels are read, its label.
 
-    `views` is None if the image could not be read nor replaced; reasons in `bad`. A replacement has its own number and
-    label.
+    `views` is None if the image could neither be read nor replaced; `bad` gives the reasons. A replacement has its own
+    number and label.
     """
 
     views: tuple[Tensor, ...] | None
@@ -43,9 +43,9 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Views of N images (N x 3 x H x W each), their numbers and labels (N); None if one could not be read nor replaced.
+    """Holds the views of N images (N x 3 x H x W each), their numbers (N) and, if the set has labels, their labels (N).
 
-    Without a set's labels there are none.
+    `views` is None if an image could neither be read nor replaced; `bad` gives the reasons.
     """
 
     views: tuple[Tensor, ...] | None
@@ -54,7 +54,10 @@ class Batch(NamedTuple):
     labels: Tensor | None = None
 
     def query_and_key(self) -> tuple[Tensor, Tensor]:
-        """A mechanism's input: first views, and their keys: second views, without them labels, without them numbers."""
+        """Returns the input of a mechanism: the first views, and their keys.
+
+        The keys are the second views if there are any, else the labels if they are read, else the images' numbers.
+        """
         assert self.views is not None and self.numbers is not None
         if len(self.views) > 1:
             return self.views[0], self.views[1]
@@ -67,11 +70,11 @@ class ViewDataset(Dataset[Sample]):
     Args:
         files: the images.
         views: `augment.TwoCrops` or `OneCrop`.
-        seed: of the run.
+        seed: seed of the run.
         replacements: how many other images to try, at most, for one that cannot be read. Problems are returned rather
             than raised, because an exception that crosses from a loader process arrives as a page of tracebacks.
-        decoder: what `views` takes: `decode`'s PIL image, or `decode_array`'s array.
-        labels: (n,) of the images, if they are to be read.
+        decoder: makes what `views` takes: `decode` a PIL image, `decode_array` an array.
+        labels: (n,) labels of the images, if they are to be read.
         cache: the images as `decoder` gives them, if they are in memory.
     """
 
@@ -112,7 +115,7 @@ class ViewDataset(Dataset[Sample]):
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stacks N samples; of one without views, only the reasons remain."""
+    """Stacks N samples to a batch; if one of them has no views, the batch holds only the reasons."""
     views = []
     for sample in samples:
         if sample.views is None:
@@ -126,23 +129,23 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
-    """This process's (epoch, index) pairs for every iteration from `start` to the end of training.
+    """Yields this process's (epoch, index) pairs for every iteration from `start` to the end of training.
 
-    Each epoch is a new permutation of the images, cut into global batches (an incomplete last one is dropped), each
-    of them in equal parts for the processes.
+    Each epoch is a new permutation of the images, cut into global batches (an incomplete last one is dropped); each
+    batch is cut into equal parts for the processes.
 
     Args:
         num_images: images in the set, at least `batch_size`.
         batch_size: images per iteration over all processes, divisible by `world_size`.
         epochs: length of training.
-        seed: of the run; the permutation depends on it and on the epoch.
-        start: iterations already done.
-        rank, world_size: which part of each batch.
+        seed: seed of the run; the permutation depends on it and on the epoch.
+        start: number of iterations already done.
+        rank, world_size: which part of each batch this process takes.
         iterations: length of training instead of `epochs`, if not 0; the last epoch may then be cut short.
-        order: of the images in each epoch; by default, all are permuted together.
+        order: order of the images in each epoch; by default, all are permuted together.
 
     Raises:
-        ConfigError: fewer images than one batch.
+        ConfigError: there are fewer images than one batch.
     """
 
     def __init__(
@@ -179,14 +182,14 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
 
 
 def build_loader(dataset: ViewDataset, batches: TrainingBatches, num_workers: int, pin_memory: bool) -> DataLoader:
-    """One pass over `batches`, loaded ahead by `num_workers` processes (0: none).
+    """Returns a loader for one pass over `batches`, loaded ahead by `num_workers` processes (0: by none).
 
     The loader has its own generator, so that making it does not move the global one. Its processes ignore the signals
     that ask a run to stop: a scheduler sends them to all, and the training process still needs its batches. On Linux
     they are forked whatever Python's default is, because they then share the set instead of copying it.
 
     Raises:
-        MachineError: they cannot share memory.
+        MachineError: the processes cannot share memory.
     """
     check_workers(num_workers)
     return DataLoader(

@@ -1,16 +1,16 @@
-"""The mechanisms of pre-training by the name that MODEL.MECHANISM gives them; what an entry says: `Mechanism`.
+"""Lists the pre-training mechanisms by the name that MODEL.MECHANISM gives them. Each entry is a `Mechanism`.
 
-The contrastive ones have the same pretext task, encoders, temperature and, unless NCE is asked for, loss. They differ
-in where keys come from:
+The contrastive mechanisms share the pretext task, the encoders, the temperature and, unless NCE is asked for, the loss.
+They differ in where the keys come from:
 
     moco          key = second view   a queue of keys, encoded by an encoder that follows the query encoder
     end_to_end    key = second view   the mini-batch itself, encoded by a second encoder that is trained too
     memory_bank   key = number        one stored feature per image, encoded when the image was last seen
     simclr        key = second view   all other views of the mini-batch, encoded by the same encoder, both ways
 
-What they are compared with has no keys:
+The mechanism that they are compared with has no keys:
 
-    supervised    key = label         one view, told apart by the class folders
+    supervised    key = label         one view, classified by the labels of the training set
 """
 
 from pretrain.mechanisms.base import Mechanism

@@ -1,12 +1,12 @@
-"""What the rest of pre-training asks about a mechanism, and what several mechanisms share.
+"""Defines what the rest of pre-training asks of a mechanism, and holds what several mechanisms share.
 
 A mechanism is a module with one call,
 
     output = mechanism(views, key, part, parts)
 
-where `views` are those of one micro-batch, and `key` is what leads to the targets of the whole step: second views, the
-images' numbers, or their labels. Its `Score` makes a loss and scalars of `output`. Its encoder is named `encoder_q` and
-ends in `fc`: that is the trunk that kNN, probes and the converter take.
+where `views` are those of one micro-batch, and `key` is what leads to the targets of the whole step: the second views,
+the images' numbers, or their labels. The mechanism's `Score` turns `output` into a loss and scalars. Its encoder is
+named `encoder_q` and ends in `fc`; kNN, probes and the converter take their trunk from it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Monitor = Callable[[int], dict[str, float]]  # iteration -> scalars
 
 
 class Size(NamedTuple):
-    """Of the training set: images, and classes (0 where labels are not read)."""
+    """Holds the size of the training set: the number of images, and of classes (0 where labels are not read)."""
 
     images: int = 0
     classes: int = 0
 
 
 def unlabelled(cfg: CfgNode) -> Images:
-    """DATA.TRAIN as images alone. Every process must call: they share the work of indexing shards.
+    """Reads DATA.TRAIN as images without labels. Every process must call this: they share the work of indexing shards.
 
     Raises:
         ConfigError: see `images.find_images`.
@@ -52,18 +52,21 @@ def unlabelled(cfg: CfgNode) -> Images:
 
 @dataclass(frozen=True)
 class Mechanism:
-    """An entry of `MECHANISMS`: all that config, build and run ask about a mechanism.
+    """Describes an entry of `MECHANISMS`: everything that config, build and run ask about a mechanism.
 
     Attributes:
-        build: config, encoder and size of the set -> the module, drawn from torch's global generator.
-        pretext: what acc1 is the accuracy of, for the log.
+        build: makes the module from the config, the encoder and the size of the set; its weights are drawn from torch's
+            global generator.
+        pretext: says for the log what acc1 is the accuracy of.
         images: reads DATA.TRAIN.
         views: `OneCrop` or `TwoCrops`.
-        check: raises ConfigError for what cannot work with this mechanism.
-        no_effect: keys that it does not read; the log says so at the start.
-        score: config -> the loss and the scalars of a step.
-        monitor: module (not wrapped) and batch over all processes -> its health; None if it has none to tell.
-        cautions: config and iterations in all -> sentences on what may well go wrong, yet is no error.
+        check: raises ConfigError for settings that cannot work with this mechanism.
+        no_effect: config keys that the mechanism does not read; the log names them at the start.
+        score: makes from the config the function that computes the loss and the scalars of a step.
+        monitor: makes the monitor of the mechanism's health from the module (not wrapped) and the batch size over all
+            processes; None if the mechanism has no health to report.
+        cautions: returns, for a config and the total number of iterations, sentences on what may well go wrong although
+            it is no error.
     """
 
     build: Callable[[CfgNode, Encoder, Size], nn.Module]
@@ -78,12 +81,12 @@ class Mechanism:
 
 
 def contrastive(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments that all mechanisms with features on the unit sphere take."""
+    """Returns the arguments that all mechanisms with features on the unit sphere take."""
     return {"dim": cfg.MODEL.DIM, "T": cfg.MODEL.T, "mlp": cfg.MODEL.MLP, "amp": AMP[cfg.SOLVER.AMP]}
 
 
 def refuse_shuffle(cfg: CfgNode, why: str) -> None:
-    """Raises ConfigError if shuffling BN is asked of a mechanism without an encoder for keys."""
+    """Raises ConfigError if a mechanism without a key encoder is asked to shuffle BN."""
     if cfg.MODEL.SHUFFLE_BN:
         raise ConfigError(
             f"MODEL.SHUFFLE_BN has no effect on the {cfg.MODEL.MECHANISM} mechanism, {why}; set it to False"
@@ -91,7 +94,7 @@ def refuse_shuffle(cfg: CfgNode, why: str) -> None:
 
 
 def refuse_micro_batches(cfg: CfgNode) -> None:
-    """Raises ConfigError if micro-batches are asked of a mechanism whose negatives are the mini-batch."""
+    """Raises ConfigError if a mechanism whose negatives are the mini-batch is asked for micro-batches."""
     if cfg.SOLVER.ACCUMULATE > 1:
         raise ConfigError(
             f"SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} would take negatives away from the {cfg.MODEL.MECHANISM} "

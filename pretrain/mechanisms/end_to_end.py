@@ -1,4 +1,4 @@
-"""Both encoders by back-propagation, the mini-batch as the dictionary (arXiv:1911.05722, section 3.2 and figure 2a).
+"""Trains both encoders by back-propagation; the mini-batch is the dictionary (arXiv:1911.05722, section 3.2, fig. 2a).
 
 Shape shorthand:
     N: images of this process   B: images of all processes   C: length of a feature
@@ -19,7 +19,7 @@ from pretrain.shuffle import shuffle
 
 
 class EndToEnd(nn.Module):
-    """Both encoders by back-propagation; the dictionary is the mini-batch (figure 2a).
+    """Trains both encoders by back-propagation; the dictionary is the mini-batch (figure 2a).
 
     Every query has its own key and the B - 1 keys of the other images: the K of this mechanism is B, which is why it
     wants large batches. The key encoder starts as a copy of the query encoder and is trained separately.
@@ -31,7 +31,7 @@ class EndToEnd(nn.Module):
         dim: C.
         T: temperature of the softmax, above 0.
         mlp: MoCo v2's head.
-        shuffle_bn: shuffling BN, as in MoCo; the gradient finds its way back through the shuffle.
+        shuffle_bn: shuffling BN, as in MoCo; the gradient flows back through the shuffle.
         amp: precision of the encoders' arithmetic, see `unit_features`.
     """
 
@@ -54,13 +54,13 @@ class EndToEnd(nn.Module):
         self.encoder_k.load_state_dict(self.encoder_q.state_dict())
 
     def forward(self, im_q: Tensor, im_k: Tensor, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W), (N, 3, H, W) -> logits N x B, labels N: the column of each query's own key.
+        """Returns the logits (N x B) of two views (N, 3, H, W), and labels (N): the column of each query's own key.
 
-        The gradient reaches both encoders, in all processes: under DistributedDataParallel it is that of the mean
-        loss over the B queries.
+        The gradient reaches both encoders, in all processes: under DistributedDataParallel it is that of the mean loss
+        over the B queries.
 
         Raises:
-            ValueError: `parts` is not 1. Micro-batches would see fewer negatives, and be another training.
+            ValueError: `parts` is not 1. Micro-batches would see fewer negatives, which would be another training.
         """
         if parts != 1:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""One stored feature per image as its key (arXiv:1911.05722, figure 2b; arXiv:1805.01978), by InfoNCE or by NCE.
+"""Keeps one stored feature per image as its key (arXiv:1911.05722, figure 2b; arXiv:1805.01978), by InfoNCE or by NCE.
 
 Shape shorthand:
     N: images of this process   B: images of all processes   n: images of the training set
@@ -25,7 +25,7 @@ from pretrain.score import Score, classification
 
 
 class MemoryBank(nn.Module):
-    """One stored feature per training image, following the queries with a momentum (figure 2b; arXiv:1805.01978).
+    """Keeps one feature per training image, which follows the queries with a momentum (figure 2b; arXiv:1805.01978).
 
     There is one encoder and one view. The positive key of an image is its row of the bank; the negatives are K rows
     drawn uniformly and with replacement, anew for each mini-batch and the same for all its queries and processes (an
@@ -38,7 +38,7 @@ class MemoryBank(nn.Module):
         num_images: n.
         K: negatives, at most n.
         m: momentum of the stored feature, in [0, 1].
-        nce: logits for the loss `nce` instead of the cross-entropy.
+        nce: whether to return logits for the loss `nce` instead of the cross-entropy.
 
     Raises:
         ValueError: K is above n.
@@ -75,13 +75,14 @@ class MemoryBank(nn.Module):
         self._knows_Z = False  # spares the device a look at Z in every step
 
     def forward(self, im_q: Tensor, index: Tensor, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
-        """One step up to the loss; the gradient reaches the encoder only.
+        """Computes one step up to the loss; the gradient reaches the encoder only.
 
-        A step may come in `parts` micro-batches as in `MoCo.forward`: they share negatives, and the bank moves once.
+        A step may come in `parts` micro-batches as in `MoCo.forward`: they share their negatives, and the bank moves
+        once.
 
         Args:
             im_q: N/parts x 3 x H x W: one view of each image of this micro-batch.
-            index: N: which images those of the whole step are, 0 <= index < n.
+            index: N: the numbers of the images of the whole step, 0 <= index < n.
             part, parts: which micro-batch this is, of how many.
 
         Returns:
@@ -105,12 +106,12 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def _update_bank(self, q: Tensor, index: Tensor) -> None:
-        """The momentum is on the stored features. All processes write all B rows, so their banks stay equal."""
+        """Moves the stored features with momentum. Every process writes all B rows, so that their banks stay equal."""
         q, index = all_gather(q), all_gather(index)  # B x C, B
         self.bank.index_copy_(0, index, F.normalize(self.m * self.bank[index] + (1 - self.m) * q, dim=1))
 
     def _log_odds(self, logits: Tensor) -> Tensor:
-        """v.q/T -> log(P(v|q) / (K/n)), the odds that v is q's image and none of K uniform draws.
+        """Turns v.q/T into log(P(v|q) / (K/n)), the log odds that v is q's image and not one of K uniform draws.
 
         P(v|q) = exp(v.q/T) / Z. Z is taken to be a constant, n times the mean of exp(v.q/T) over the first mini-batch.
         """
@@ -121,11 +122,11 @@ class MemoryBank(nn.Module):
 
 
 def nce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Noise-contrastive estimation: the mean over queries of -log h(k+) - sum over negatives of log(1 - h(k-)).
+    """Computes noise-contrastive estimation, the mean over queries of -log h(k+) - (sum over k- of log(1 - h(k-))).
 
     Args:
         logits: N x (1+K), log odds of being the positive: h = sigmoid(logits).
-        labels: N, column of the positive.
+        labels: N, the column of the positive.
     """
     truth = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / len(logits)

@@ -1,4 +1,4 @@
-"""How MoCo's keys come about, for the table: `pretrain.moco` holds the algorithm."""
+"""Enters MoCo into the table of mechanisms; `pretrain.moco` holds the algorithm."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def _check(cfg: CfgNode) -> None:
 
 
 def _cautions(cfg: CfgNode, iterations: int) -> list[str]:
-    """A sentence if the key encoder is still close to its start when training ends.
+    """Returns a sentence if the key encoder will still be close to its start when training ends.
 
-    After n steps its weights are m^n of the first ones, and for the rest those that the query encoder had meanwhile.
+    After n steps its weights consist of the first ones with weight m^n, and of those that the query encoder has had
+    since.
     """
     m = cfg.MODEL.M
     left = m**iterations

@@ -1,4 +1,4 @@
-"""SimCLR (arXiv:2002.05709): one encoder, two views of each image, each the other's key, the rest of the batch apart.
+"""Trains SimCLR (arXiv:2002.05709): one encoder; two views of an image are each other's key, all other views negatives.
 
 Shape shorthand:
     N: images of this process   B: images of all processes   C: length of a feature
@@ -24,7 +24,7 @@ from pretrain.runtime.dist import all_gather_with_gradient, rank
 
 
 class SimCLR(nn.Module):
-    """One encoder; its loss goes both ways, against the 2(B - 1) views of the other images.
+    """Trains one encoder with a loss that goes both ways, against the 2(B - 1) views of the other images.
 
     The state dict holds `encoder_q.*`. BN sees both views of all images of this process in one batch; with synchronised
     BN, those of all processes.
@@ -49,14 +49,14 @@ class SimCLR(nn.Module):
             add_mlp_head(self.encoder_q)
 
     def forward(self, im_q: Tensor, im_k: Tensor, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W), (N, 3, H, W) -> logits 2N x (2B - 1), labels 2N: the column of the same image's other view.
+        """Returns the logits (2N x (2B - 1)) and the labels (2N) of two views (N, 3, H, W).
 
-        Rows are the first views, then the second ones; a row's columns are all views but itself, in the order of the
-        processes. The gradient reaches every feature, wherever it was encoded: under DistributedDataParallel it is that
-        of the mean loss over the 2B rows.
+        A label is the column of the same image's other view. Rows are the first views, then the second ones; a row's
+        columns are all views but itself, in the order of the processes. The gradient reaches every feature, wherever it
+        was encoded: under DistributedDataParallel it is that of the mean loss over the 2B rows.
 
         Raises:
-            ValueError: `parts` is not 1. Micro-batches would see fewer negatives, and be another training.
+            ValueError: `parts` is not 1. Micro-batches would see fewer negatives, which would be another training.
         """
         if parts != 1:
             raise ValueError("SimCLR takes its negatives from the mini-batch, so it cannot be cut into micro-batches")

@@ -1,4 +1,4 @@
-"""Supervised pre-training on labelled images: what the papers' supervised rows are, made like for like.
+"""Pre-trains on labelled images: makes the baseline of the papers' supervised rows under the same conditions.
 
 Shape shorthand:
     N: images of this process
@@ -21,14 +21,14 @@ LOG = logging.getLogger(__name__)
 
 
 class Supervised(nn.Module):
-    """An encoder whose `fc` has an output per class.
+    """Trains an encoder whose `fc` has one output per class.
 
     The state dict holds `encoder_q.*`, named as other mechanisms name the encoder that is taken from them.
 
     Args:
         base_encoder: called as `base_encoder(num_classes=...)`.
         num_classes: outputs of `fc`.
-        amp: lower precision for the encoder's arithmetic (autocast), None for none; logits leave in float32.
+        amp: lower precision for the encoder's arithmetic (autocast), None for none; logits are returned in float32.
     """
 
     def __init__(self, base_encoder: Encoder, num_classes: int, amp: torch.dtype | None = None):
@@ -36,11 +36,11 @@ class Supervised(nn.Module):
         self.encoder_q, self.amp = base_encoder(num_classes=num_classes), amp
 
     def forward(self, images: Tensor, labels: Tensor, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
-        """Logits (N/parts x classes) and labels (N/parts) of a micro-batch.
+        """Returns the logits (N/parts x classes) and the labels (N/parts) of a micro-batch.
 
         Args:
-            images: N/parts x 3 x H x W: those of this micro-batch.
-            labels: N: those of the whole step.
+            images: N/parts x 3 x H x W: the images of this micro-batch.
+            labels: N: the labels of the whole step.
             part, parts: which micro-batch this is, of how many.
         """
         with torch.autocast(images.device.type, dtype=self.amp, enabled=self.amp is not None):

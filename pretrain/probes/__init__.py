@@ -1,1 +1,1 @@
-"""What a trunk is worth: kNN, linear probe and fine-tuned classifier on its features."""
+"""Measures what a trunk is worth: kNN, a linear probe and a fine-tuned classifier on its features."""

@@ -1,4 +1,4 @@
-"""What the commands of a classifier share: tools/linear_eval.py on a frozen trunk, tools/finetune.py on a free one."""
+"""Holds what tools/linear_eval.py (classifier on a frozen trunk) and tools/finetune.py (on a free one) share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def parse(argv: Sequence[str] | None, description: str | None, files: str) -> ar
     """Parses the words of a command.
 
     Args:
-        argv: None for the command line's.
-        description: for its help.
-        files: its configs, for the help.
+        argv: the words; None takes those of the command line.
+        description: the description in the command's help.
+        files: the config files that the help names.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -31,14 +31,14 @@ def parse(argv: Sequence[str] | None, description: str | None, files: str) -> ar
 
 
 def run(args: argparse.Namespace, trunk: str) -> list[str]:
-    """Trains what the words say; raises what `load_lincls` and `lincls.main` raise.
+    """Trains as the command's words say; raises what `load_lincls` and `lincls.main` raise.
 
     Args:
         args: see `parse`.
         trunk: what MODEL.TRUNK must be, frozen or free.
 
     Returns:
-        the lines for the command to print: scores, and where the result lies; of several processes in the first alone.
+        The lines for the command to print: the scores, and where the result lies. Only the first process returns any.
     """
     rank = int(os.environ.get("RANK", "0"))
     cfg = load_lincls(args.config_file, args.opts, trunk)

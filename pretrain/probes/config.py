@@ -1,8 +1,8 @@
-"""Defaults of linear probe and fine-tuning: every key, its type, its meaning. `check` refuses what cannot work.
+"""Defines the defaults of linear probe and fine-tuning: every key, its type and its meaning.
 
 One key makes the difference: MODEL.TRUNK. The defaults are the papers' linear protocol on ImageNet (arXiv:1911.05722,
 section 4.1): 100 epochs, learning rate 30, weight decay 0; batch, steps and momentum are the reference code's. A YAML
-file states only what differs.
+file states only what differs, and `check` refuses configs that cannot work.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ _NEEDED = {
 
 
 def get_lincls_cfg() -> CfgNode:
-    """A fresh copy of the defaults."""
+    """Returns a fresh copy of the defaults."""
     return _C.clone()
 
 
@@ -113,14 +113,14 @@ _TOOLS = {"frozen": "tools/linear_eval.py", "free": "tools/finetune.py"}
 
 
 def load_lincls(path: str | os.PathLike[str], opts: Sequence[str], trunk: str) -> CfgNode:
-    """Reads the config of a command whose trunk is frozen, or free.
+    """Reads the config of a command whose trunk is frozen, or of one whose trunk is free.
 
     Args:
         opts: `KEY VALUE ...` of the command line.
         trunk: what MODEL.TRUNK must be.
 
     Raises:
-        ConfigError: see `runtime.config.load`; also for a config that is the other command's.
+        ConfigError: see `runtime.config.load`; also if the config is one for the other command.
     """
     cfg = load(get_lincls_cfg(), path, opts)
     if (other := cfg.MODEL.TRUNK) != trunk and other in _TOOLS:
@@ -129,7 +129,7 @@ def load_lincls(path: str | os.PathLike[str], opts: Sequence[str], trunk: str) -
 
 
 def is_free(cfg: CfgNode) -> bool:
-    """Whether the trunk is trained too."""
+    """Returns whether the trunk is trained, too."""
     return bool(cfg.MODEL.TRUNK == "free")
 
 

@@ -1,8 +1,8 @@
-"""A trunk's features of a labelled set; of a frozen one as memory-mapped files, made once and read many times.
+"""Computes a trunk's features of a labelled set; those of a frozen trunk are kept in memory-mapped files.
 
     folder/train.features.npy   N x C float32, in the order of the set
     folder/train.labels.npy     N     int64
-    folder/train.json           what they are features of; written last, so that without it there is nothing
+    folder/train.json           identity of the features; written last: without it the features do not count
 
 Shape shorthand:
     N: images of the set   B: images of a batch over all processes   C: length of a feature
@@ -41,12 +41,12 @@ View = Callable[[Image.Image], Tensor]
 
 @dataclass(frozen=True)
 class Features:
-    """Features on disk, mapped into memory: a row is read when it is looked at.
+    """Holds features on disk, mapped into memory: a row is read when it is used.
 
     Attributes:
         features: (N, C) float32, read-only; not normalised.
         labels: (N,) int64.
-        classes: their names.
+        classes: the names of the classes.
     """
 
     features: np.ndarray
@@ -57,20 +57,20 @@ class Features:
         return len(self.features)
 
     def rows(self, index: slice | list[int]) -> Tensor:
-        """A copy of some rows in memory: n x C."""
+        """Returns a copy of some rows in memory: n x C."""
         return torch.from_numpy(np.array(self.features[index]))
 
     def chunks(self, size: int = 4096) -> Iterator[Tensor]:
-        """All rows in order, copied so many at a time: n x C each."""
+        """Yields all rows in order, as copies of up to `size` rows: n x C each."""
         for first in range(0, len(self), size):
             yield self.rows(slice(first, first + size))
 
 
 class InOrder(Sampler[list[tuple[int, int]]]):
-    """This process's (0, index) pairs for one pass over a set in order.
+    """Yields this process's (0, index) pairs for one pass over a set in order.
 
-    Every batch is cut into equal parts for the processes, in rank order; where the last one does not divide, its last
-    image is repeated, so that gathered batches, cut to N rows in all, are the set in order.
+    Every batch is cut into equal parts for the processes, in rank order. If the last batch cannot be divided evenly,
+    its last image is repeated, so that the gathered batches, cut to N rows in all, are the set in order.
     """
 
     seed = 0  # nothing is drawn
@@ -100,16 +100,16 @@ def forward(
     memory_format: torch.memory_format = torch.contiguous_format,
     name: str = "features",
 ) -> Iterator[Tensor]:
-    """Features of the whole set, in order, batch by batch (B x C, the last one shorter), in every process.
+    """Yields the features of the whole set in order, batch by batch (B x C, the last one shorter), in every process.
 
     The set is divided among the processes, which must all iterate to the end. No random number is drawn.
 
     Args:
         trunk: N x 3 x H x W -> N x C.
-        view: without randomness; see `labelled.central_view`.
-        batch_size: over all processes.
+        view: a transform without randomness; see `labelled.central_view`.
+        batch_size: images per batch over all processes.
         num_workers: loader processes of this process.
-        name: of the progress bar.
+        name: label of the progress bar.
 
     Raises:
         BadImageError: an image cannot be read. Evaluation skips none: its score would be that of another set.
@@ -143,13 +143,13 @@ def extract(
     memory_format: torch.memory_format = torch.contiguous_format,
     arithmetic: str = "float32",
 ) -> Features:
-    """The set's features as files `folder/name.*`: those that are there if they are of the same trunk, images and view.
+    """Writes the set's features to files `folder/name.*`, unless those there are of the same trunk, images and view.
 
-    The main process writes, each file whole or not at all; every process must call, and see the folder.
+    The main process writes, each file whole or not at all; every process must call, and must see the folder.
 
     Args:
         trunk_sha256: `fingerprint` of the trunk; with the set's digest, the view and `arithmetic` it decides whether
-            files that are there can be kept.
+            existing files can be kept.
         trunk, images, view, batch_size, num_workers, device, memory_format: see `forward`.
 
     Raises:
@@ -196,8 +196,8 @@ def load(folder: str | os.PathLike[str], name: str) -> Features:
     """Maps the files `folder/name.*` that `extract` wrote.
 
     Raises:
-        FileNotFoundError: they are not there, or not complete.
-        ValueError: they are not of this version.
+        FileNotFoundError: the files do not exist, or are not complete.
+        ValueError: the files are of another version.
     """
     folder = Path(folder)
     identity = _identity(folder / f"{name}.json", with_classes=True)
@@ -213,7 +213,7 @@ def load(folder: str | os.PathLike[str], name: str) -> Features:
 
 
 def _are_whole(folder: Path, name: str, images: LabelledImages) -> bool:
-    """Whether the arrays of a set that has been extracted can be read, and are of it."""
+    """Returns whether the arrays of a set that has been extracted can be read, and belong to the set."""
     try:
         kept = load(folder, name)
         fits = kept.features.ndim == 2 and len(kept.features) == len(images) and kept.features.dtype == np.float32
@@ -235,7 +235,7 @@ def _identity(path: Path, with_classes: bool = False) -> dict[str, Any] | None:
 
 
 def _write_rows(path: Path, count: int, batches: Iterator[Tensor]) -> None:
-    """A .npy file of `count` rows, written as they come: memory holds one batch."""
+    """Writes a .npy file of `count` rows as they come, so that memory holds only one batch."""
     with atomic_write(path) as f:
         written, dim = 0, 0
         for batch in batches:

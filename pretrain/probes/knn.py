@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification of features: an evaluation without training, quick enough for a run.
+"""Classifies features by their weighted k nearest neighbours: an evaluation without training, quick enough for a run.
 
 The vote is that of arXiv:1805.01978 (section 3.4): each of the k training images most similar to a query, by cosine
 similarity s, votes for its class with weight exp(s / T).
@@ -51,7 +51,7 @@ def nearest(
     bank_chunk: int = 32768,
     show: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The k rows of the bank most similar to each query, exactly.
+    """Finds the k rows of the bank that are most similar to each query, exactly.
 
     Both sides are read in chunks, the bank once: memory holds a chunk of each, their query_chunk x bank_chunk
     similarities, and the result.
@@ -59,7 +59,7 @@ def nearest(
     Args:
         queries, bank: slice -> n x C, not necessarily normalised.
         device: where similarities are computed.
-        show: a progress bar.
+        show: whether to show a progress bar.
 
     Returns:
         Cosine similarities (Q x k, in [-1, 1], largest first) and rows (Q x k), on the CPU.
@@ -90,13 +90,13 @@ def _check_k(k: int, num_bank: int) -> None:
 
 
 def vote(similarities: Tensor, labels: Tensor, num_classes: int, T: float = 0.07) -> Tensor:
-    """Scores of the classes: the sum of exp(s / T) over neighbours of the class, divided by that over all neighbours.
+    """Returns class scores: the sum of exp(s / T) over neighbours of the class, divided by that over all neighbours.
 
     The division changes no ranking; it keeps small temperatures within floating point.
 
     Args:
         similarities: Q x k.
-        labels: Q x k, those of the neighbours.
+        labels: Q x k, the labels of the neighbours.
 
     Returns:
         Q x num_classes, rows that add up to 1; 0 for a class that no neighbour belongs to.
@@ -109,7 +109,7 @@ def vote(similarities: Tensor, labels: Tensor, num_classes: int, T: float = 0.07
 def accuracy(
     train: Features, val: Features, *, k: int = 200, T: float = 0.07, device: torch.device
 ) -> dict[str, float]:
-    """kNN accuracy of `val` by the neighbours in `train`: {"knn/acc1", "knn/acc5"} in percent.
+    """Returns the kNN accuracy of `val` by neighbours in `train`: {"knn/acc1", "knn/acc5"} in percent.
 
     A class without a vote is never right, even if fewer than 5 classes have one. The queries are divided among the
     processes, all of which must call.
@@ -138,15 +138,15 @@ def accuracy(
 
 @dataclass(frozen=True)
 class KnnProbe:
-    """kNN accuracy of an encoder that is being trained, whenever it is called.
+    """Measures the kNN accuracy of an encoder that is being trained, whenever it is called.
 
-    Nothing about the training changes by it: no random number is drawn, weights, BN statistics and modes stay.
+    It changes nothing about the training: no random number is drawn; weights, BN statistics and modes stay as they are.
 
     Attributes:
         train, val: labelled sets with the same classes; see `labelled.find_pair` and `LabelledImages.subset`.
-        view: without randomness; see `labelled.central_view`.
-        folder: where features are written, anew at every call.
-        batch_size: over all processes.
+        view: a transform without randomness; see `labelled.central_view`.
+        folder: where the features are written, anew at every call.
+        batch_size: images per batch over all processes.
         num_workers: loader processes of this process.
         k, T: neighbours and temperature of the vote.
     """
@@ -162,7 +162,7 @@ class KnnProbe:
     T: float = 0.07
 
     def __call__(self, encoder: nn.Module) -> dict[str, float]:
-        """Accuracy by pooled features of a ResNet that ends in `fc` (see `trunk.pooled`); every process must call."""
+        """Returns the accuracy by a ResNet's pooled features, see `trunk.pooled`; every process must call."""
         with pooled(encoder) as trunk:
             found = [
                 extract(
@@ -196,7 +196,7 @@ def main(
     num_workers: int = 4,
     device_name: str = "auto",
 ) -> RunResult:
-    """kNN accuracy of a checkpoint's trunk; leaves result.json and the memory-mapped features in `output_dir`.
+    """Measures the kNN accuracy of a checkpoint's trunk; writes result.json and memory-mapped features to `output_dir`.
 
     Under `torchrun` every process calls this. Features that are there already, of the same trunk, images and view, are
     not computed again: another k or T costs seconds.
@@ -205,14 +205,14 @@ def main(
         weights, arch: see `trunk.load_trunk`.
         train, val: see `labelled.find_pair`.
         k, T: neighbours and temperature of the vote.
-        resize, crop_size: see `view_size.view_size`; pixels.
+        resize, crop_size: in pixels; see `view_size.view_size`.
         batch_size, num_workers: see `features.forward`.
 
     Returns:
-        Kind "knn"; metrics knn/acc1 and knn/acc5 in percent.
+        A result of kind "knn", with the metrics knn/acc1 and knn/acc5 in percent.
 
     Raises:
-        ConfigError, CheckpointError, BadImageError: images, weights or numbers that cannot be used.
+        ConfigError, CheckpointError, BadImageError: images, weights or numbers cannot be used.
         LockError: another run works in the folder.
     """
     start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Classification on a trunk: a linear probe of a frozen one, or fine-tuning of a free one (MODEL.TRUNK).
+"""Trains a classifier on a trunk: a linear probe of a frozen one, or fine-tuning of a free one (MODEL.TRUNK).
 
-Frozen, by the papers' protocol (arXiv:1911.05722, section 4.1): one fully connected layer and softmax on globally
-average-pooled features. The trunk is in eval mode throughout, and proven unchanged, BN statistics included, before
-every checkpoint and at the end. Free, everything is trained, BN with the statistics of each process's images, and
-validated in eval mode. Training is `loop.train`, whose call a classifier understands: an iteration, its metrics,
-checkpoints and signals are those of pre-training.
+A frozen trunk follows the papers' protocol (arXiv:1911.05722, section 4.1): one fully connected layer and softmax on
+globally average-pooled features. The trunk is in eval mode throughout, and is proven unchanged, BN statistics included,
+before every checkpoint and at the end. With a free trunk everything is trained, BN with the statistics of each
+process's images, and validation is in eval mode. The training is `loop.train`, which can call a classifier like a
+mechanism: an iteration, its metrics, checkpoints and signals are those of pre-training.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FEATURES = "features"  # folder, inside that of the run, of a frozen trunk
 
 
 def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
-    """Trains a classifier; leaves checkpoint_last.pth.tar, metrics.jsonl, config.yaml, result.json, maybe features.
+    """Trains a classifier; writes checkpoint_last.pth.tar, metrics.jsonl, config.yaml, result.json, perhaps features.
 
     Under `torchrun` every process calls this; it joins the process group and leaves it again.
 
@@ -59,16 +59,16 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
         resume: see `session.resume_point`; with "yes" and "auto" a finished run is returned, not repeated.
 
     Returns:
-        Kind "linear" (frozen) or "finetune" (free); metrics acc1 and acc5 on the validation set after the last epoch,
-        and best_acc1 over epochs.
+        A result of kind "linear" (frozen) or "finetune" (free), with the metrics acc1 and acc5 on the validation set
+        after the last epoch, and best_acc1 over epochs.
 
     Raises:
-        ConfigError: config, data or folder cannot be used, or the checkpoint belongs to another run.
+        ConfigError: the config, data or folder cannot be used, or the checkpoint belongs to another run.
         LockError: another run works in the folder.
         CheckpointError: MODEL.WEIGHTS or the checkpoint cannot be used.
         BadImageError, DivergedError, Preempted: see `loop.train`.
-        TrunkChangedError: a frozen trunk did not stay so.
-        ValueError: another `resume`.
+        TrunkChangedError: a frozen trunk has changed.
+        ValueError: `resume` has another value.
     """
     with session(cfg.DEVICE) as device:
         check(cfg, dist.world_size())
@@ -169,7 +169,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
 
 
 def _network(cfg: CfgNode) -> tuple[nn.Module, str]:
-    """The ResNet on the CPU, with an `fc` that means nothing, and its architecture."""
+    """Returns the ResNet on the CPU, with a meaningless `fc`, and its architecture."""
     if cfg.MODEL.WEIGHTS:
         return load_trunk(cfg.MODEL.WEIGHTS, cfg.MODEL.ARCH)
     return base_encoder(cfg.MODEL.ARCH)(num_classes=1), cfg.MODEL.ARCH
@@ -194,9 +194,10 @@ def _inputs(
     batches: TrainingBatches,
     device: torch.device,
 ) -> tuple[Iterable[Batch], Callable[[], Iterator[Tensor]]]:
-    """What is trained on, and what gives the features of the validation set, n x C at a time, whenever it is called.
+    """Returns the training batches, and a function that gives the validation set's features, n x C at a time.
 
-    What a frozen trunk gives for unchanging views is computed here, once; a free one computes anew what it is asked.
+    A frozen trunk's features of views that never change are computed here, once; a free trunk computes them at each
+    call.
     """
     view, folder = central_view(cfg.AUG.RESIZE, cfg.AUG.CROP_SIZE), Path(cfg.OUTPUT_DIR) / FEATURES
     common: dict[str, Any] = {"num_workers": num_workers(cfg), "device": device, "memory_format": memory_format(cfg)}
@@ -239,7 +240,7 @@ def _plan(cfg: CfgNode, batches: TrainingBatches) -> Plan:
 
 
 def _description(cfg: CfgNode, trunk: FreeTrunk, arch: str, num_classes: int, device: torch.device) -> list[str]:
-    """What follows from config and checkpoint, line by line, for the log and the result."""
+    """Returns the lines for log and result that say what follows from the config and the checkpoint."""
     aug, solver = cfg.AUG, cfg.SOLVER
     crop = f"random crops of {aug.CROP_SIZE} pixels, area {aug.SCALE[0]:g} to {aug.SCALE[1]:g}, and flips"
     lines = [

@@ -1,10 +1,10 @@
-"""A classifier's checkpoint: the reference's layout, plus what an interrupted run needs to go on exactly.
+"""Writes and reads a classifier's checkpoints: the reference's layout, plus what a run needs to go on exactly.
 
-`{epoch, arch, state_dict, best_acc1, optimizer}` are the reference's keys: `epoch` counts finished epochs, the names in
-`state_dict` are those of the whole ResNet behind `module.`, `best_acc1` is in percent, and the optimizer knows what is
-trained: all tensors of the ResNet, or fc.weight and fc.bias on a frozen trunk. Our own keys are `scaler` (of the loss,
-empty without fp16), `iteration`, `seconds`, `config`, `seed`, `data`, `trunk_sha256` (of the trunk at the start),
-`validation` and `processes` (one dict per process: running means, skipped images). There is no state of random
+The reference's keys are `{epoch, arch, state_dict, best_acc1, optimizer}`: `epoch` counts finished epochs, the names in
+`state_dict` are those of the whole ResNet behind `module.`, `best_acc1` is in percent, and the optimizer's state covers
+what is trained: all tensors of the ResNet, or fc.weight and fc.bias on a frozen trunk. Our own keys are `scaler` (of
+the loss, empty without fp16), `iteration`, `seconds`, `config`, `seed`, `data`, `trunk_sha256` (of the trunk at the
+start), `validation` and `processes` (one dict per process: running means, skipped images). There is no state of random
 generators, because nothing draws from them: views and order are functions of (seed, epoch, image).
 """
 
@@ -32,7 +32,7 @@ from pretrain.snapshot import PREFIX, check_same_run, run_changes
 
 @dataclass
 class Validation:
-    """Scores on the validation set: those after the last finished epoch, and the best so far. Accuracies in percent."""
+    """Holds validation scores: those after the last finished epoch, and the best so far; accuracies in percent."""
 
     acc1: float = math.nan
     acc5: float = math.nan
@@ -40,19 +40,19 @@ class Validation:
     best_acc1: float = 0.0
 
     def update(self, acc1: float, acc5: float, loss: float) -> None:
-        """Takes the scores after one more epoch."""
+        """Records the scores after one more epoch."""
         self.acc1, self.acc5, self.loss, self.best_acc1 = acc1, acc5, loss, max(self.best_acc1, acc1)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What must be equal for a checkpoint to be continued.
+    """Holds what must be equal for a checkpoint to be continued.
 
     Attributes:
         cfg: the run's config.
         data: digests of the training and the validation set.
         trunk_sha256: `fingerprint` of the trunk at the start.
-        arch: its architecture.
+        arch: the trunk's architecture.
     """
 
     cfg: CfgNode
@@ -70,10 +70,10 @@ def capture(
     epoch: int,
     identity: Identity,
 ) -> dict[str, Any]:
-    """Everything that goes into the file. Every process must call.
+    """Returns everything that goes into the file. Every process must call.
 
     Args:
-        epoch: finished epochs.
+        epoch: number of finished epochs.
     """
     process = {"skipped": state.skipped, "window": state.window.sums.cpu(), "epoch": state.epoch.sums.cpu()}
     return {
@@ -97,10 +97,10 @@ def capture(
 def restore(
     path: Path, classifier: Classifier, optimizer: torch.optim.Optimizer, scaler: GradScaler, identity: Identity
 ) -> tuple[TrainState, Validation]:
-    """Brings classifier, optimizer and scaler back to where `path` was written, and returns how far that was.
+    """Restores classifier, optimizer and scaler from the checkpoint `path`, and returns how far its run had come.
 
     Raises:
-        CheckpointError: not readable, not whole, or without our keys (a checkpoint of the reference).
+        CheckpointError: it cannot be read, is not whole, or lacks our keys (as a checkpoint of the reference does).
         ConfigError: it belongs to another run: config, seed, data, trunk or number of processes differ.
     """
     saved = checkpoint.load(path)

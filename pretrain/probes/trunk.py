@@ -1,4 +1,4 @@
-"""A ResNet without its head: read from a checkpoint; free to be trained, or frozen and proven to have stayed as it was.
+"""Reads a ResNet without its head from a checkpoint, free to be trained, or frozen and proven to have stayed unchanged.
 
 Shape shorthand:
     N: images   C: channels of the last stage (512 for ResNet-18 and -34, 2048 for ResNet-50)   H, W: pixels
@@ -35,12 +35,13 @@ class FreeTrunk(nn.Module):
     """A ResNet up to its global average pooling, trained like any other module.
 
     Args:
-        network: ends in `fc`, which is taken away.
-        amp: precision of its arithmetic (autocast), None for that of its weights, in which features leave either way.
+        network: a ResNet that ends in `fc`, which is removed.
+        amp: precision of the trunk's arithmetic (autocast); None computes in that of its weights. Features are returned
+            in the precision of the weights either way.
 
     Attributes:
         dim: C.
-        sha256: `fingerprint` of the weights and statistics that it was made with.
+        sha256: `fingerprint` of the initial weights and statistics.
     """
 
     def __init__(self, network: nn.Module, amp: torch.dtype | None = None):
@@ -52,21 +53,21 @@ class FreeTrunk(nn.Module):
         self.sha256 = fingerprint(network)
 
     def forward(self, images: Tensor) -> Tensor:
-        """N x 3 x H x W, normalised RGB -> N x C, globally average-pooled."""
+        """Computes N x 3 x H x W, normalised RGB -> N x C, globally average-pooled."""
         with torch.autocast(images.device.type, dtype=self.amp, enabled=self.amp is not None):
             features = self.network(images)
         return features.to(next(self.network.parameters()).dtype)
 
 
 class FrozenTrunk(FreeTrunk):
-    """The same in eval mode whatever is asked of it, and without gradients."""
+    """A trunk that stays in eval mode whatever is asked of it, and that has no gradients."""
 
     def __init__(self, network: nn.Module, amp: torch.dtype | None = None):
         super().__init__(network, amp)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> FrozenTrunk:
-        """Stays in eval mode: BN in training mode moves its running statistics, which are part of the trunk."""
+        """Stays in eval mode, because BN in training mode moves its running statistics, which are part of the trunk."""
         return super().train(False)
 
     @torch.no_grad()
@@ -83,7 +84,7 @@ class FrozenTrunk(FreeTrunk):
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Hex SHA-256 over name, type, shape and value of every parameter and buffer; not of where or how they lie."""
+    """Returns a hex SHA-256 over name, type, shape and value of every parameter and buffer, wherever they lie."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         value = value.detach().cpu().contiguous()
@@ -94,10 +95,10 @@ def fingerprint(module: nn.Module) -> str:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, a module that is being trained is in eval mode; afterwards everything is as it was.
+    """Keeps a module that is being trained in eval mode inside the block; afterwards everything is as it was.
 
-    In several processes it has, meanwhile, the BN statistics of the first one, which are those that a checkpoint saves;
-    every process must enter.
+    With several processes, each one has the first one's BN statistics inside the block, because a checkpoint saves
+    those; every process must enter.
     """
     modes = {child: child.training for child in module.modules()}
     several = dist.world_size() > 1
@@ -116,7 +117,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def pooled(encoder: nn.Module) -> Iterator[Trunk]:
-    """Lends the trunk of an encoder that is being trained: inside, it is `evaluating`, and ends before its head."""
+    """Lends the trunk of an encoder that is being trained: inside, the encoder is `evaluating`, without its head."""
     head = encoder.get_submodule("fc")
 
     @torch.no_grad()
@@ -133,20 +134,21 @@ def pooled(encoder: nn.Module) -> Iterator[Trunk]:
 
 
 def load_trunk(path: str | os.PathLike[str], arch: str = "") -> tuple[nn.Module, str]:
-    """Reads the trunk of a checkpoint, complete or not at all.
+    """Reads the trunk of a checkpoint; it must be complete.
 
     The file is one of ours or of the reference implementation (the query encoder is taken), a linear probe of either,
-    or a torchvision ResNet's state dict. Heads and whatever else these hold are left out.
+    or a torchvision ResNet's state dict. Heads and whatever else the file holds are left out.
 
     Args:
-        arch: a key of `encoders.ARCHITECTURES`; empty for what the file says.
+        arch: a key of `encoders.ARCHITECTURES`; "" takes what the file says.
 
     Returns:
-        The ResNet on the CPU, with an `fc` that means nothing, and its architecture.
+        The ResNet on the CPU, with a meaningless `fc`, and its architecture.
 
     Raises:
-        CheckpointError: not readable, no trunk in it, or not exactly every tensor of this architecture.
-        ConfigError: unknown architecture, or none given and the file does not say.
+        CheckpointError: the file cannot be read, has no trunk, or does not have exactly the tensors of this
+            architecture.
+        ConfigError: the architecture is unknown, or none is given and the file does not say.
     """
     content = checkpoint.load(path)
     state, prefix = _find(content, path)
@@ -167,7 +169,7 @@ def load_trunk(path: str | os.PathLike[str], arch: str = "") -> tuple[nn.Module,
 
 
 def _find(content: object, path: str | os.PathLike[str]) -> tuple[Mapping[str, Tensor], str]:
-    """The state dict and what stands before the trunk's names in it."""
+    """Returns the state dict, and the prefix of the trunk's names in it."""
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if isinstance(state, Mapping):
         for prefix in PREFIXES:

@@ -1,4 +1,4 @@
-"""How large images are when features are evaluated: as they were when the trunk was trained, unless told otherwise."""
+"""Decides how large images are when features are evaluated: by default, as large as when the trunk was trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESIZE, CROP = 256, 224  # of the papers: short side, and the central crop of it
 
 
 class ViewSize(NamedTuple):
-    """Pixels of the short side, and of the central crop; and why."""
+    """Holds the pixels of the short side and of the central crop, and the reason for this size."""
 
     resize: int
     crop: int
@@ -21,19 +21,19 @@ class ViewSize(NamedTuple):
 
 
 def resize_for(crop: int) -> int:
-    """The short side to which the papers' proportion leads: 256 for a crop of 224."""
+    """Returns the short side for a crop, in the papers' proportion: 256 for a crop of 224."""
     return round(crop * RESIZE / CROP)
 
 
 def view_size(weights: str | os.PathLike[str], resize: int | None = None, crop: int | None = None) -> ViewSize:
-    """The size for a checkpoint's features.
+    """Returns the size of images for a checkpoint's features.
 
     Args:
-        resize, crop: what the user asks for. Without `crop` it is AUG.CROP_SIZE of the checkpoint's config, which ours
-            hold, and 224 for others; without `resize`, what the crop leads to.
+        resize, crop: what the user asks for. By default, `crop` is AUG.CROP_SIZE of the checkpoint's config, which only
+            our checkpoints hold, and 224 for others; `resize` follows from the crop.
 
     Raises:
-        ConfigError: a size below 1, or a crop that does not fit, so that it would be padded.
+        ConfigError: a size is below 1, or the crop does not fit into the image and would be padded.
         CheckpointError: `weights` cannot be read.
     """
     for name, value in {"crop": crop, "resize": resize}.items():
@@ -55,7 +55,7 @@ def view_size(weights: str | os.PathLike[str], resize: int | None = None, crop: 
 
 
 def cautions(weights: str | os.PathLike[str], crop: int) -> list[str]:
-    """What is to be said of a frozen trunk that looks at images in another size than it was trained at; or nothing."""
+    """Returns a caution if a frozen trunk gets images in another size than it was trained at; else nothing."""
     own = trained_crop(checkpoint.load(weights))
     if own is None or own == crop:
         return []
@@ -67,7 +67,7 @@ def cautions(weights: str | os.PathLike[str], crop: int) -> list[str]:
 
 
 def trained_crop(content: Any) -> int | None:
-    """AUG.CROP_SIZE of the config that a checkpoint of ours holds; None for any other content."""
+    """Returns AUG.CROP_SIZE of the config that a checkpoint of ours holds; None for any other content."""
     for key in ("config", "AUG", "CROP_SIZE"):
         content = content.get(key) if isinstance(content, Mapping) else None
     return content if isinstance(content, int) and not isinstance(content, bool) and content > 0 else None

@@ -1,1 +1,1 @@
-"""What both halves share: processes, seeds, logs, checkpoints, results. The only part `transfer` may import."""
+"""Holds what both halves share: processes, seeds, logs, checkpoints, results. `transfer` may import no other part."""

@@ -1,4 +1,4 @@
-"""One run in a folder at a time, whether it is one process or a group."""
+"""Lets only one run work in a folder at a time, whether the run is one process or a group."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pretrain.runtime.lock import LockError, hold_run
 
 @contextmanager
 def alone_in(output_dir: str | os.PathLike[str]) -> Iterator[None]:
-    """Keeps other runs out of a folder, and removes what a killed one has left half-written there.
+    """Keeps other runs out of a folder, and removes what a killed run has left half-written there.
 
-    The main process takes the lock, and all processes of the group hear of it.
+    The main process takes the lock, and tells the other processes of the group whether it succeeded.
 
-    Processes that a run starts for itself must not call this: the one that started them holds the lock for them.
+    Processes that a run starts for itself must not call this: the process that started them holds the lock for them.
 
     Raises:
-        LockError: another run works there.
+        LockError: another run works in the folder.
         ConfigError: the folder cannot be written.
-        FolderGone: it was removed or renamed meanwhile.
+        FolderGone: the folder was removed or renamed meanwhile.
     """
     problem: ExpectedError | None = None
     with ExitStack() as held:

@@ -1,4 +1,7 @@
-"""Files that are either whole or absent: write beside, fsync, rename. Reading never unpickles arbitrary objects."""
+"""Reads and writes files that are either whole or absent: they are written beside, synced to disk, and renamed.
+
+Reading never unpickles arbitrary objects.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,11 @@ class CheckpointError(ExpectedError, RuntimeError):
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a temporary file in the folder of `path` and renames it to `path` once it is written and on disk.
 
-    If the block raises, nothing is left behind and an earlier `path` stays as it was. An OSError names `path`. What a
-    killed process has left half-written in that folder goes; what a living one is writing stays.
+    If the block raises, nothing is left behind and an earlier `path` stays as it was. An OSError names `path`.
+    Half-written files of killed processes in that folder are removed; those of living processes stay.
 
     Raises:
-        FolderGone: the folder of a run of this process is not there any more.
+        FolderGone: a run of this process works in a folder that does not exist any more.
     """
     path = Path(path)
     check_folders()
@@ -55,10 +58,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
 
 def save(obj: Any, path: str | os.PathLike[str]) -> None:
-    """`torch.save`, atomically.
+    """Saves an object with `torch.save`, atomically.
 
     Raises:
-        CheckpointError: it could not be written, because the disk is full for instance; an earlier file is still there.
+        CheckpointError: it could not be written, for instance because the disk is full; an earlier file is still there.
     """
     with checkpoint_file(path) as f:
         torch.save(obj, f)
@@ -66,7 +69,7 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def checkpoint_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """`atomic_write` for what `torch.save` writes.
+    """Opens a file as `atomic_write` does, for what `torch.save` writes.
 
     Raises:
         CheckpointError: see `save`.
@@ -89,7 +92,7 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """`torch.load` on the CPU with `weights_only=True`.
+    """Loads a file with `torch.load` on the CPU, with `weights_only=True`.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds objects other than tensors and plain containers.
@@ -114,17 +117,21 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def is_torch_file(path: str | os.PathLike[str]) -> bool:
-    """Whether `torch.save` wrote the file, told by its first bytes."""
+    """Returns whether `torch.save` wrote the file, judging by its first bytes."""
     with open(path, "rb") as f:
         head = f.read(64)
     return any(magic in head for magic in _TORCH)
 
 
 def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], owner: str) -> str:
-    """How a file's tensors differ from a model's in names and shapes, at most three cases in words; empty if not.
+    """Says how a file's tensors differ from a model's in names and shapes, at most three cases in words; else "".
+
+    "" if they agree.
 
     Args:
-        owner: what the model is called.
+        given: the file's tensors.
+        own: the model's tensors.
+        owner: what the message calls the model.
     """
     problems = [f"{name} is missing" for name in own if name not in given]
     problems += [f"{name} is not in {owner}" for name in given if name not in own]
@@ -138,20 +145,20 @@ def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], 
 
 
 def save_json(obj: Any, path: str | os.PathLike[str]) -> None:
-    """Indented, key-sorted JSON, atomically."""
+    """Writes JSON, indented and with sorted keys, atomically."""
     with atomic_write(path, "w") as f:
         json.dump(obj, f, indent=1, sort_keys=True)
         f.write("\n")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Returns the SHA-256 of a file's bytes in hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256_chunks(f)
 
 
 def _sha256_chunks(f: IO[bytes]) -> str:
-    """The same for Python 3.10."""
+    """Returns the SHA-256 of a file's bytes on Python 3.10, which lacks `hashlib.file_digest`."""
     digest = hashlib.sha256()
     for chunk in iter(lambda: f.read(1 << 20), b""):
         digest.update(chunk)

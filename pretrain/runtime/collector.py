@@ -1,4 +1,4 @@
-"""The cyclic garbage collector, kept away where it would only cost."""
+"""Switches the cyclic garbage collector off where it would only cost time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """The collector off, for code that makes many objects which all stay; also a decorator.
+    """Switches the collector off, for code that makes many objects which all stay; can be used as a decorator, too.
 
-    Their number alone makes it walk everything there is again and again: nearly half of the time that COCO's
-    annotations take to load, and all of torch's modules for a checkpoint's tensors (docs/performance.md).
+    Their number alone makes the collector walk all existing objects again and again. That takes nearly half of the time
+    to load COCO's annotations, and walks all of torch's modules for a checkpoint's tensors (docs/performance.md).
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""What the commands share: `--resume` with and without `auto`, and how they end: in one line and an exit code."""
+"""Holds what the commands share: the option `--resume [auto]`, and how they end, with one line and an exit code."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ CODES = {
 def parse_with_resume(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, yes: str = "yes", example: str = "SEED 1"
 ) -> argparse.Namespace:
-    """Parses a command's words after adding `--resume [auto]` and `KEY VALUE ...` to what it takes, in any order.
+    """Adds `--resume [auto]` and `KEY VALUE ...` to what a command takes, and parses its words, in any order.
 
     Args:
-        yes: what `--resume` without `auto` is called.
-        example: options, for the help.
+        yes: the value of `resume` for `--resume` without `auto`.
+        example: options that the help shows.
 
     Returns:
-        With `resume` ("no", `yes` or "auto") and `opts` (alternating keys and values).
+        The parsed words, with `resume` ("no", `yes` or "auto") and `opts` (alternating keys and values).
     """
     parser.add_argument(
         "--resume",
@@ -61,7 +61,7 @@ def parse_with_resume(
 
 
 def number(limit: Limit, kind: type[int] | type[float] = int) -> Callable[[str], float]:
-    """What argparse takes as `type=`: a number within limits, else the command ends with one line that says which."""
+    """Returns a `type=` for argparse: a number within limits, or else the command ends with one line that says why."""
 
     def parse(word: str) -> float:
         try:
@@ -77,10 +77,10 @@ def number(limit: Limit, kind: type[int] | type[float] = int) -> Callable[[str],
 
 
 def status(main: Callable[..., int], *args: Any) -> int:
-    """The exit code of `main(*args)`; what it raises through no fault of the program is one line on stderr, and a code.
+    """Returns the exit code of `main(*args)`; errors that are no fault of the program become one line on stderr.
 
-    That is an expected error, a file that cannot be read or written, or a loss that is no number (2); what the machine
-    has not or has lost (71, 74: see `machine`); or a signal that asked to stop (75).
+    The code is 2 for an expected error, a file that cannot be read or written, or a loss that is not a number; 71 or 74
+    for what the machine lacks or has lost (see `machine`); and 75 for a signal that asked to stop.
     """
     try:
         if (opencv := sys.modules.get("pretrain.runtime.opencv")) is not None:  # of the commands that need it
@@ -102,14 +102,14 @@ def status(main: Callable[..., int], *args: Any) -> int:
 
 
 def _ended(words: str, code: int) -> int:
-    """Says on stderr, and in the log files that are open, why a command ends."""
+    """Writes to stderr, and to the log files that are open, why a command ends."""
     sys.stderr.write(f"{words}\n")
     _log(words)
     return code
 
 
 def _log(words: str, traceback: bool = False) -> None:
-    """Writes a line to the run's log files alone; on the screen it stands without a time."""
+    """Writes a line to the run's log files alone; the screen gets the line without a time."""
     logger = logging.getLogger(__name__)
     line = logger.makeRecord(
         logger.name, logging.ERROR, __file__, 0, words, (), sys.exc_info() if traceback else None, "status"
@@ -122,7 +122,7 @@ def _log(words: str, traceback: bool = False) -> None:
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a command's `main` and exits with its `status`; after Ctrl-C with one line, and 130.
 
-    Where whoever reads the output has gone (`... | head`), it exits with 141 and no word.
+    If the reader of the output has gone (`... | head`), it exits with 141 and without a message.
     """
     code: str | int | None
     try:
@@ -143,7 +143,7 @@ def run(main: Callable[[], int]) -> NoReturn:
 
 
 def _in_words(error: BaseException) -> str:
-    """The message; of a system call that failed, the file and the reason."""
+    """Returns the error's message; for a failed system call, the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{str(error.filename)!r}: {error.strerror}; check the path and its permissions"
     text = str(error) or type(error).__name__
@@ -153,7 +153,7 @@ def _in_words(error: BaseException) -> str:
 
 
 def _drop_unread() -> bool:
-    """Leads standard output and error, where nobody reads them any more, to nowhere; whether there was such a one."""
+    """Redirects standard output and error to nowhere where nobody reads them any more; returns whether that was so."""
     found = False
     for number in (1, 2):
         poll = select.poll()

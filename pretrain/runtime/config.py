@@ -1,6 +1,6 @@
-"""YAML files onto a typed defaults tree: `_BASE_` inheritance, no duplicate keys, no unknown keys, no type changes.
+"""Merges YAML files into a typed defaults tree: `_BASE_` inheritance, no duplicate or unknown keys, no type changes.
 
-Both halves load their configs through here; the defaults trees themselves live in `pretrain.config` and
+Both halves load their configs with it; the defaults trees themselves are in `pretrain.config` and
 `transfer.config.defaults`.
 """
 
@@ -24,7 +24,7 @@ BASE_KEY = "_BASE_"
 
 
 def load_yaml_with_base(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A YAML file with its `_BASE_` files merged underneath; a base is found by `shipped.beside`."""
+    """Reads a YAML file, merged over its `_BASE_` files; a base is found by `shipped.beside`."""
     merged: dict[str, Any] = {}
     for _, values in _files(Path(path), chain=()):
         merged = _merge_dicts(merged, values)
@@ -32,7 +32,7 @@ def load_yaml_with_base(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _files(path: Path, chain: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, contents) of a file and its bases, the lowest base first."""
+    """Returns (name, contents) of a file and its bases, the lowest base first."""
     data = load_yaml(path)
     own = path.resolve()
     if own in chain:
@@ -85,11 +85,11 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike[str], types: Mapping[str, A
     """Merges a YAML file (with its bases) into `cfg`.
 
     Args:
-        types: the tree whose values have the right types; `cfg` as it is, by default.
+        types: the tree whose values have the right types; by default the present `cfg`.
 
     Raises:
-        ConfigError: see `load_yaml`; also for an unknown key (the nearest known ones are named) or a value whose
-            type does not fit the default's, down to the elements of lists.
+        ConfigError: see `load_yaml`; also if a key is unknown (the nearest known ones are named), or the type of a
+            value does not fit the default's, down to the elements of lists.
     """
     for source, values in _files(Path(path), chain=()):
         merge_dict(cfg, values, source, types)
@@ -104,7 +104,7 @@ def merge_dict(cfg: CfgNode, values: Mapping[str, Any], source: str, types: Mapp
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str], types: Mapping[str, Any] | None = None) -> None:
-    """Merges `KEY VALUE KEY VALUE ...` from a command line, whose values are Python's literals, or text."""
+    """Merges `KEY VALUE KEY VALUE ...` of a command line into `cfg`; values are Python literals, or text."""
     known = set(dotted_keys(cfg))
     if len(opts) % 2:
         bare = next((a for a, b in pairwise(opts) if a in known and b in known), opts[-1])
@@ -117,7 +117,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str], types: Mapping[str, Any] | Non
 def _leaves(
     values: Mapping[str, Any], node: Mapping[str, Any], known: set[str], source: str, prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of a nested dict that has the shape of a defaults tree."""
+    """Yields (dotted key, value) of every leaf of a nested dict that has the shape of a defaults tree."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if "." in str(key):
@@ -139,7 +139,7 @@ def _set(cfg: CfgNode, key: str, value: Any) -> None:
 
 
 def dotted_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every leaf key of a tree, dotted; an empty sub-tree counts as a leaf."""
+    """Returns every leaf key of a tree, dotted; an empty sub-tree counts as a leaf."""
     for key, value in node.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
@@ -156,7 +156,7 @@ def check_known(key: str, known: set[str], source: str) -> None:
 
 
 def value_at(tree: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key, e.g. `SOLVER.BASE_LR`; KeyError if there is none."""
+    """Returns the value of a dotted key, e.g. `SOLVER.BASE_LR`; raises KeyError if there is none."""
     node: Any = tree
     for part in key.split("."):
         node = node[part]
@@ -164,7 +164,7 @@ def value_at(tree: Mapping[str, Any], key: str) -> Any:
 
 
 def to_dict(node: Any) -> Any:
-    """A CfgNode tree as plain dicts and lists (what goes into JSON and digests)."""
+    """Returns a CfgNode tree as plain dicts and lists, for JSON and digests."""
     if isinstance(node, Mapping):
         return {key: to_dict(value) for key, value in node.items()}
     if isinstance(node, (list, tuple)):

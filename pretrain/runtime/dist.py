@@ -1,4 +1,4 @@
-"""Processes: one code path whether there is one of them or many (torchrun's environment, gloo or nccl)."""
+"""Runs the same code in one process or many (torchrun's environment, gloo or nccl)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def world_size() -> int:
 
 
 def local_rank() -> int:
-    """Rank of this process on its own machine (torchrun's LOCAL_RANK; 0 without torchrun)."""
+    """Returns the rank of this process on its own machine (torchrun's LOCAL_RANK; 0 without torchrun)."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -34,7 +34,7 @@ def init_from_env(device_type: str) -> bool:
     """Joins the process group that torchrun describes in the environment; returns whether there was one.
 
     Args:
-        device_type: "cuda" takes nccl and binds this process to GPU LOCAL_RANK; "cpu" takes gloo.
+        device_type: "cuda" uses nccl and binds this process to GPU LOCAL_RANK; "cpu" uses gloo.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or is_initialized():
         return is_initialized()
@@ -56,7 +56,7 @@ def barrier() -> None:
 
 @torch.no_grad()
 def all_gather(x: torch.Tensor) -> torch.Tensor:
-    """Concatenates `x` of every process along dim 0, in rank order. No gradient.
+    """Concatenates `x` of every process along dim 0, in rank order, without a gradient.
 
     Shapes: (N, ...) on every process, the same N -> (world_size * N, ...).
     """
@@ -68,7 +68,7 @@ def all_gather(x: torch.Tensor) -> torch.Tensor:
 
 
 class _GatherWithGradient(torch.autograd.Function):
-    """`all_gather` and its transpose: what all processes owe to this process's rows, added up."""
+    """Applies `all_gather`, and backwards its transpose: the sum of all processes' gradients of this process's rows."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -83,24 +83,24 @@ class _GatherWithGradient(torch.autograd.Function):
 
 
 def all_gather_with_gradient(x: torch.Tensor) -> torch.Tensor:
-    """`all_gather` that can be differentiated, (N, ...) -> (world_size * N, ...).
+    """Gathers as `all_gather` does, but can be differentiated: (N, ...) -> (world_size * N, ...).
 
     If process p has the loss L_p, row i of process r receives the sum over p of dL_p/dx_ri. DistributedDataParallel
-    averages parameter gradients over processes, so what they train on is the gradient of the mean of the L_p: exactly
-    that of one process with the whole batch. Backward is a collective: every process must run it.
+    averages parameter gradients over processes, so that they train on the gradient of the mean of the L_p: exactly that
+    of one process with the whole batch. Backward is a collective: every process must run it.
     """
     return x if world_size() == 1 else _GatherWithGradient.apply(x)
 
 
 def broadcast(x: torch.Tensor) -> torch.Tensor:
-    """Rank 0's `x`, written over everybody's."""
+    """Overwrites every process's `x` with that of rank 0."""
     if world_size() > 1:
         dist.broadcast(x, src=0)
     return x
 
 
 def gather_objects(obj: Any) -> list[Any]:
-    """Every process's picklable `obj`, in rank order, on every process."""
+    """Returns every process's picklable `obj`, in rank order, on every process."""
     if world_size() == 1:
         return [obj]
     out: list[Any] = [None] * world_size()
@@ -109,7 +109,7 @@ def gather_objects(obj: Any) -> list[Any]:
 
 
 def broadcast_object(obj: Any) -> Any:
-    """Rank 0's picklable `obj` on every process."""
+    """Returns rank 0's picklable `obj` on every process."""
     if world_size() == 1:
         return obj
     box = [obj]

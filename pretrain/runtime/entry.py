@@ -1,4 +1,4 @@
-"""The command `moco-transfer`: lists what it can run, and runs it as `python tools/NAME.py` would."""
+"""Implements the command `moco-transfer`: lists the commands, and runs one as `python tools/NAME.py` would."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ GROUPS = {"tools": "commands", "datasets": "data sets"}
 
 
 def command_name(word: str) -> str:
-    """`train-net`, however it is written: tools/train_net.py, train_net, train-net."""
+    """Returns the command's name, `train-net`, however it is written: tools/train_net.py, train_net, train-net."""
     return Path(word).name.removesuffix(".py").replace("_", "-")
 
 
 def scripts(folder: str) -> dict[str, Path]:
-    """Name -> file of the commands of a folder (`GROUPS`)."""
+    """Returns name -> file of the commands in a folder (a key of `GROUPS`)."""
     return {command_name(path.name): path for path in sorted((home() / folder).glob("*.py"))}
 
 
 def purpose(path: Path) -> str:
-    """The first line of a command's docstring, without the command that some repeat there; nothing is imported."""
+    """Returns the first line of a command's docstring without the command that some repeat there; imports nothing."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0].partition(": tools/")[0]
 
 
 def listing(groups: Mapping[str, Mapping[str, Path]]) -> str:
-    """What `moco-transfer` prints when it is not told what to run."""
+    """Returns the text that `moco-transfer` prints if it is not told what to run."""
     lines = [USAGE]
     for folder, known in groups.items():
         lines += [f"{GROUPS[folder]}:", *(f"  {name:<32}{purpose(path)}" for name, path in known.items()), ""]
@@ -48,7 +48,7 @@ def listing(groups: Mapping[str, Mapping[str, Path]]) -> str:
 
 
 def main() -> int:
-    """Runs what the first word names, as `python` would run its file.
+    """Runs the command that the first word names, as `python` would run its file.
 
     Raises:
         ExpectedError: there is no such command.
@@ -70,5 +70,5 @@ def main() -> int:
 
 
 def entry() -> NoReturn:
-    """What the installed command calls: `main`, which ends as every command does."""
+    """Runs `main` for the installed command, and ends as every command does."""
     commands.run(main)

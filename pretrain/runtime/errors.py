@@ -1,4 +1,4 @@
-"""What can end a run through no fault of the program; every command turns it into one line and an exit code."""
+"""Defines errors that are no fault of the program; every command turns them into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pretrain.runtime.wording import visible
 class ExpectedError(Exception):
     """A mistake in a command, a config, a file or a data set; its message names the value and the remedy.
 
-    Errors of this kind are what a command prints after `error:`, without a traceback. A subclass per subject keeps the
+    A command prints errors of this kind after `error:`, without a traceback. A subclass per subject also has the
     built-in base class that it has always had (`ValueError`, `RuntimeError`), for code that catches those.
     """
 

@@ -1,4 +1,4 @@
-"""Reading what somebody else has made: regular files alone, so that no pipe is waited for, no device read for ever."""
+"""Reads files that somebody else has made: regular files alone, so that no pipe or device can block a read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ RECORD_BYTES = 1 << 28  # of a file that a run leaves to be read: results, metri
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """Opens a regular file for reading, through links too.
+    """Opens a regular file for reading, also through links.
 
     Raises:
-        OSError: there is none, it cannot be read, its name is none, or it is something else: a folder, a named pipe, a
-            device, a socket. None of these is opened.
+        OSError: there is no such file, it cannot be read, its name is not valid, or it is something else: a folder, a
+            named pipe, a device, a socket. None of these is opened.
     """
     try:
         _check(path, os.stat(path))
@@ -36,13 +36,13 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def read_regular(path: str | os.PathLike[str], at_most: int | None = None) -> bytes:
-    """The bytes of a regular file.
+    """Returns the bytes of a regular file.
 
     Args:
-        at_most: how many there may be.
+        at_most: the largest number of bytes that is read.
 
     Raises:
-        OSError: see `open_regular`; also a file that is larger.
+        OSError: see `open_regular`; also if the file is larger than `at_most`.
     """
     with open_regular(path) as f:
         if at_most is not None and (size := os.fstat(f.fileno()).st_size) > at_most:
@@ -51,17 +51,17 @@ def read_regular(path: str | os.PathLike[str], at_most: int | None = None) -> by
 
 
 def read_record(path: str | os.PathLike[str]) -> str:
-    """The text of a file that a run has left, in UTF-8.
+    """Returns the text of a file that a run has left, in UTF-8.
 
     Raises:
-        OSError: see `read_regular`; it has at most RECORD_BYTES.
-        UnicodeDecodeError: it is no UTF-8 (a ValueError).
+        OSError: see `read_regular`; the file may have at most RECORD_BYTES.
+        UnicodeDecodeError: the file is not UTF-8 (a ValueError).
     """
     return read_regular(path, RECORD_BYTES).decode("utf-8")
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:
-    """Whether a name leads to a regular file; what is no name leads nowhere."""
+    """Returns whether a name leads to a regular file; an invalid name does not."""
     try:
         return Path(path).is_file()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whether a value fits where a default stands: the same type down to the elements of lists, finite, of bounded size."""
+"""Checks that a value fits its default: the same type down to the elements of lists, finite, of bounded size."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ANYTHING = object()  # the default of an element of a list that is empty by def
 
 
 def fitted(value: Any, default: Any, key: str, source: str) -> Any:
-    """`value` as the tree holds it.
+    """Returns `value` as the tree stores it.
 
-    Text stands for what it says in Python (`1e-3`, `(1, 2)`, `True`) where the default is no text. A whole number
-    becomes a float where the default is one; lists and tuples become what the default is. Elements of lists keep their
-    own type, whole numbers among floats included. Where the default is None, None and numbers fit.
+    Text is read as a Python literal (`1e-3`, `(1, 2)`, `True`) unless the default is text. A whole number becomes a
+    float if the default is one; lists and tuples take the default's type. Elements of lists keep their own type, even
+    whole numbers among floats. If the default is None, None and numbers fit.
 
     Args:
-        default: a value of the right type; for lists, its elements are.
+        default: a value of the right type; for lists, its elements are the examples of the right type.
         key, source: name the value in errors.
 
     Raises:
@@ -45,7 +45,10 @@ def fitted(value: Any, default: Any, key: str, source: str) -> Any:
 
 
 def _meant(word: str, text: bool) -> Any:
-    """What a word says in Python; itself if that is nothing, or no text where text is wanted."""
+    """Returns the Python literal that a word spells.
+
+    It is the word itself if that spells no literal, or if text is wanted and the literal is none.
+    """
     if len(word) > _MAX_WORD:
         return word
     try:
@@ -56,7 +59,7 @@ def _meant(word: str, text: bool) -> Any:
 
 
 def _misfit(value: Any, default: Any, place: str, depth: int = 0) -> str | None:
-    """What is wrong with a value, in words; None if it fits."""
+    """Returns in words what is wrong with a value; None if it fits."""
     problem = _kind_problem(value, default, depth) or _value_problem(value)
     if problem:
         return f"{place} is {short(value)}; {problem}"

@@ -1,4 +1,4 @@
-"""Which folders and files belong to a set of images: nothing hidden, and each real folder once, links followed."""
+"""Decides which folders and files belong to a set of images: nothing hidden; each real folder once, links followed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ _LITTER = {
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a path leads through what systems and editors leave behind, which no data set means.
+    """Returns whether a path leads through what systems and editors leave behind, which belongs to no data set.
 
-    That is any part that begins with a dot (`.ipynb_checkpoints`, `._x.jpg`, `.DS_Store`), and `__MACOSX`, `@eaDir`,
-    `Thumbs.db` and their like. Give the part below a set's own folder: that one may lie wherever it likes.
+    Such is any part that begins with a dot (`.ipynb_checkpoints`, `._x.jpg`, `.DS_Store`), and `__MACOSX`, `@eaDir`,
+    `Thumbs.db` and their like. Pass the part of the path below a set's own folder, which may lie wherever it likes.
     """
     return any((part[:1] == "." and part not in (".", "..")) or part.lower() in _LITTER for part in path.split("/"))
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies below a folder; paths are relative to it, and sorted.
+    """Lists what lies below a folder; paths are relative to it, and sorted.
 
     Attributes:
-        files: whose names end as was asked for.
-        folders: that were read, "" for the folder itself.
-        hidden: folders and files that were left out, see `is_hidden`; of files, those that would else be in `files`.
-        again: links that were left out, to folders that are read under another name or that hold this one.
+        files: the files whose names end as was asked for.
+        folders: the folders that were read, "" for the folder itself.
+        hidden: folders and files that were left out as hidden (see `is_hidden`); of files, only those that would
+            otherwise be in `files`.
+        again: links that were left out because their folder is read under another name, or holds this one.
     """
 
     files: tuple[str, ...]
@@ -39,7 +40,7 @@ class Tree:
     again: tuple[str, ...]
 
     def notes(self, root: str | os.PathLike[str]) -> tuple[str, ...]:
-        """What was left out, in a sentence each; empty if nothing was."""
+        """Returns one sentence for each kind of thing that was left out; none if nothing was."""
         return (
             *note_left_out(root, "hidden", self.hidden),
             *note_left_out(root, "linked folders that are read already", self.again),
@@ -47,10 +48,10 @@ class Tree:
 
 
 def note_left_out(source: str | os.PathLike[str], what: str, names: Sequence[str], count: int = 0) -> tuple[str, ...]:
-    """The sentence that says what was not read of a source; none if nothing was left out.
+    """Returns the sentence that says what was not read of a source; none if nothing was left out.
 
     Args:
-        count: how many, where not all `names` are given.
+        count: the number of things left out, if `names` does not give all of them.
     """
     count = count or len(names)
     if not count:
@@ -64,13 +65,13 @@ def _printable(name: str | os.PathLike[str]) -> str:
 
 
 def read_tree(root: str | os.PathLike[str], suffixes: tuple[str, ...] = ("",)) -> Tree:
-    """Reads the folders below one, at any depth; no file is looked at.
+    """Lists the files and folders below a folder, at any depth; no file is opened.
 
-    Links are followed after everything that lies in the folder itself: what has a name of its own there is read under
-    that name. No folder is read twice, and none that holds this one.
+    Links are followed after everything that lies in the folder itself, so that what has a name of its own there is read
+    under that name. No folder is read twice, and no folder that holds this one is read.
 
     Args:
-        suffixes: in which the wanted files' names end, in lower case.
+        suffixes: the endings, in lower case, of the file names that are wanted.
 
     Raises:
         OSError: a folder cannot be read.

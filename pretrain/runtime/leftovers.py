@@ -1,4 +1,4 @@
-"""Temporary files and folders: marked while the process lives that writes them, removed if it was killed."""
+"""Makes temporary files and folders, which are marked while their process lives, and removes those of killed ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OURS = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp|\.staged\.[a-z0-9_]{8}")  # as `tem
 
 @contextmanager
 def temporary(path: Path) -> Iterator[tuple[int, Path]]:
-    """A file beside `path`, open, under a name of its own; whoever has renamed it keeps it, else it is removed.
+    """Opens a file with a unique name beside `path`. It is kept if the caller renames it, and removed otherwise.
 
     Yields:
-        File descriptor, for the caller to close, and path.
+        A file descriptor, which the caller must close, and the path of the file.
     """
     _tidy(path.parent)
     while True:
@@ -39,7 +39,7 @@ def temporary(path: Path) -> Iterator[tuple[int, Path]]:
 
 @contextmanager
 def staging(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, which is removed in the end."""
+    """Makes a folder beside `path`, and removes it in the end."""
     _tidy(path.parent)
     while True:
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=".staged."))
@@ -54,7 +54,7 @@ def staging(path: Path) -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Removes what killed processes have left half-written in a folder; not below it, and nothing of a living one."""
+    """Removes what killed processes have left half-written directly in a folder; keeps what living processes write."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if not _OURS.fullmatch(path.name):
             continue
@@ -67,5 +67,5 @@ def remove(folder: Path) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _tidy(folder: Path) -> None:
-    """Does it once per process and folder: whoever writes there removes what was left there."""
+    """Calls `remove` once per process and folder, so that whoever writes in a folder also cleans it up."""
     remove(folder)

@@ -1,4 +1,4 @@
-"""Between which limits the numbers of a config lie, and which words it may hold: tables that a defaults tree has."""
+"""Checks that a config's numbers are within limits and its words among choices, by tables that a defaults tree has."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ MAX_SEED = 2**32 - 1  # what NumPy takes
 
 @dataclass(frozen=True)
 class Limit:
-    """Where a number lies, or every number of a list, however nested; what is no number has no limits but `sizes`.
+    """Says where a number must lie, or every number of a list, however nested.
+
+    Values that are not numbers have no limits but `sizes`.
 
     Attributes:
-        low, high: the smallest and the largest that may be.
-        open_low, open_high: `low`, `high` themselves may not be.
-        sizes: how many elements a list has, at least and at most.
+        low, high: the smallest and the largest value allowed.
+        open_low, open_high: whether `low` and `high` themselves are not allowed.
+        sizes: the smallest and the largest number of elements of a list.
     """
 
     low: float = -math.inf
@@ -30,7 +32,7 @@ class Limit:
     sizes: tuple[float, float] = (0, math.inf)
 
     def problem(self, value: Any) -> str | None:
-        """What a value must be, if it is not so."""
+        """Returns what a value must be if it violates the limit."""
         if isinstance(value, (list, tuple)) and not self.sizes[0] <= len(value) <= self.sizes[1]:
             return f"it must have {self.count}"
         wrong = [number for number in _numbers(value) if not self._holds(number)]
@@ -44,7 +46,7 @@ class Limit:
 
     @property
     def count(self) -> str:
-        """How many elements a list has, in words; empty where any number will do."""
+        """Returns in words how many elements a list has; empty if any number will do."""
         low, high = self.sizes
         if self.sizes == (0, math.inf):
             return ""
@@ -84,7 +86,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def check_values(cfg: Any, choices: Mapping[str, Collection[Any]], limits: Mapping[str, Limit]) -> None:
-    """Refuses a key whose value is none of its `choices`, or that lies outside of its limits.
+    """Refuses a key whose value is not among its `choices` or lies outside of its limits.
 
     Args:
         cfg: a merged tree that has all the keys.

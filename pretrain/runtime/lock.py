@@ -1,14 +1,14 @@
-"""Two locks per folder: of the stage that works there, and of the run that writes there; and of what is half-written.
+"""Locks folders: for the stage that works there, and for the run that writes there; and marks half-written files.
 
-The kernel holds them (`flock`; on NFS from version 4 on) and releases them when the last process that has the file open
-is gone, however it died: a file that a killed process leaves locks nothing.
+The kernel holds the locks (`flock`; on NFS from version 4 on) and releases them when the last process that has the file
+open is gone, however it died: a lock file that a killed process leaves behind locks nothing.
 
 * The stage's lock lies beside the folder, which may be renamed, and others wait for it. The command that a stage starts
   inherits it: the folder stays locked while the command lives.
 * The run's lock lies inside, and a second run is refused. It belongs to the run's main process alone: a process that is
   forked from it (a loader's worker) closes the file at once, or a killed run would seem to live as long as its workers.
-  Locks of `fcntl` are never inherited, but are lost when a process closes any descriptor of the file, as by reading who
-  holds it; and two runs in one process would both get them.
+  Locks of `fcntl` would not do. They are never inherited, but a process loses them when it closes any descriptor of the
+  file, such as that through which it read who holds the lock; and two runs in one process would both get them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LockError(ExpectedError, RuntimeError):
 
 
 def lock_file(folder: Path) -> Path:
-    """Of the stage that works in `folder`."""
+    """Returns the path of the lock of the stage that works in `folder`."""
     return folder.parent / f".{folder.name}.lock"
 
 
@@ -49,7 +49,7 @@ def hold(folder: Path) -> Iterator[int]:
     """Waits until no other stage works in `folder`, and keeps others out of it.
 
     Yields:
-        a file descriptor. A child process that inherits it holds the lock too: the folder stays locked while the child
+        A file descriptor. A child process that inherits it holds the lock too: the folder stays locked while the child
         lives, even if this process is killed.
 
     Raises:
@@ -78,12 +78,12 @@ def hold(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def hold_run(folder: Path) -> Iterator[None]:
-    """Keeps every other run out of `folder`, which is made if it is not there, and goes again if nothing came into it.
+    """Keeps every other run out of `folder`; makes the folder if it is missing, and removes it again if it stays empty.
 
     Where nothing can be locked, a warning says so and the run goes on.
 
     Raises:
-        LockError: another run works there; says who.
+        LockError: another run works there; the message says which.
         FolderGone: the folder was removed or renamed meanwhile.
         OSError: the folder cannot be written.
     """
@@ -103,10 +103,10 @@ def hold_run(folder: Path) -> Iterator[None]:
 
 
 def check_folders() -> None:
-    """Sees to it that the folders of this process's runs are there, before a file is written that would make them anew.
+    """Checks that the folders of this process's runs still exist, before a file is written that would make them anew.
 
     Raises:
-        FolderGone: one was removed or renamed.
+        FolderGone: a folder was removed or renamed.
     """
     for fd, folder in _of_runs.items():
         if not _is_at(fd, folder / RUN):
@@ -174,7 +174,7 @@ def _sign(fd: int) -> None:
 
 
 def _disown() -> None:
-    """In a process that was just forked: only its parent runs, and writes."""
+    """Closes the locks in a process that was just forked, because only its parent runs and writes."""
     for fd in (*_of_runs, *_of_temporaries):
         os.close(fd)
     _of_runs.clear()
@@ -186,10 +186,10 @@ os.register_at_fork(after_in_child=_disown)
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Marks a new temporary file or folder as a living process's.
+    """Marks a new temporary file or folder as one of a living process.
 
     Yields:
-        Whether it is still there: somebody may have come upon it before it was marked.
+        Whether it still exists: another process may have removed it before it was marked.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     _of_temporaries.add(fd)
@@ -205,7 +205,10 @@ def claimed(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def unclaimed(path: Path) -> Iterator[bool]:
-    """Whether no living process has marked a temporary file or folder; none can inside. False where nobody knows."""
+    """Yields whether no living process has marked a temporary file or folder; inside the block, none can.
+
+    It yields False where that cannot be found out.
+    """
     try:
         fd = os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -223,7 +226,7 @@ def unclaimed(path: Path) -> Iterator[bool]:
 
 
 def holder(path: Path) -> str:
-    """Who wrote itself into a lock file, for people."""
+    """Returns, for people, who is written into a lock file as its holder."""
     try:
         return path.read_text(errors="replace").strip() or "another process"
     except OSError:
@@ -231,16 +234,16 @@ def holder(path: Path) -> str:
 
 
 def worker_in(folder: Path) -> str | None:
-    """Which run or stage works in `folder` now, for people; None if none does.
+    """Returns, for people, which run or stage works in `folder` now; None if none does.
 
     Raises:
-        LockError: the file system has no locks, so nobody knows.
+        LockError: the file system has no locks, so that nobody knows.
     """
     return run_in(folder) or _held(lock_file(folder))
 
 
 def run_in(folder: Path) -> str | None:
-    """Which run works in `folder` now, see `worker_in`."""
+    """Returns which run works in `folder` now; see `worker_in`."""
     return _held(folder / RUN)
 
 

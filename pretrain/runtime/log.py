@@ -1,4 +1,4 @@
-"""What a run says: the log (screen and file), metrics (JSON lines and TensorBoard), and a progress bar with ETA."""
+"""Writes what a run reports: the log (screen and file), metrics (JSON lines and TensorBoard), and a progress bar."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pretrain.runtime.wording import VisibleFormatter
 
 
 def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> None:
-    """Rank 0 logs to the screen; every rank logs to `output_dir/log.txt` (`log.txt.rank1`, ... for the others).
+    """Logs rank 0 to the screen, and every rank to `output_dir/log.txt` (`log.txt.rank1`, ... for the others).
 
     Raises:
-        ConfigError: there is no such folder, and none can be made.
+        ConfigError: the folder does not exist and cannot be made.
     """
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -51,7 +51,7 @@ def setup_logging(output_dir: str | os.PathLike[str] | None, rank: int = 0) -> N
 
 
 def say_once(handler: logging.Handler, name: str) -> None:
-    """Has a handler say once, in a line on the screen, that its file cannot be written: the run goes on without it."""
+    """Lets a handler say once, on the screen, that its file cannot be written; the run goes on without the file."""
     said: list[OSError] = []
 
     def lost(record: logging.LogRecord) -> None:
@@ -72,7 +72,10 @@ class _TqdmHandler(logging.Handler):
 
 
 def progress(total: int, desc: str, unit: str = "it", initial: int = 0, disable: bool = False) -> tqdm:
-    """A bar with ETA and rate on standard error; off a terminal it redraws every 10 s so that log files stay short."""
+    """Returns a bar with ETA and rate on standard error.
+
+    Off a terminal it is redrawn every 10 s, so that log files stay short.
+    """
     terminal = sys.stderr.isatty()
     return _Bar(
         total=total,
@@ -88,7 +91,7 @@ def progress(total: int, desc: str, unit: str = "it", initial: int = 0, disable:
 
 
 class _Bar(tqdm):
-    """tqdm by a clock that nobody sets: with the wall clock put back it would stand still for as long."""
+    """tqdm with a clock that nobody can set: if the wall clock were put back, tqdm would stand still for as long."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -101,9 +104,9 @@ class MetricsWriter:
     """Appends `{"iteration": i, name: value, ...}` lines to `metrics.jsonl`, and the same scalars to TensorBoard.
 
     Args:
-        output_dir: folder of the run.
-        start_iteration: first iteration of this process. Lines of an earlier, killed process at or after it are
-            removed, so that the file never tells the same iteration twice.
+        output_dir: the folder of the run.
+        start_iteration: the first iteration of this process. Lines that an earlier, killed process wrote for it or
+            later ones are removed, so that no iteration is in the file twice.
         tensorboard: whether to write TensorBoard events too (in `output_dir/tensorboard`).
     """
 
@@ -121,10 +124,10 @@ class MetricsWriter:
             self._board = SummaryWriter(str(Path(output_dir) / "tensorboard"), purge_step=start_iteration)
 
     def write(self, iteration: int, **scalars: float) -> None:
-        """Non-finite values are written as null (JSON has no NaN) and skipped in TensorBoard.
+        """Writes one line of metrics. Values that are not finite become null (JSON has no NaN); TensorBoard skips them.
 
         Raises:
-            OSError: the disk is full; names the file.
+            OSError: the disk is full; the error names the file.
         """
         clean = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
         try:
@@ -150,15 +153,17 @@ class MetricsWriter:
 
 
 def _is_scalar(value: Any) -> bool:
-    """Whether a value is one that `MetricsWriter` writes: a finite number, or null for one that was none."""
+    """Returns whether `MetricsWriter` can have written the value: a finite number, or null for one that was not."""
     return value is None or isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl` up to one that is none, as a kill may leave the last. Empty if there is no file.
+    """Returns the lines of a `metrics.jsonl`, empty if there is no file.
+
+    Reading ends at the first invalid line, such as the incomplete last one of a killed run.
 
     Raises:
-        OSError: something that is no regular file has its name.
+        OSError: the path is something other than a regular file.
     """
     lines: list[dict[str, Any]] = []
     try:

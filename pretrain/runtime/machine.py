@@ -1,7 +1,7 @@
-"""What a machine runs out of or loses, told from a mistake: by what the error says, wherever it was raised.
+"""Tells faults of the machine, which lacks or has lost something, from mistakes, by the words of the error.
 
 An error reaches a command through loaders' processes, torch's writers and other processes' tracebacks, which keep the
-words of the system and lose the rest. Imports no torch.
+words of the system and lose the rest. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _SHM = re.compile(r"shared memory|shm_open|</?torch_\d+")
 
 
 class MachineError(ExpectedError, RuntimeError):
-    """Something that the machine had not, or that was taken from a run; the message says what to do.
+    """Something that the machine lacked, or that was taken from a run; the message says what to do.
 
     Attributes:
-        code: exit code of the command.
+        code: the exit code of the command.
     """
 
     def __init__(self, words: str, code: int = NO_RESOURCE):
@@ -56,10 +56,10 @@ class FolderGone(MachineError):
 
 @dataclass(frozen=True)
 class Fault:
-    """What the machine failed in.
+    """Describes how the machine failed.
 
     Attributes:
-        code: exit code of the command.
+        code: the exit code of the command.
         words: a sentence with the remedy.
     """
 
@@ -68,7 +68,7 @@ class Fault:
 
 
 def fault(error: BaseException) -> Fault | None:
-    """What the machine failed in, if that is what ended a run; None for anything else, such as a mistake or a bug."""
+    """Returns how the machine failed, if that ended a run; None for anything else, such as a mistake or a bug."""
     if isinstance(error, OSError) and (found := _of_system_call(error)) is not None:
         return found
     if isinstance(error, MachineError):
@@ -135,6 +135,6 @@ def _worker_ended(who: str, signal: str | None) -> str:
 
 
 def _raised_in(error: BaseException, package: str) -> bool:
-    """Whether the error comes out of a package's own code."""
+    """Returns whether the error comes out of a package's own code."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(package in frame.filename.split(os.sep) for frame in frames[-2:])

@@ -1,8 +1,8 @@
-"""OpenCV, imported in one place, where an installation that does not work is told apart from one that does.
+"""Imports OpenCV, in this one place, and tells whether the installation works.
 
-Its four wheels share the folder `cv2`, and pip lets them overwrite each other: what is left may import as an empty
-package, lack functions, or ask for libraries of a display. This project asks for the headless wheel, the one that
-needs none. `cv2` is OpenCV, or something whose first use raises the reason; commands ask `check` before they begin.
+OpenCV's four wheels share the folder `cv2`, and pip lets them overwrite each other. What is left may import as an empty
+package, lack functions, or ask for libraries of a display. This project asks for the headless wheel, which needs none.
+`cv2` is OpenCV, or an object whose first use raises the reason; commands call `check` before they begin.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ NEEDED = ("imdecode", "imencode", "cvtColor", "GaussianBlur", "resize", "warpAff
 
 
 class OpenCVError(ExpectedError, ImportError):
-    """OpenCV is missing or damaged; the message says what mends it."""
+    """OpenCV is missing or damaged; the message says how to repair it."""
 
 
 class _Broken:
-    """What stands for OpenCV where it does not work."""
+    """Stands for OpenCV where it does not work."""
 
     def __init__(self, why: str) -> None:
         self._why = why
@@ -47,7 +47,7 @@ def load() -> Any:
 
 
 def installed() -> list[str]:
-    """The wheels of OpenCV that pip knows of, each with its version."""
+    """Returns the wheels of OpenCV that pip knows of, each with its version."""
     versions = []
     for name in WHEELS:
         try:
@@ -58,10 +58,10 @@ def installed() -> list[str]:
 
 
 def advice(reason: str, wheels: Sequence[str]) -> str:
-    """One line: what is wrong with OpenCV, and the commands that mend it.
+    """Returns one line that says what is wrong with OpenCV, and gives the commands that repair it.
 
     Args:
-        reason: of the import's failure.
+        reason: why the import failed.
         wheels: see `installed`.
     """
     names = [wheel.split()[0] for wheel in wheels]

@@ -1,4 +1,4 @@
-"""The one way from an image file to pixels, of both halves of the project."""
+"""Turns image files into pixels, in the same way for both halves of the project."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_PIXELS = 2 * (1 << 30) // 12  # of an image, where Pillow's own limit lies: 
 
 
 class ImageFileError(ExpectedError, ValueError):
-    """A file that is no readable image; the message names it.
+    """A file that is not a readable image; the message names it.
 
     Attributes:
         reason: what is wrong, without the name.
@@ -34,15 +34,15 @@ class ImageFileError(ExpectedError, ValueError):
 def opened(
     source: str | os.PathLike[str] | bytes, name: str = "", formats: Sequence[str] = FORMATS
 ) -> Iterator[Image.Image]:
-    """Opens an image for the block, in which it is decoded: what goes wrong there is the file's fault, too.
+    """Opens an image for a block that decodes it; errors raised in the block count as faults of the file, too.
 
     Args:
         source: a regular file, or the bytes of one.
-        name: what errors call it, where that is not its path.
-        formats: by Pillow's names.
+        name: what errors call the image, if not by its path.
+        formats: the formats that are allowed, by Pillow's names.
 
     Raises:
-        ImageFileError: no regular file, another format, damaged, cut short, or of more than MAX_PIXELS.
+        ImageFileError: it is no regular file, has another format or more than MAX_PIXELS, or is damaged or cut short.
     """
     name = name or ("bytes" if isinstance(source, bytes) else os.fspath(source))
     try:
@@ -67,18 +67,18 @@ def check_size(width: int, height: int) -> None:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Tells whether a pixel has more than 8 bits: Pillow's modes I;16, I;16B, I and F."""
+    """Returns whether a pixel has more than 8 bits: Pillow's modes I;16, I;16B, I and F."""
     return image.mode[:1] in ("I", "F")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts to 8 bits of red, green and blue; of an animation, the first frame.
+    """Converts an image to 8 bits of red, green and blue; of an animation it takes the first frame.
 
-    Transparency is dropped, as in torchvision's loader. 16 bits of grey are scaled: Pillow alone would clip them, which
-    leaves white wherever a value is above 255 of 65535.
+    Transparency is dropped, as in torchvision's loader. 16-bit grey is scaled to 8 bits: Pillow alone would clip it,
+    which leaves white wherever a value is above 255 of 65535.
 
     Raises:
-        ValueError: 32-bit pixels, whose range no format states.
+        ValueError: the pixels have 32 bits, for which no format states the range of values.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # PPM, old Pillow: I
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")

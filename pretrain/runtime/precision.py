@@ -1,4 +1,4 @@
-"""What products are computed in, in words, with a warning where a processor only imitates it."""
+"""Says in words in which precision products are computed, and warns where a processor only imitates it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _WITHOUT_BF16 = ("DEFAULT", "AVX2")  # torch's names of x86 processors before AV
 
 
 def in_words(precision: str, device: str) -> str:
-    """Returns "float32", "bf16" or "fp16", and for bf16 on a processor without it that it is slow.
+    """Returns "float32", "bf16" or "fp16"; for bf16 on a processor that lacks it, adds that it is slow.
 
     Args:
         precision: off, bf16 or fp16.
-        device: a type of device, such as "cpu".
+        device: the type of a device, such as "cpu".
     """
     capability = torch.backends.cpu.get_cpu_capability()
     if precision == "bf16" and device == "cpu" and capability in _WITHOUT_BF16:

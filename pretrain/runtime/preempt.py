@@ -1,4 +1,4 @@
-"""Being asked to stop by a scheduler: note it, finish the iteration, save, and leave with a status that says "again".
+"""Handles a request to stop: the run finishes the iteration, saves, and leaves with a status that says "again".
 
 SIGTERM is what Slurm, Kubernetes and torchrun send before they kill; SIGUSR1 is what `sbatch --signal=USR1@300` sends;
 SIGINT is Ctrl-C, which a terminal sends to every process of a run.
@@ -20,12 +20,12 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
-    """Inside the context, a stop signal is noted instead of killing the process; only a second Ctrl-C interrupts.
+    """Notes a stop signal inside the context instead of letting it kill the process; only a second Ctrl-C interrupts.
 
     Python delivers signals to the main thread only; in another thread this notes nothing and changes nothing.
 
     Attributes:
-        received: name of the first signal, e.g. "SIGTERM"; "" so far.
+        received: name of the first signal, e.g. "SIGTERM"; "" as long as there was none.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class StopRequest:
         return self
 
     def anywhere(self) -> str:
-        """The signal that some process of the group received, "" if none did; every process must call."""
+        """Returns the signal that some process of the group has received, "" if none has; every process must call."""
         return max(dist.gather_objects(self.received))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -54,7 +54,7 @@ class StopRequest:
 
 
 class PassedOn(StopRequest):
-    """A stop request for a process that only waits for its children: they get the signal too."""
+    """A stop request for a process that only waits for its children: it passes the signal on to them."""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         super()._note(number, frame)

@@ -1,4 +1,4 @@
-"""The result of a run, as a file: what later stages read instead of the screen."""
+"""Stores the result of a run as a file, which later stages read instead of the screen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Metric = Annotated[float, BeforeValidator(lambda value: math.nan if value is Non
 
 
 class _Scored(BaseModel):
-    """What `extra` holds of a test set, as far as it is read again."""
+    """Checks the part of a test set's `extra` that is read again."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -33,7 +33,7 @@ class _Scored(BaseModel):
 
 
 class _Made(BaseModel):
-    """What `provenance` holds, as far as it is read again."""
+    """Checks the part of `provenance` that is read again."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -44,7 +44,7 @@ class _Made(BaseModel):
 
 
 def _checked(kind: type[BaseModel]) -> AfterValidator:
-    """Leaves a dict as it is, and refuses one that is not of this kind."""
+    """Returns a validator that leaves a dict as it is, and refuses one that does not fit the model."""
 
     def check(value: Any) -> Any:
         if isinstance(value, dict):
@@ -63,7 +63,7 @@ class ResultError(ExpectedError, ValueError):
 
 @dataclass
 class RunResult:
-    """One finished run.
+    """Holds the result of one finished run.
 
     Attributes:
         kind: "pretrain", "linear", "finetune", "knn", "train" or "evaluate".
@@ -72,11 +72,11 @@ class RunResult:
         config_digest: digest of the config without seed, paths and device (equal over the trials of a row).
         weights_sha256: hash of the initial weights, None for random initialisation.
         metrics: flat, e.g. `{"bbox/AP50": 81.5}`; percent for AP, as the papers print them.
-        iterations: optimizer steps done.
-        seconds: wall time; the torchvision engine and pre-training add that of killed processes before.
+        iterations: number of optimizer steps done.
+        seconds: wall time; the torchvision engine and pre-training add that of earlier, killed processes.
         notes: decisions a reader must know (norm kinds resolved, device taken, images skipped).
         artifacts: role -> path relative to the run's folder.
-        inputs: what it read -> digest: SHA-256 of files, digests of listings of data and of the config.
+        inputs: input -> digest: SHA-256 of files, digests of listings of data and of the config.
         provenance: see `provenance.environment`.
         extra: anything else worth keeping (per-class tables, conversion proof).
     """
@@ -107,8 +107,8 @@ class RunResult:
         """Reads `folder/result.json`.
 
         Raises:
-            FileNotFoundError: there is none.
-            ResultError: a damaged file, a field of the wrong type, one that is missing or not known.
+            FileNotFoundError: there is no such file.
+            ResultError: the file is damaged, or a field has the wrong type, is missing or is not known.
         """
         path = Path(folder) / FILE_NAME
         what = f"'{path}' is not a result of this version"
@@ -116,12 +116,12 @@ class RunResult:
 
 
 def named_inputs(**digests: str | None) -> dict[str, str]:
-    """The digests of what a run read, by name; what it did not read, None, is left out."""
+    """Returns the digests of what a run read, by name; leaves out what it did not read (None)."""
     return {name: digest for name, digest in digests.items() if digest is not None}
 
 
 def _without_nan(value: Any) -> Any:
-    """The value with null for every number that is undefined or infinite."""
+    """Returns the value with null in place of every number that is undefined or infinite."""
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Seeds: one number defines a run. It reaches every process and worker, and its state is in the checkpoint."""
+"""Defines a run's random numbers by one seed, which reaches every process and worker; checkpoints hold its state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def derive(seed: int, *path: int) -> int:
-    """A 63-bit seed that depends on `seed` and on every element of `path`; equal inputs give equal outputs everywhere.
+    """Returns a 63-bit seed that depends on `seed` and on every element of `path`, and is the same on every machine.
 
     Use it for anything that must not depend on execution order: `derive(seed, epoch)`, `derive(seed, epoch, index)`.
     """
@@ -27,7 +27,7 @@ def seed_everything(seed: int, rank: int = 0) -> None:
 
 
 def capture_rng() -> dict[str, Any]:
-    """The state of every generator of this process, as tensors and plain numbers (loads with weights_only=True)."""
+    """Returns the state of every generator of this process as tensors and plain numbers, for weights_only=True."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     assert kind == "MT19937"
     state: dict[str, Any] = {
@@ -41,7 +41,7 @@ def capture_rng() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Undoes everything that happened to the generators since `capture_rng`."""
+    """Sets every generator back to the state that `capture_rng` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     keys, position, has_gauss, cached = state["numpy"]

@@ -1,7 +1,7 @@
-"""What comes with the packages: commands and configs, found from any folder.
+"""Finds the commands and configs that come with the packages, from any folder.
 
 In a checkout `tools/`, `configs/` and `datasets/` stand beside `pretrain/`. An installation has them in a package
-`moco_transfer`, where their names get in nobody's way.
+`moco_transfer`, where their names conflict with no others.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ CONFIGS = "configs"
 
 
 def home() -> Path:
-    """The folder that holds `tools/`, `configs/` and `datasets/`: the checkout, or the installed package."""
+    """Returns the folder that holds `tools/`, `configs/` and `datasets/`: the checkout, or the installed package."""
     beside = Path(__file__).resolve().parents[2]
     installed = beside / PACKAGE
     return installed if installed.is_dir() else beside
 
 
 def shipped_config(name: str) -> Path | None:
-    """The installed file that is called `configs/...`; None if there is none, or the name is another one."""
+    """Returns the installed file for a name `configs/...`; None if there is none, or the name begins otherwise."""
     path = Path(name)
     if path.parts[:1] != (CONFIGS,) or ".." in path.parts or "\0" in name:
         return None
@@ -34,9 +34,9 @@ def shipped_config(name: str) -> Path | None:
 
 
 def beside(file: Path, name: str) -> Path:
-    """The file that a file names: relative to its own folder, else, of `configs/...`, the one that was installed.
+    """Returns the file that another file names: relative to that file's folder, or the installed one of `configs/...`.
 
-    Where there is neither, the first is returned for whoever opens it.
+    If neither exists, the first is returned, so that opening it gives the error.
     """
     path = Path(name) if os.path.isabs(name) else file.parent / name
     if os.path.lexists(path) or (there := shipped_config(name)) is None:
@@ -46,10 +46,10 @@ def beside(file: Path, name: str) -> Path:
 
 
 def config_file(name: str) -> str:
-    """The file that a command's word names: one on disk, else, of `configs/...`, the one that was installed.
+    """Returns the file that a word of a command names: one on disk, or the installed one of `configs/...`.
 
-    What argparse takes as `type=`. Where the installed one is taken, a line on stderr says so. A name that leads to
-    neither is left to whoever opens it.
+    It is a `type=` for argparse. If the installed file is taken, a line on stderr says so. A name that leads to neither
+    is returned as it is, so that opening it gives the error.
     """
     if os.path.lexists(name) or (there := shipped_config(name)) is None:
         return name

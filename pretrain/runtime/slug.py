@@ -1,4 +1,4 @@
-"""Names as parts of paths: what people call a row, a data set or a class, as one path component that is safe."""
+"""Makes safe path components from the names that people give to rows, data sets and classes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ LONGEST = 80  # bytes; file systems take 255, and suffixes follow
 
 
 def slug(name: str) -> str:
-    """Letters and digits of any script in lower case, words joined by hyphens: `MoCo <v2>` is `moco-v2`.
+    """Returns a name as words of lower-case letters and digits, joined by hyphens: `MoCo <v2>` is `moco-v2`.
 
-    A name without any becomes a digest of it; one that is too long is cut, with a digest at its end.
+    The letters and digits may be of any script. A name without any becomes a digest of it; a name that is too long is
+    cut, with a digest at its end.
     """
     words = "".join(c if c.isalnum() else " " for c in name.lower()).split()
     return _bounded("-".join(words), name)
 
 
 def folder(name: str) -> str:
-    """A name that is a safe path component already stays as it is (`moco_v2`, `R50w2x`), any other becomes a slug."""
+    """Returns a safe path component as it is (`moco_v2`, `R50w2x`), and the slug of any other name."""
     return name if re.fullmatch(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST - 1}}}", name) else slug(name)
 
 
 def part(name: str) -> str:
-    """A name as part of a file's name: as it is where it can be that, else its slug and a digest.
+    """Returns a name for use in a file's name: as it is if it is safe there, else its slug and a digest.
 
     Different names have different parts, though some differ in upper and lower case alone; see `parts`.
     """
@@ -38,7 +39,7 @@ def part(name: str) -> str:
 
 
 def parts(names: Sequence[str]) -> list[str]:
-    """Of each name its `part`; with a digest at its end where another one is the same to some file system."""
+    """Returns each name's `part`, with a digest at its end if some file system would take it for another one."""
     found = [part(name) for name in names]
     alike = Counter(map(_alike, found))
     return [
@@ -47,7 +48,7 @@ def parts(names: Sequence[str]) -> list[str]:
 
 
 def check_unique(names: Iterable[tuple[str, str]]) -> None:
-    """Raises ConfigError if two of the (what it is called, its folder) would share a folder, on any file system."""
+    """Raises ConfigError if two of the pairs (name, folder) would share a folder, on any file system."""
     seen: dict[str, str] = {}
     for what, path in names:
         if (other := seen.setdefault(_alike(path), what)) != what:
@@ -55,7 +56,7 @@ def check_unique(names: Iterable[tuple[str, str]]) -> None:
 
 
 def _alike(path: str) -> str:
-    """What names share that some file system holds to be one: other capitals, other Unicode forms of accents."""
+    """Returns equal text for names that some file system takes for one: other capitals, other Unicode accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 

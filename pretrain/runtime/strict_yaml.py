@@ -1,7 +1,7 @@
-"""YAML files as plain data: mappings with text keys, lists, text, finite numbers, True and False, null; nothing else.
+"""Reads YAML files as plain data: mappings with text keys, lists, text, finite numbers, True and False, null.
 
 What YAML allows beyond that is refused with the file and the line: keys written twice (PyYAML silently keeps the last),
-keys that are no text, tags, several documents, infinite numbers, and aliases that grow into more than a file can hold.
+keys that are not text, tags, several documents, infinite numbers, and aliases that grow into more than a file can hold.
 A date is text. Merge keys (`<<`) work: a mapping's own keys win over those it merges.
 """
 
@@ -30,13 +30,14 @@ _PLAIN = {_TAG + name for name in ("map", "seq", "str", "int", "float", "bool", 
 
 
 def load_yaml(path: str | os.PathLike[str], numbered: bool = False) -> dict[str, Any]:
-    """One YAML file as a dict, `_BASE_` (relative to the file) not resolved; an empty file is an empty dict.
+    """Reads one YAML file as a dict, without resolving `_BASE_`; an empty file is an empty dict.
 
     Args:
-        numbered: keys may be integers, too, as in a file of another project.
+        numbered: whether keys may be integers, too, as in a file of another project.
 
     Raises:
-        ConfigError: no such file, a file too large or not UTF-8, no mapping at the top, or what is refused above.
+        ConfigError: the file is missing, too large, not UTF-8, has no mapping at the top, or holds what is refused
+            above.
     """
     path = Path(path)
     try:
@@ -65,7 +66,7 @@ def _parsed(text: str, numbered: bool) -> Any:
 
 
 def _text(path: Path) -> str:
-    """The file's text; devices and folders are not opened."""
+    """Returns the file's text; devices and folders are not opened."""
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
@@ -142,7 +143,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Writes merged mappings out: own keys win over merged ones, and of several mappings the first that has it."""
+        """Writes merged mappings out: own keys win, then those of the first merged mapping that has the key."""
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             if key.tag != _TAG + "merge":
@@ -163,9 +164,9 @@ def _plain(node: Any) -> Any:
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """(nodes, levels) below a node when every alias is written out; a node that is still being measured holds itself.
+    """Returns (nodes, levels) below a node if every alias were written out; refuses a node that contains itself.
 
-    An alias comes behind its anchor, so that its node is measured already: the recursion is as deep as the text.
+    An alias comes after its anchor, so that its node has been measured already: the recursion is as deep as the text.
     """
     if (found := known.get(id(node), (0, 0))) is None:
         raise _problem(node, "an alias stands within what it names, which has no end; write it out")

@@ -1,6 +1,6 @@
-"""A file's contents as a pydantic model, and what is wrong with them in one line: `file: field.path: what; remedy`.
+"""Validates a file's contents as a pydantic model, and reports errors on one line: `file: field.path: what; remedy`.
 
-Models say `strict=True` and `extra="forbid"`: a number in quotes is no number, and an unknown field is a typing error.
+Models set `strict=True` and `extra="forbid"`: a number in quotes is not a number, and an unknown field is an error.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _MEMBER = re.compile(r"(str|int|float|bool|none)$|(list|dict|tuple|literal|nulla
 
 
 def validate(kind: type[T], data: object, source: object, raising: type[ExpectedError], remedy: str = "") -> T:
-    """`data`, plain lists and dicts, as a `kind`: a pydantic model, or a type made of such.
+    """Returns `data`, plain lists and dicts, as a `kind`: a pydantic model, or a type made of such models.
 
     Args:
         source: the file, for the message.
         raising: the class of the error.
-        remedy: what to do, where the faults do not say it themselves.
+        remedy: what to do, if the faults do not say it themselves.
 
     Raises:
-        raising: all that is wrong, three faults in words, on one line.
+        raising: there are faults; one line puts the first three in words.
     """
     try:
         return TypeAdapter(kind).validate_python(data)
@@ -42,7 +42,7 @@ def validate(kind: type[T], data: object, source: object, raising: type[Expected
 def validate_json(
     kind: type[T], text: str | bytes, source: object, raising: type[ExpectedError], remedy: str = ""
 ) -> T:
-    """The same of JSON text; what is no JSON is a fault like others."""
+    """Returns JSON text as a `kind`, as `validate` does; text that is not JSON is a fault, too."""
     try:
         return TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
@@ -50,10 +50,10 @@ def validate_json(
 
 
 def in_words(error: ValidationError, kind: Any = None) -> str:
-    """What pydantic found, as `rows[0].name: is 3; it should be a valid string`, faults joined by semicolons.
+    """Returns pydantic's faults as `rows[0].name: is 3; it should be a valid string`, joined by semicolons.
 
     Args:
-        kind: the model, whose fields are named where one is unknown.
+        kind: the model; its fields are suggested where a field is unknown.
     """
     known = set(_fields(kind, []))
     faults: dict[tuple[str, str], list[str]] = {}  # (place, value) -> what the members of a union say of it
@@ -71,7 +71,7 @@ def in_words(error: ValidationError, kind: Any = None) -> str:
 
 
 def _fault(fault: Any, known: set[str]) -> tuple[str, str]:
-    """The value, if it is to be shown, and what is wrong with it."""
+    """Returns the value, if it is to be shown, and what is wrong with it."""
     kind, text = fault["type"], fault["msg"]
     if kind in ("missing", "missing_argument"):
         return "", "is missing; add it"
@@ -88,14 +88,14 @@ def _fault(fault: Any, known: set[str]) -> tuple[str, str]:
 
 
 def _dotted(place: Sequence[int | str]) -> str:
-    """`rows[0].name` of ("rows", 0, "name"), on one line."""
+    """Returns `rows[0].name` for ("rows", 0, "name"), on one line."""
     words = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place if part != "[key]"]
     text = "".join(words).removeprefix(".")
     return text if len(text) <= 100 and text.isprintable() else short(text)
 
 
 def _fields(kind: Any, seen: list[Any]) -> Iterator[str]:
-    """The names of a model's fields, and of those of the models in it."""
+    """Yields the names of a model's fields, and of the fields of the models in it."""
     if kind in seen:
         return
     seen.append(kind)

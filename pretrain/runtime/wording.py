@@ -1,4 +1,4 @@
-"""Words that people read: nothing hidden in them, any value on one line, and the known names nearest to a wrong one."""
+"""Formats text for people: shows hidden characters, puts any value on one line, and suggests the nearest names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _KEPT = "\n\t\u200c\u200d"  # line ends, tabs, and what joins or parts letters i
 
 
 def visible(text: str) -> str:
-    """The text with what no reader sees written out, as in `\\x1b` or `\\u202e`.
+    """Returns the text with invisible characters written out, as in `\\x1b` or `\\u202e`.
 
-    That is what moves a terminal's cursor, changes the direction of writing, has no width, or is half a character: a
+    Such characters move a terminal's cursor, change the direction of writing, have no width, or are half a character: a
     file or a class with such a name could make a line of a log or a report say something else.
     """
     if text.isprintable():
@@ -30,7 +30,7 @@ def _is_hidden(c: str) -> bool:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Log lines with what no reader sees written out."""
+    """Formats log lines with invisible characters written out."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
@@ -46,13 +46,13 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, _LENGTH, _LENGTH
 
 
 def short(value: Any) -> str:
-    """The value as in code, on one line, cut in the middle where it is long."""
+    """Returns the value as in code, on one line, cut in the middle if it is long."""
     text = " ".join(_SHORT.repr(value).split())
     return text if len(text) <= 2 * _LENGTH else f"{text[:_LENGTH]}...{text[-20:]}"
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """`; did you mean A or B?` with the known names nearest to a wrong one, "" where none is near."""
+    """Returns `; did you mean A or B?` with the known names nearest to a wrong one, "" if none is near."""
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     last = name.rsplit(".", 1)[-1]
     nearest = nearest or sorted(k for k in known if k.rsplit(".", 1)[-1] == last)[:3]

@@ -1,4 +1,4 @@
-"""What a loader's worker processes need, and must be told when they start."""
+"""Prepares a loader's worker processes, and checks that the machine can run them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from pretrain.runtime.preempt import STOP_SIGNALS
 
 
 def start_worker(worker: int) -> None:
-    """For `DataLoader(worker_init_fn=...)`.
+    """Prepares a worker, as the `worker_init_fn` of a DataLoader.
 
-    Stop signals reach workers too, but the training process still needs their batches. The objects that a worker
-    inherits never die in it: a collector that walked them would copy the memory which they share with the parent.
+    Workers ignore stop signals, which reach them too, because the training process still needs their batches. The
+    objects that a worker inherits never die in it: a collector that walked them would copy the memory that they share
+    with the parent.
     """
     _end_when_a_batch_is_lost()
     for number in STOP_SIGNALS:
@@ -33,7 +34,7 @@ def start_worker(worker: int) -> None:
 
 
 def _end_when_a_batch_is_lost() -> None:
-    """Ends a worker that cannot hand over a batch, for lack of shared memory: else its trainer would wait for ever."""
+    """Ends a worker that lacks the shared memory to hand over a batch: its trainer would otherwise wait for ever."""
     queue: Any = Queue
     usual = queue._on_queue_feeder_error
 
@@ -48,7 +49,7 @@ def _end_when_a_batch_is_lost() -> None:
 
 
 def _leave_dead_workers_to_the_loader() -> None:
-    """Keeps torch from a handler of SIGCHLD, and takes away one that an earlier loader of this process has set."""
+    """Keeps torch from handling SIGCHLD, and removes the handler that an earlier loader of this process has set."""
     signal_handling._SIGCHLD_handler_set = True  # which torch looks at before it sets one
     handler = signal.getsignal(signal.SIGCHLD)
     is_main = threading.current_thread() is threading.main_thread()
@@ -58,7 +59,7 @@ def _leave_dead_workers_to_the_loader() -> None:
 
 
 def loader_processes(asked: int) -> int:
-    """Returns `asked`; for -1 this process's share of the cores of the machine, at least 1."""
+    """Returns `asked`; for -1, this process's share of the machine's cores, at least 1."""
     if asked >= 0:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -66,13 +67,14 @@ def loader_processes(asked: int) -> int:
 
 
 def check_workers(count: int) -> None:
-    """Sees to it that so many worker processes could hand over their batches; torch fails late, and in a page of words.
+    """Checks that this many worker processes could hand over their batches; torch would fail late, in a page of words.
 
-    And that a killed one ends the wait for its batch: torch would raise wherever the main process happens to be, in the
-    midst of an optimizer's step or of a checkpoint.
+    It also makes a killed worker end the wait for its batch: torch would raise wherever the main process happens to be,
+    in the midst of an optimizer's step or of a checkpoint.
 
     Raises:
-        MachineError: there is no shared memory, or too few files may be open: half of them would start, and never end.
+        MachineError: there is no shared memory, or too few files may be open: half of the workers would start, and
+            never end.
     """
     if not count:
         return

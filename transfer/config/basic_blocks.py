@@ -1,4 +1,4 @@
-"""What Detectron2's ResNets of basic blocks, ResNet-18 and 34, cannot be; the other engine refuses the same."""
+"""Finds ResNets of basic blocks (ResNet-18 and 34) that Detectron2 cannot build; the other engine refuses them, too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _KNOWN = (RESNET, ANY_WIDTH, FPN, "build_retinanet_resnet_fpn_backbone", DILATED
 
 
 def misfit(cfg: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Returns the key and a sentence about the first setting with which no such ResNet is built; None if all fit.
+    """Returns the key and a sentence about the first setting that rules out a ResNet of basic blocks; None if all fit.
 
-    Other depths, and backbones that the user registered with Detectron2, are not looked at.
+    Other depths, and backbones that the user registered with Detectron2, are not checked.
     """
     name, r = cfg["MODEL"]["BACKBONE"]["NAME"], cfg["MODEL"]["RESNETS"]
     if r["DEPTH"] not in DEPTHS or name not in _KNOWN:

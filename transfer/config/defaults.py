@@ -1,7 +1,7 @@
-"""The defaults tree: Detectron2's keys with Detectron2's values, plus the few keys of this project.
+"""Defines the defaults tree: Detectron2's keys with Detectron2's values, plus the few keys of this project.
 
-With Detectron2 installed a test compares every value here with its `get_cfg()`; without it this tree is what the
-YAMLs in `configs/transfer/` are checked against. What the torchvision engine does with each key stands in
+If Detectron2 is installed, a test compares every value here with its `get_cfg()`; without it the YAML files in
+`configs/transfer/` are checked against this tree. What the torchvision engine does with each key is listed in
 `transfer.config.support`.
 """
 
@@ -302,7 +302,7 @@ def add_transfer_config(cfg: CfgNode) -> None:
 
 
 def get_cfg() -> CfgNode:
-    """A fresh, mutable copy of the defaults."""
+    """Returns a fresh, mutable copy of the defaults."""
     cfg = CfgNode(_DEFAULTS).clone()
     add_transfer_config(cfg)
     return cfg

@@ -1,4 +1,4 @@
-"""What the linter needs from outside the config: facts about its weights."""
+"""Reads from initial weights the facts that the linter compares with the config."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _ZOO_FACTS: Mapping[str, Mapping[str, Any]] = {"MSRA": BGR_MSRA, "torchvision": 
 
 
 def weights_facts(weights: str) -> Mapping[str, Any] | None:
-    """What is known of initial weights: their architecture from their tensors, the rest from what came with them.
+    """Returns what is known of initial weights: their architecture by their tensors, the rest by what comes with them.
 
     Args:
-        weights: a file; "" for random weights, which give None; or an address, which is not opened: Detectron2's
-            ImageNet trunks are known by their names, others give no facts. Nor does a file that holds no plain trunk.
+        weights: a file; "" for random weights, for which None is returned; or an address, which is not opened:
+            Detectron2's ImageNet trunks are known by their names, and other addresses give no facts. Neither does a
+            file without a plain trunk.
 
     Raises:
-        CheckpointError: the file does not exist, cannot be read, or is of a form that no engine loads.
+        CheckpointError: the file does not exist, cannot be read, or has a form that no engine loads.
     """
     if not weights:
         return None

@@ -1,7 +1,7 @@
-"""What the values of a detector's config may be: beyond these it would hang, crash, or train something else in silence.
+"""Limits the values of a detector's config: outside of them it would hang, crash, or silently train something else.
 
-Both engines' configs are held against them when they are loaded. What one engine cannot do stands in
-`transfer.config.support`, what the papers do otherwise in `transfer.config.lint`.
+The configs of both engines are checked against them when they are loaded. What one engine cannot do is listed in
+`transfer.config.support`, and what the papers do otherwise in `transfer.config.lint`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a config says that the papers' protocol, its weights, its data or its own other keys contradict.
+"""Finds settings of a config that contradict the papers' protocol, its weights, its data or its own other keys.
 
 An error makes the run mean something else than its file says; a warning names a departure that somebody may want.
-Duplicate keys, missing bases, unknown keys and wrong types never get as far as this: loading refuses them.
+Duplicate keys, missing bases, unknown keys and wrong types are refused before this, when the config is loaded.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NAMES: Mapping[str, Collection[str]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the linter has to say.
+    """Holds one remark of the linter.
 
     Attributes:
         level: "error" or "warning".
@@ -71,13 +71,14 @@ def lint(
     names: Mapping[str, Collection[str]] = NAMES,
     rates: Sequence[float] = (RATE,),
 ) -> list[Finding]:
-    """Everything that is wrong with a merged config.
+    """Finds everything that is wrong with a merged config.
 
     Args:
         facts: the converter's metadata of `MODEL.WEIGHTS`: depth, groups, width_per_group, stem_out_channels,
             res2_out_channels, channel_order ("RGB" or "BGR"), pixel_mean and pixel_std (three numbers in that order,
-            range 0..255), stride_in_1x1. What is None or absent is not known and not checked. None: random weights.
-        names: key -> the names that may stand there.
+            range 0..255), stride_in_1x1. A fact that is None or absent is unknown and not checked. None stands for
+            random weights.
+        names: key -> the names that are allowed there.
         rates: the papers' learning rates for 16 images per batch.
     """
     return [
@@ -96,12 +97,12 @@ def lint(
 
 
 def error(code: str, key: str, message: str) -> Finding:
-    """Returns a finding that makes the run mean something else than its file says."""
+    """Returns a finding about a setting that makes the run mean something else than its file says."""
     return Finding(ERROR, code, key, message)
 
 
 def warning(code: str, key: str, message: str) -> Finding:
-    """Returns a finding that somebody may want."""
+    """Returns a finding about a setting that somebody may want."""
     return Finding(WARNING, code, key, message)
 
 
@@ -158,7 +159,7 @@ def _basic_blocks(cfg: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _mean_order(cfg: Mapping[str, Any]) -> Iterator[Finding]:
-    """ImageNet's means differ enough by channel to tell in which order they were written."""
+    """Tells by ImageNet's means, which differ enough by channel, in which channel order they were written."""
     order, mean = cfg["INPUT"]["FORMAT"], list(cfg["MODEL"]["PIXEL_MEAN"])
     if order in ("RGB", "BGR") and _close(mean, _IMAGENET_MEAN[::-1] if order == "RGB" else _IMAGENET_MEAN):
         yield error(
@@ -257,5 +258,5 @@ _IMAGENET_MEAN = (123.675, 116.280, 103.530)  # RGB
 
 
 def _close(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Equal up to the digits that people write."""
+    """Returns whether values are equal up to the digits that people write."""
     return len(a) == len(b) and all(abs(x - y) <= 0.005 * abs(y) for x, y in zip(a, b, strict=True))

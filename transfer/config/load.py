@@ -1,4 +1,4 @@
-"""A YAML and command-line options onto a defaults tree: merged once, then frozen."""
+"""Loads a YAML file and command-line options into a defaults tree: they are merged once, then the tree is frozen."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults
     """Merges `path` (and its `_BASE_` files), then `KEY VALUE ...` options, into `defaults`; returns it frozen.
 
     Args:
-        path: a YAML of `configs/transfer/` or one of yours.
+        path: a YAML file of `configs/transfer/` or one of your own.
         opts: alternating keys and values, as on a command line.
         defaults: an engine's defaults tree; this project's own by default.
 
     Raises:
-        ConfigError: see `pretrain.runtime.config`; a value that cannot be (`transfer.config.limits`).
+        ConfigError: see `pretrain.runtime.config`; also if a value is outside of its limits (`transfer.config.limits`).
     """
     cfg = get_cfg() if defaults is None else defaults
     load(cfg, path, opts, KINDS)
@@ -48,6 +48,6 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[str] = (), defaults
 
 
 def digest(cfg: CfgNode) -> str:
-    """Digest of everything in `cfg` that defines the experiment (equal over its trials and on both engines)."""
+    """Returns a digest of what defines the experiment in `cfg` (equal over its trials and on both engines)."""
     without_effect = (key for key, value in ADDED.items() if value_at(cfg, key) == value)
     return config_digest(to_dict(cfg), exclude=(*NOT_IN_DIGEST, *without_effect))

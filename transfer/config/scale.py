@@ -1,8 +1,8 @@
-"""The authors' rule for another batch than the config's: rate, iterations, steps and warm-up move together.
+"""Scales a config to another batch by the authors' rule: rate, iterations, steps and warm-up change together.
 
-"With fewer GPUs": batch 16 if it fits; else batch 8, learning rate 0.01, and twice the iterations, steps and warm-up.
-Written for any batch: with k times fewer images per batch the rate is divided by k and everything that is counted in
-iterations is multiplied by k, so that the same number of images is seen. k < 1 scales up.
+The rule for "fewer GPUs" is: batch 16 if it fits; else batch 8, learning rate 0.01, and twice the iterations, steps and
+warm-up. Here it is extended to any batch: with k times fewer images per batch the rate is divided by k, and everything
+that is counted in iterations is multiplied by k, so that the same number of images is seen. k < 1 scales up.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ ITERATIONS = (
 
 @dataclass(frozen=True)
 class Scaling:
-    """A config's way to another batch.
+    """Holds the changes that bring a config to another batch.
 
     Attributes:
         rows: (key, value before, value after), the batch first; unchanged keys are left out.
-        digest: of the config before.
+        digest: digest of the config before the changes.
     """
 
     rows: tuple[tuple[str, Any, Any], ...]
@@ -41,7 +41,7 @@ class Scaling:
 
     @property
     def opts(self) -> list[str]:
-        """`KEY VALUE ...`, to go behind all other options."""
+        """Returns the changes as `KEY VALUE ...`, to be put behind all other options."""
         return [word for key, _, after in self.rows for word in (key, repr(after))]
 
     def table(self) -> str:
@@ -51,21 +51,21 @@ class Scaling:
 
     @property
     def note(self) -> str:
-        """One line for the notes of a result."""
+        """Returns one line for the notes of a result."""
         changes = ", ".join(f"{key} {before} -> {after}" for key, before, after in self.rows)
         return f"auto-scaled by the authors' rule from config {self.digest}: {changes}"
 
 
 def scale(cfg: Mapping[str, Any], images_per_batch: int) -> Scaling | None:
-    """What the rule changes in a merged config; None if it has that batch already.
+    """Returns what the rule changes in a merged config; None if the config has that batch already.
 
-    Iterations are rounded to the nearest integer (halves up), and what was at least 1 stays at least 1; 0 stays 0.
+    Iterations are rounded to the nearest integer (halves up); values of at least 1 stay at least 1, and 0 stays 0.
 
     Args:
-        images_per_batch: over all processes together.
+        images_per_batch: images over all processes together.
 
     Raises:
-        ConfigError: no positive batch, steps that would fall together, or a config that Detectron2 would scale again.
+        ConfigError: the batch is below 1, steps would coincide, or Detectron2 would scale the config once more.
     """
     old = cfg["SOLVER"]["IMS_PER_BATCH"]
     if images_per_batch < 1:
@@ -98,11 +98,11 @@ def scale(cfg: Mapping[str, Any], images_per_batch: int) -> Scaling | None:
 def scaled_options(
     path: str | os.PathLike[str], opts: Sequence[str], defaults: CfgNode, images_per_batch: int | None
 ) -> tuple[list[str], list[str]]:
-    """Options that bring a config file to another batch, and the notes that its result must carry; logs the table.
+    """Returns options that bring a config file to another batch, and notes for its result; logs the table of changes.
 
     Args:
-        opts: the options that the file is used with; what they set is scaled too.
-        images_per_batch: None asks for nothing.
+        opts: the options that the file is used with; what they set is scaled, too.
+        images_per_batch: the batch; None changes nothing.
 
     Returns:
         `opts` with the scaled values behind them, and a line for the notes; nothing is added if nothing changes.

@@ -1,4 +1,4 @@
-"""What the torchvision engine does with every key: honours it, refuses it with a reason, or says that it has no effect.
+"""Lists what the torchvision engine does with every key: it honours it, refuses it, or says that it has no effect.
 
 Nothing is ignored silently. Detectron2 honours all of its own keys; this table is about the other engine.
 """
@@ -19,10 +19,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Support:
-    """One entry: `status` is "honoured", "refused" or "no effect"; `why` explains a refusal or the lack of effect.
+    """Holds one entry: its status, and the reason `why` for a refusal or for having no effect.
 
-    A honoured key may accept only some values (`accepts`), or be read by some detectors only: `reader` tells whether a
-    config's is one of them, `idle` why it has no effect on the others. A refused key accepts only its default.
+    `status` is "honoured", "refused" or "no effect". A honoured key may accept only some values (`accepts`), or may be
+    read by some detectors only: `reader` tells whether a config's detector is one of them, and `idle` says why the key
+    has no effect on the others. A refused key accepts only its default.
     """
 
     status: str
@@ -258,7 +259,7 @@ TABLE: Mapping[str, Support] = {
 
 
 def lookup(key: str, table: Mapping[str, Support] = TABLE) -> Support:
-    """The entry of a dotted key: its own, else that of the nearest enclosing branch.
+    """Returns the entry of a dotted key: its own, or else that of the nearest enclosing branch.
 
     Raises:
         KeyError: the table has no entry, which a test rules out for every key of the defaults.
@@ -274,16 +275,16 @@ def lookup(key: str, table: Mapping[str, Support] = TABLE) -> Support:
 
 
 def check(cfg: Mapping[str, Any], task: Mapping[str, Support] = MappingProxyType({})) -> list[str]:
-    """Holds a merged config against the table.
+    """Checks a merged config against the table.
 
     Args:
-        task: the entries of the config's task, which stand before those of the detectors of boxes and masks.
+        task: the entries of the config's task, which take precedence over those of the detectors of boxes and masks.
 
     Returns:
         A sentence for every key that was set away from its default but has no effect.
 
     Raises:
-        ConfigError: all refused settings at once, each with its reason.
+        ConfigError: settings are refused; the message gives all of them at once, each with its reason.
     """
     defaults, table = get_cfg(), {**TABLE, **task}
     refused, idle = [], []
@@ -304,7 +305,7 @@ def check(cfg: Mapping[str, Any], task: Mapping[str, Support] = MappingProxyType
 
 
 def _misfits(cfg: Mapping[str, Any]) -> list[str]:
-    """Keys that contradict each other: feature maps that the backbone does not make, or a head does not take."""
+    """Returns a sentence for each contradiction: a feature map that the backbone does not make, or a head not take."""
     model = cfg["MODEL"]
     resnet, heads = model["RESNETS"], model["ROI_HEADS"]
     stages = ("res2", "res3", "res4", "res5")

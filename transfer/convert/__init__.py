@@ -1,1 +1,1 @@
-"""Checkpoints: read any that is known, rename, prove that nothing was lost, write what Detectron2 loads."""
+"""Converts checkpoints: reads any known one, renames, proves that nothing was lost, writes what Detectron2 loads."""

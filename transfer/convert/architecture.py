@@ -1,4 +1,4 @@
-"""Which ResNet a set of tensors is."""
+"""Tells which ResNet a set of tensors is."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ DEPTHS = tuple(_BLOCK_COUNTS.values())
 
 
 class AuditError(ExpectedError, ValueError):
-    """A trunk that is incomplete, misshapen or computes something else after conversion."""
+    """A trunk that is incomplete, has wrong shapes, or computes something else after conversion."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A ResNet as its tensors tell it.
+    """Describes a ResNet, as its tensors show it.
 
     Attributes:
-        groups, width_per_group: of the 3x3 convolutions of res2's bottlenecks.
-        wider: every layer, the stem included, has so many times the channels (the papers' w2x and w4x; below 1 for
-            small machines). For bottlenecks it is counted in `width_per_group` too, as in Detectron2's WIDTH_PER_GROUP,
-            which basic blocks do not read: theirs stays 64.
+        groups, width_per_group: groups and width of the 3x3 convolutions of res2's bottlenecks.
+        wider: factor on the channels of every layer, including the stem (2 and 4 for the papers' w2x and w4x; below 1
+            for small machines). For bottlenecks it is contained in `width_per_group`, too, as in Detectron2's
+            WIDTH_PER_GROUP. Basic blocks do not read that: theirs stays 64.
     """
 
     depth: int
@@ -61,7 +61,7 @@ class Architecture:
         return f"resnet{self.depth}" + (f"_width{self.width_per_group}" if self.width_per_group != 64 else "")
 
     def facts(self) -> dict[str, Any]:
-        """What a config must agree with, by the names that travel with converted weights."""
+        """Returns what a config must agree with, by the names that are stored with converted weights."""
         return {
             "arch": self.name,
             "depth": self.depth,
@@ -72,11 +72,13 @@ class Architecture:
         }
 
     def build(self, norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d, stride_in_1x1: bool = False) -> ResNet:
-        """torchvision's ResNet of this architecture, He initialisation (fan-out); on the meta device for shapes alone.
+        """Makes torchvision's ResNet of this architecture with He initialisation (fan-out).
+
+        If only shapes are needed, call it on the meta device.
 
         Args:
             norm_layer: channels -> module.
-            stride_in_1x1: put the stride of a bottleneck into its first 1x1 convolution (MSRA), not the 3x3
+            stride_in_1x1: whether a bottleneck has its stride in its first 1x1 convolution (MSRA) instead of the 3x3
                 (torchvision).
         """
         from transfer.convert import network  # torchvision takes seconds to import, and most ask for facts alone
@@ -84,7 +86,7 @@ class Architecture:
         return network.build(self, norm_layer, stride_in_1x1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Detectron2 name -> shape of every tensor of the trunk, `num_batches_tracked` included (318 for ResNet-50)."""
+        """Returns Detectron2 name -> shape of every tensor, including `num_batches_tracked` (318 for ResNet-50)."""
         shapes: dict[str, tuple[int, ...]] = {}
 
         def add(name: str, channels: int, out_channels: int, size: int, groups: int = 1) -> None:
@@ -112,15 +114,15 @@ class Architecture:
         return shapes
 
     def layers(self) -> list[int]:
-        """Blocks of res2 to res5."""
+        """Returns the numbers of blocks in res2 to res5."""
         return next(list(counts) for (_, counts), depth in _BLOCK_COUNTS.items() if depth == self.depth)
 
 
 def infer_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Depth, groups and width from Detectron2-named tensors.
+    """Infers depth, groups and width from Detectron2-named tensors.
 
     Raises:
-        AuditError: the blocks of some stage are not those of any ResNet, or basic blocks wider than their stem.
+        AuditError: the blocks of a stage are not those of any ResNet, or they are basic blocks wider than their stem.
     """
     blocks: dict[int, set[int]] = {stage: set() for stage in (2, 3, 4, 5)}
     for key in tensors:

@@ -1,4 +1,4 @@
-"""Zip archives as torch writes them: what may be in them, and whether the bytes are those that were written."""
+"""Checks zip archives as torch writes them: what is in them, and whether the bytes are those that were written."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pretrain.runtime.errors import ExpectedError
 
 
 class ArchiveError(ExpectedError, ValueError):
-    """An archive that is damaged, or not one of torch.save."""
+    """An archive that is damaged, or was not written by torch.save."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The records of a torch file.
+    """Holds the records of a torch file.
 
     Attributes:
         pickle: bytes of the record that describes the tensors.
-        checksums: (bytes, CRC-32) of every storage; empty where the file was written without checksums.
+        checksums: (bytes, CRC-32) of every storage; empty if the file was written without checksums.
     """
 
     pickle: bytes
@@ -35,11 +35,12 @@ class Archive:
 
 
 def open_archive(path: Path) -> Archive:
-    """Reads the directory and the pickle, and checks what a loader would trust.
+    """Reads the table of contents and the pickle, and checks what a loader would trust.
 
     Raises:
-        ArchiveError: truncated, compressed (torch never does; an archive bomb has to), overlapping records, written
-            on a big-endian machine, a TorchScript program, numpy's `.npz`, or some other zip archive.
+        ArchiveError: the archive is truncated, is compressed (torch never compresses, an archive bomb must), has
+            overlapping records, was written on a big-endian machine, or is a TorchScript program, numpy's `.npz`, or
+            some other zip archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -62,7 +63,7 @@ def open_archive(path: Path) -> Archive:
 
 
 def _other_archive(names: Collection[str], file: str) -> str | None:
-    """What an archive with these records is and what to do with it; None for one of torch.save."""
+    """Returns what an archive with these records is and what to do with it; None for one of torch.save."""
     if "constants.pkl" in names:
         return f"it is a TorchScript program; save its weights: torch.save(torch.jit.load('{file}').state_dict(), ...)"
     if "data.pkl" in names:
@@ -87,7 +88,7 @@ def _check(records: list[zipfile.ZipInfo], size: int) -> None:
 
 
 def _as_torch_reads(path: Path) -> bytes:
-    """The pickle of the record that torch's own reader finds, which may lead elsewhere than Python's."""
+    """Returns the pickle that torch's own reader finds, which may be another record than Python's reader finds."""
     try:
         return bytes(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl"))
     except RuntimeError as error:
@@ -96,7 +97,7 @@ def _as_torch_reads(path: Path) -> bytes:
 
 
 def _stored(path: Path, record: zipfile.ZipInfo) -> bytes:
-    """A record's bytes without comparing checksums: they follow its local header, which says how long it is itself."""
+    """Returns a record's bytes, which follow its local header, of a length stated there; compares no checksums."""
     with open(path, "rb") as f:
         f.seek(record.header_offset)
         header = f.read(30)
@@ -107,10 +108,10 @@ def _stored(path: Path, record: zipfile.ZipInfo) -> bytes:
 def check_intact(tensors: Iterable[tuple[str, Tensor]], checksums: frozenset[tuple[int, int]]) -> dict[int, int]:
     """Checks that each tensor's storage is, byte for byte, a whole record of the archive.
 
-    Also without checksums no tensor may be larger than its storage (which `expand` and crafted strides make).
+    Even without checksums no tensor may be larger than its storage (as `expand` and crafted strides make it).
 
     Returns:
-        Address -> CRC-32, of the tensors that are alone in their storage.
+        Address -> CRC-32, for the tensors that are alone in their storage.
 
     Raises:
         ArchiveError: the bytes are not those that were written.

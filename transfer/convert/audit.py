@@ -1,4 +1,4 @@
-"""The proof that a conversion is right: every tensor arrived, and the trunk still computes the same."""
+"""Proves that a conversion is right: every tensor has arrived, and the trunk still computes the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transfer.convert.forward import detectron2_forward, relative_differences, s
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many of a stage's tensors arrived."""
+    """Holds how many of a stage's tensors have arrived."""
 
     stage: str
     found: int
@@ -27,7 +27,10 @@ class Coverage:
 
 
 def coverage(tensors: Mapping[str, Tensor], architecture: Architecture) -> list[Coverage]:
-    """Per stage, arrived tensors against the architecture's; `num_batches_tracked` counts only if the file has any."""
+    """Compares, per stage, the tensors that arrived with those of the architecture.
+
+    `num_batches_tracked` counts only if the file has any.
+    """
     shapes = architecture.shapes()
     if not any(k.endswith("num_batches_tracked") for k in tensors):
         shapes = {k: s for k, s in shapes.items() if not k.endswith("num_batches_tracked")}
@@ -46,7 +49,7 @@ def coverage(tensors: Mapping[str, Tensor], architecture: Architecture) -> list[
 
 
 def check_coverage(table: list[Coverage], architecture: Architecture) -> None:
-    """Raises AuditError unless every tensor arrived with its shape, and none that the architecture has not."""
+    """Raises AuditError unless every tensor has arrived with its shape, and none beyond the architecture's."""
     lost = [f"{name} is missing" for row in table for name in row.missing]
     lost += [text for row in table for text in row.wrong_shape]
     more = [f"{name} is more than it has" for row in table for name in row.unexpected]
@@ -59,13 +62,13 @@ def check_coverage(table: list[Coverage], architecture: Architecture) -> None:
 
 
 def check_values(tensors: Mapping[str, Tensor], batch_norm_folded: bool = False) -> list[str]:
-    """What is odd about a trunk's values, in words for the report.
+    """Returns in words, for the report, what is unusual about a trunk's values.
 
     Args:
-        batch_norm_folded: the statistics are mean 0 and variance 1 by construction.
+        batch_norm_folded: whether the statistics are mean 0 and variance 1 by construction.
 
     Raises:
-        AuditError: NaN, infinity, a negative batch-norm variance, or a norm whose variances are all zero.
+        AuditError: there is NaN, infinity, a negative batch-norm variance, or a norm whose variances are all zero.
     """
     dead = 0
     for key, value in tensors.items():
@@ -104,16 +107,16 @@ def forward_parity(
     naming: str,
     size: int = 64,
 ) -> dict[str, float]:
-    """Largest difference per stage, over its largest feature, between two computations of res2..res5 on one input.
+    """Computes res2..res5 of an input in two ways; returns, per stage, the largest difference over the largest feature.
 
-    One goes by the names that the source has, the other by Detectron2's (see `forward`), so that a rule which confuses
-    two tensors shows.
+    One computation uses the source's names, the other Detectron2's (see `forward`), so that a rule that confuses two
+    tensors is detected.
 
     Args:
-        source: the same tensors by their names within the source's trunk, in its `naming` (key of `trunks.NAMINGS`).
+        source: the same tensors by their names within the source's trunk, in its `naming` (a key of `trunks.NAMINGS`).
 
     Raises:
-        AuditError: a feature is no finite number, or the source's names are no network's.
+        AuditError: a feature is not a finite number, or the source's names are not those of a network.
     """
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     theirs = source_forward(source, naming, architecture, x, stride_in_1x1)

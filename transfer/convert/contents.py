@@ -1,4 +1,4 @@
-"""What is in a checkpoint, and whether it converts, without converting it."""
+"""Shows what is in a checkpoint, and whether it can be converted, without converting it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _SHOWN = 12
 
 
 def contents(path: str | os.PathLike[str], trunk: str | None = None, trust: bool = False) -> dict[str, Any]:
-    """What a file holds, as JSON values: container, top-level keys, trunks, and which trunk a conversion would take.
+    """Returns what a file holds as JSON values: container, top-level keys, trunks, and which one a conversion takes.
 
-    `why_not` is None if that trunk passes all that a conversion checks before it computes features.
+    `why_not` is None if that trunk passes everything that a conversion checks before it computes features.
 
     Args:
         trunk: see `layouts.recognise`.
 
     Raises:
-        CheckpointError: it cannot be read; see `read.open_file`.
+        CheckpointError: the file cannot be read; see `read.open_file`.
     """
     file = open_file(path, trust)
     why_not, notes = _verdict(file, trunk)
@@ -55,7 +55,7 @@ def _described(file: File, trunk: str | None) -> dict[str, Any]:
 
 
 def _verdict(file: File, trunk: str | None) -> tuple[str | None, list[str]]:
-    """(why a conversion would refuse the file, what it would note)."""
+    """Returns (why a conversion would refuse the file, what it would note)."""
     try:
         taken = take(file, trunk)
         return None, [*taken.notes, *audit.check_values(taken.tensors, taken.batch_norm_folded)]
@@ -71,7 +71,7 @@ def _facts(found: Found) -> Mapping[str, Any] | None:
 
 
 def _plain(value: Any) -> bool:
-    """Whether JSON has such a value."""
+    """Returns whether JSON can hold the value."""
     if isinstance(value, (list, tuple)):
         return all(_plain(v) for v in value)
     if isinstance(value, Mapping):
@@ -80,7 +80,7 @@ def _plain(value: Any) -> bool:
 
 
 def _top(content: Any) -> dict[str, str]:
-    """Top-level key -> what is there, the first few."""
+    """Returns top-level key -> what it holds, for the first few keys."""
     if not isinstance(content, Mapping):
         return {"": type(content).__name__}
     out = {str(k)[:80]: _words(v) for k, v in list(content.items())[:_SHOWN]}
@@ -113,7 +113,7 @@ def _trunk(trunk: Trunk) -> dict[str, Any]:
 
 
 def as_text(inside: Mapping[str, Any]) -> str:
-    """The same for people."""
+    """Formats what `contents` returns for people."""
     lines = [f"{inside['file']}: {inside['container']}, {inside['bytes'] / 1e6:.1f} MB"]
     if inside["trust_calls"]:
         lines.append(f"with --trust it may call: {', '.join(inside['trust_calls'])}")

@@ -1,4 +1,4 @@
-"""A conversion in words and as JSON."""
+"""Describes a conversion in words and as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transfer.convert.convert import Conversion
 
 
 def table(done: Conversion) -> str:
-    """Per stage what arrived and how far the features differ, then what was chosen, dropped and noted."""
+    """Lists which tensors arrived per stage and how far features differ, then what was chosen, dropped and noted."""
     taken = done.layout + (f", trunk '{done.trunk}'" if done.trunk else "")
     lines = [f"{done.source} ({taken}) -> {done.output}", ""]
     lines.append(f"{'stage':<8}{'mapped':>8}{'expected':>10}{'missing':>9}   difference of the features, relative")
@@ -27,7 +27,10 @@ def table(done: Conversion) -> str:
 
 
 def as_json(done: Conversion) -> dict[str, Any]:
-    """The same for machines. `proven` tells it from what the tool prints of a refusal: `{"proven": false, "error"}`."""
+    """Returns a conversion as JSON values, with `proven` true.
+
+    Of a refusal, the tool prints `{"proven": false, "error"}` instead.
+    """
     return {
         "proven": True,
         "source": str(done.source),
@@ -47,7 +50,7 @@ def as_json(done: Conversion) -> dict[str, Any]:
 
 
 def grouped(names: Iterable[str]) -> str:
-    """`a.b.c.weight, a.b.d.weight, queue` -> `a.b.* (2), queue`."""
+    """Returns names grouped by their beginnings: `a.b.c.weight, a.b.d.weight, queue` -> `a.b.* (2), queue`."""
     groups: dict[str, int] = {}
     for name in names:
         parts = name.split(".")

@@ -1,4 +1,4 @@
-"""How far apart two trunks are, per stage: weights by distance and direction, batch norms by their statistics."""
+"""Measures how far apart two trunks are in each stage: weights by distance and direction, norms by their statistics."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ _STEM = "stem.conv1.weight"
 
 @dataclass(frozen=True)
 class Gap:
-    """Of one stage, B against A. None where there is no such number; the comparison's notes say why.
+    """Holds the differences of trunk B from trunk A in one stage.
+
+    A number that cannot be computed is None; the comparison's notes say why.
 
     Attributes:
         distance: |B - A| / |A| over all convolution weights, Euclidean.
-        cosine: of the angle between them, in [-1, 1].
+        cosine: cosine of the angle between them, in [-1, 1].
         mean_drift: mean over channels of |difference of running means| / standard deviation in A.
         variance_ratio: geometric mean over channels of the larger over the smaller variance, >= 1.
         scale: mean |difference| of the batch norms' weights.
@@ -43,12 +45,12 @@ class Gap:
 
 @dataclass(frozen=True)
 class Comparison:
-    """B against A.
+    """Holds the comparison of trunk B with trunk A.
 
     Attributes:
         a, b: the files.
         stages: one row per stage.
-        notes: what a reader of the numbers must know.
+        notes: remarks that a reader of the numbers must know.
     """
 
     a: str
@@ -58,9 +60,9 @@ class Comparison:
 
 
 def compare(a: Taken, b: Taken) -> Comparison:
-    """Stage by stage.
+    """Compares two trunks stage by stage.
 
-    Where both files say their channel order and the orders differ, B's stem is compared in A's order.
+    If both files state their channel orders and these differ, B's stem is compared in A's order.
 
     Raises:
         AuditError: the trunks are of different architectures.
@@ -85,7 +87,7 @@ def compare(a: Taken, b: Taken) -> Comparison:
 
 
 def _stem_for(a: Taken, b: Taken) -> tuple[Tensor, list[str]]:
-    """B's first convolution with its input channels in A's order, and what to know about the two."""
+    """Returns B's first convolution with its input channels in A's order, and notes on how the two stems compare."""
     stem, notes = b.tensors[_STEM], []
     orders, stds = ([t.facts[key] for t in (a, b)] for key in ("channel_order", "pixel_std"))
     if None in orders:
@@ -105,14 +107,14 @@ def _list(values: Sequence[float]) -> str:
 
 
 def _identity(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether every batch norm passes its input on, but for scale and shift (some write 1 - eps as the variance)."""
+    """Returns whether every batch norm only scales and shifts its input (some files write 1 - eps as the variance)."""
     means = torch.cat([v for k, v in tensors.items() if k.endswith("running_mean")])
     variances = torch.cat([v for k, v in tensors.items() if k.endswith("running_var")])
     return bool((means == 0).all() and ((variances - 1).abs() < 1e-4).all())
 
 
 def _faults(tensors: Mapping[str, Tensor]) -> list[str]:
-    """What keeps a trunk from being measured."""
+    """Returns what keeps a trunk from being measured."""
     broken = [k for k, v in tensors.items() if not torch.isfinite(v).all()]
     faults = [f"NaN or infinity in {_few(broken)}"] if broken else []
     empty = [s for s in keymap.STAGES if not any(v.any() for k, v in _stage(tensors, s).items() if _is_convolution(k))]
@@ -134,8 +136,11 @@ def _stage(tensors: Mapping[str, Tensor], stage: str) -> dict[str, Tensor]:
 
 
 def _gap(stage: str, a: Mapping[str, Tensor], b: Mapping[str, Tensor], folded: int) -> Gap:
-    """Args:
-    folded: how many of the two have no statistics. Scales of both or of neither mean the same, of one they do not.
+    """Compares one stage of the two trunks.
+
+    Args:
+        folded: how many of the two trunks have no statistics. If one has none, the scales cannot be compared, because
+            they mean the same only in both or in neither.
     """
 
     def both(names: list[str]) -> tuple[Tensor, Tensor]:
@@ -172,10 +177,10 @@ def as_text(comparison: Comparison) -> str:
 
 
 def check_picture(path: str | os.PathLike[str]) -> str:
-    """The format of a picture by the extension of its file.
+    """Returns the format of a picture, given by the extension of its file.
 
     Raises:
-        OutputError: it is none of `PICTURES`.
+        OutputError: the extension is none of `PICTURES`.
     """
     extension = Path(path).suffix.lower()
     if extension not in PICTURES:
@@ -184,7 +189,7 @@ def check_picture(path: str | os.PathLike[str]) -> str:
 
 
 def draw(comparison: Comparison, path: str | os.PathLike[str]) -> None:
-    """The same as bars: three panels over the stages, as PNG, PDF or SVG by the extension.
+    """Draws the comparison as bars: three panels over the stages, as PNG, PDF or SVG by the extension.
 
     Raises:
         OutputError: see `check_picture`.

@@ -1,4 +1,4 @@
-"""How images must be given to weights: channel order, mean, std and stride rule, and how far a file tells."""
+"""Reads from a file how images must be given to its weights: channel order, mean, std and stride rule."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LONGEST_NORM = 1 << 16
 
 
 def stated_facts(content: Any) -> Mapping[str, Any] | None:
-    """Facts that this converter wrote into a file, in any of its forms; None without, or if they are not facts."""
+    """Returns the facts that this converter wrote into a file, in any of its forms; None if there are no valid ones."""
     facts = content.get("metadata") if isinstance(content, Mapping) else None
     if facts is None:
         carried = getattr(content, "_metadata", None)
@@ -54,7 +54,7 @@ def stated_facts(content: Any) -> Mapping[str, Any] | None:
 
 
 def _are_facts(facts: Mapping[Any, Any]) -> bool:
-    """Whether order, mean and std are all stated or all not, and are such as images can be given by."""
+    """Returns whether order, mean and std are either all stated and valid, or all not stated."""
     if any(key not in facts for key in KEYS) or not any(facts["stride_in_1x1"] is v for v in (True, False, None)):
         return False
     order, mean, std = (facts[key] for key in ("channel_order", "pixel_mean", "pixel_std"))
@@ -72,7 +72,7 @@ def _numbers(values: Any) -> bool:
 
 
 def _history(facts: Mapping[Any, Any]) -> dict[str, Any]:
-    """What else the converter has written and reads again, as far as it is of the type that it wrote."""
+    """Returns what else the converter has written and reads again, where it has the type that was written."""
     kinds = {**dict.fromkeys(ORIGIN, str), "batch_norm": str, "tensors_crc32": int}
     kept: dict[str, Any] = {key: facts[key] for key, kind in kinds.items() if type(facts.get(key)) is kind}
     origin = facts["origin"] if isinstance(facts.get("origin"), Mapping) else {}
@@ -82,9 +82,9 @@ def _history(facts: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def configured_facts(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What OpenMMLab's files say of their images in `meta`, the text of their config; None if it says nothing.
+    """Returns what OpenMMLab's files say of their images in `meta`, the text of their config; None if it says nothing.
 
-    Channels are in the order of the file's mean. Where the text names two ways, every fact is None.
+    Channels are in the order of the file's mean. If the text names two ways, every fact is None.
     """
     meta = content.get("meta")
     if not isinstance(meta, Mapping):
@@ -103,7 +103,7 @@ def configured_facts(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _three(text: str) -> tuple[float, ...] | None:
-    """Three numbers in 0..255, None for other things; fractions of one, as torchvision takes them, are scaled."""
+    """Returns three numbers in 0..255, None for other things; scales fractions of one, as torchvision has them."""
     try:
         values = tuple(float(v) for v in text.rstrip(", \n").split(","))
     except ValueError:
@@ -114,19 +114,19 @@ def _three(text: str) -> tuple[float, ...] | None:
 
 
 def by_author(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Facts of files whose author is named there and trains on RGB images with ImageNet's mean and std."""
+    """Returns the facts of files whose named author trains on RGB images with ImageNet's mean and std; else None."""
     named = (content.get(key) for key in ("__author__", "author"))
     return RGB_IMAGENET if any(isinstance(a, str) and a.lower() in _RGB_AUTHORS for a in named) else None
 
 
 def statistics_folded(tensors: Mapping[str, Any]) -> bool:
-    """Whether every norm has mean 0 and variance 1 beside scales that were trained.
+    """Returns whether every norm has mean 0 and variance 1 beside scales that were trained.
 
-    Such weights come from Caffe, whatever their names: its statistics are folded into scale and shift. What never
-    saw an image has scales of 1 (or of 0, where residual branches start from nothing).
+    Such weights come from Caffe, whatever their names: its statistics are folded into scale and shift. Weights that
+    never saw an image have scales of 1 (or of 0, where residual branches start from nothing).
 
     Args:
-        tensors: Detectron2-named, as they are in the file.
+        tensors: Detectron2-named tensors, as they are in the file.
     """
     trained = False
     for key in (k for k in tensors if k.endswith("norm.weight")):
@@ -141,7 +141,7 @@ def statistics_folded(tensors: Mapping[str, Any]) -> bool:
 
 
 def _vector(value: Any) -> Tensor | None:
-    """A norm's parameter in float32; None for what is no dense vector of a plausible length."""
+    """Returns a norm's parameter in float32; None for anything but a dense vector of a plausible length."""
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim == 1 and value.size <= _LONGEST_NORM:
         return torch.from_numpy(value.astype(np.float32))
     plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout == torch.strided and not value.is_meta

@@ -1,4 +1,4 @@
-"""A trunk's features, computed under the names that its tensors have: no rule that renames takes part.
+"""Computes a trunk's features under the names that its tensors have, so that no renaming rule takes part.
 
 Shape shorthand: N images; H, W pixels.
 """
@@ -26,10 +26,11 @@ _BRANCHES = {"shortcut": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}
 def source_forward(
     source: Mapping[str, Tensor], naming: str, architecture: Architecture, x: Tensor, stride_in_1x1: bool
 ) -> dict[str, Tensor]:
-    """Features of a trunk by its own names, in evaluation mode. (N, 3, H, W) -> {"res2": ..., ..., "res5": ...}.
+    """Returns a trunk's features by its own names in evaluation mode: (N, 3, H, W) -> {"res2": ..., ..., "res5": ...}.
 
-    torchvision's network holds torchvision's names, its list of children the sequential ones; Caffe2's run by
-    themselves. Only for Detectron2's is the network's side renamed, since their own side is `detectron2_forward`.
+    torchvision's names are loaded into torchvision's network, sequential ones into the list of its children; Caffe2's
+    are computed on directly. Only Detectron2's names must be renamed for the network, because the other side of the
+    comparison is `detectron2_forward`.
 
     Args:
         source: name within the trunk -> tensor.
@@ -53,20 +54,20 @@ def source_forward(
 
 
 def not_taken(lost: Any, head: str = "fc.") -> list[str]:
-    """Names that `load_state_dict(strict=False)` missed, or had no place for, beyond the classifier and counters."""
+    """Returns names that `load_state_dict(strict=False)` missed or could not place, but for classifier and counters."""
     missing = [k for k in lost.missing_keys if not k.startswith(head) and not k.endswith("num_batches_tracked")]
     return [*missing, *lost.unexpected_keys]
 
 
 def relative_differences(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, float]:
-    """Per stage the largest absolute difference over the largest feature of ours; NaN where one is not finite."""
+    """Returns, per stage, the largest difference over the largest feature of `ours`; NaN where one is not finite."""
     gaps = {stage: float((theirs[stage] - features).abs().max()) for stage, features in ours.items()}
     sizes = {stage: float(features.abs().max()) for stage, features in ours.items()}
     return {stage: gap / sizes[stage] if sizes[stage] else gap for stage, gap in gaps.items()}
 
 
 def torchvision_trunk(tensors: Mapping[str, Tensor], architecture: Architecture, stride_in_1x1: bool) -> ResNet:
-    """torchvision's network with the tensors of a Detectron2-named trunk, in evaluation mode; its `fc` is random."""
+    """Returns torchvision's network in evaluation mode with a Detectron2-named trunk's tensors and a random `fc`."""
     model = architecture.build(stride_in_1x1=stride_in_1x1).eval()
     state = {keymap.trunk_to_torchvision(k): v for k, v in tensors.items()}
     model.load_state_dict({**model.state_dict(), **{k: v for k, v in state.items() if k is not None}})
@@ -74,7 +75,7 @@ def torchvision_trunk(tensors: Mapping[str, Tensor], architecture: Architecture,
 
 
 def network_forward(model: ResNet, x: Tensor) -> dict[str, Tensor]:
-    """Features of torchvision's network. (N, 3, H, W) -> {"res2": ..., ..., "res5": ...}."""
+    """Returns the features of torchvision's network: (N, 3, H, W) -> {"res2": ..., ..., "res5": ...}."""
     features = {}
     with torch.inference_mode():
         y = model.maxpool(model.relu(model.bn1(model.conv1(x))))
@@ -84,7 +85,7 @@ def network_forward(model: ResNet, x: Tensor) -> dict[str, Tensor]:
 
 
 def detectron2_forward(tensors: Mapping[str, Tensor], x: Tensor, stride_in_1x1: bool) -> dict[str, Tensor]:
-    """Features of a Detectron2-named trunk in evaluation mode. (N, 3, H, W) -> {"res2": ..., ..., "res5": ...}."""
+    """Returns the features of a Detectron2-named trunk in evaluation mode: (N, 3, H, W) -> {"res2": ..., ...}."""
     return _forward(tensors, _detectron2_names, x, stride_in_1x1)
 
 
@@ -103,7 +104,7 @@ def _caffe2_names(stage: int, block: int, part: str) -> _Names:
 def _forward(
     tensors: Mapping[str, Tensor], names: Callable[[int, int, str], _Names], x: Tensor, stride_in_1x1: bool
 ) -> dict[str, Tensor]:
-    """`names` says what the tensors of a stage's block and part are called; stage 0 is the stem."""
+    """Returns the features; `names` gives the tensors' names for a stage, block and part, where stage 0 is the stem."""
 
     def conv(stage: int, block: int, part: str, y: Tensor, stride: int = 1) -> Tensor:
         weight, scale, shift, mean, variance = names(stage, block, part)

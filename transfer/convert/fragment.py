@@ -1,4 +1,4 @@
-"""The YAML that fits converted weights: how the detector's config must read images and build its backbone."""
+"""Writes the YAML that fits converted weights: how the detector's config must read images and build its backbone."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from transfer.config.support import ANY_WIDTH
 
 
 def fragment(metadata: Mapping[str, Any], weights: str) -> str:
-    """Text of a config fragment; put it under a `_BASE_` that says which detector.
+    """Returns the text of a config fragment, to be put under a `_BASE_` that says which detector it is.
 
     Facts that the weights do not state are left out, and a comment says which.
 
     Args:
         metadata: see `convert.metadata_of`.
-        weights: what `MODEL.WEIGHTS` will be.
+        weights: the value of `MODEL.WEIGHTS`.
     """
     stated, stride = metadata["channel_order"] is not None, metadata["stride_in_1x1"]
     mean, std = (_numbers(metadata[key]) for key in ("pixel_mean", "pixel_std"))

@@ -1,4 +1,4 @@
-"""Names of the same tensor in torchvision and in Detectron2, both ways. Pure string functions, no tensors.
+"""Maps tensor names between torchvision and Detectron2, both ways, with pure string functions.
 
 Trunk:     conv1, bn1, layer1..4, downsample.{0,1}       <->  stem.conv1, res2..5, convN.norm, shortcut[.norm]
 Detector:  backbone.*, rpn.head.*, roi_heads.box_head.*  <->  backbone.*, proposal_generator.*, roi_heads.res5.*
@@ -51,12 +51,12 @@ _BACKBONES = ("backbone.bottom_up.", "backbone.")  # under a pyramid or a convol
 
 
 def trunk_to_detectron2(key: str) -> str | None:
-    """`layer1.0.bn2.weight` -> `res2.0.conv2.norm.weight`; None for a name that is no part of a ResNet trunk."""
+    """Renames `layer1.0.bn2.weight` to `res2.0.conv2.norm.weight`; None for a name that no ResNet trunk has."""
     return _rewrite(key, _TO_DETECTRON2, shift=1)
 
 
 def trunk_to_torchvision(key: str) -> str | None:
-    """`res2.0.conv2.norm.weight` -> `layer1.0.bn2.weight`; None for a name that is no part of a ResNet trunk."""
+    """Renames `res2.0.conv2.norm.weight` to `layer1.0.bn2.weight`; None for a name that no ResNet trunk has."""
     return _rewrite(key, _TO_TORCHVISION, shift=-1)
 
 
@@ -69,12 +69,12 @@ def _rewrite(key: str, rules: tuple[tuple[re.Pattern[str], str], ...], shift: in
 
 
 def stage_of(detectron2_key: str) -> str:
-    """`stem`, `res2`, ... of a trunk name in Detectron2's form."""
+    """Returns the stage (`stem`, `res2`, ...) of a trunk name in Detectron2's form."""
     return detectron2_key.split(".", 1)[0]
 
 
 def detector_to_detectron2(key: str) -> str | None:
-    """A name of the torchvision engine's detector in Detectron2's form; None if it has no counterpart there."""
+    """Renames a tensor of the torchvision engine's detector for Detectron2; None if it has no counterpart there."""
     head = next((theirs + key[len(ours) :] for ours, theirs in _HEADS if key.startswith(ours)), None)
     if head is not None:
         return head
@@ -87,7 +87,7 @@ def detector_to_detectron2(key: str) -> str | None:
 
 
 def detector_to_torchvision(key: str) -> str | None:
-    """A Detectron2 detector name in the torchvision engine's form; None if it has no counterpart there."""
+    """Renames a tensor of a Detectron2 detector for the torchvision engine; None if it has no counterpart there."""
     ours = next((ours + key[len(theirs) :] for ours, theirs in _HEADS if key.startswith(theirs)), None)
     if ours is not None:
         return ours
@@ -100,9 +100,10 @@ def detector_to_torchvision(key: str) -> str | None:
 
 
 def trunk_part(detectron2_key: str) -> str | None:
-    """The trunk's own name of a Detectron2 detector's tensor: `backbone.bottom_up.res2.0.conv1.weight` -> `res2.0...`.
+    """Returns a detector tensor's name in the trunk: `backbone.bottom_up.res2.0.conv1.weight` -> `res2.0.conv1.weight`.
 
-    None for what no trunk brings: a pyramid, the convolution behind a dilated conv5, the norm after res5, heads.
+    It returns None for what is not part of a trunk: a pyramid, the convolution behind a dilated conv5, the norm after
+    res5, heads.
     """
     for prefix in (*_BACKBONES, "roi_heads."):
         rest = detectron2_key.removeprefix(prefix)
@@ -116,10 +117,11 @@ def _prefixed(prefix: str, name: str | None) -> str | None:
 
 
 def caffe2_to_detectron2(key: str) -> str | None:
-    """A name of the MSRA / Caffe2 ResNet files that Detectron2 downloads; None for the classifier and the unknown.
+    """Renames a tensor of the MSRA / Caffe2 ResNet files that Detectron2 downloads.
 
-    `conv1_w` -> `stem.conv1.weight`, `res_conv1_bn_s` -> `stem.conv1.norm.weight`,
-    `res2_0_branch2a_w` -> `res2.0.conv1.weight`, `res2_0_branch1_bn_b` -> `res2.0.shortcut.norm.bias`.
+    It returns None for the classifier and for unknown names. Examples are `conv1_w` -> `stem.conv1.weight`,
+    `res_conv1_bn_s` -> `stem.conv1.norm.weight`, `res2_0_branch2a_w` -> `res2.0.conv1.weight`, and
+    `res2_0_branch1_bn_b` -> `res2.0.shortcut.norm.bias`.
     """
     parameter: dict[str, str] = {"w": "weight", "b": "bias", "bn_s": "norm.weight", "bn_b": "norm.bias"}
     m = re.match(r"^conv1_(w|b)$", key) or re.match(r"^res_conv1_(bn_s|bn_b)$", key)
@@ -133,9 +135,10 @@ def caffe2_to_detectron2(key: str) -> str | None:
 
 
 def sequential_to_detectron2(key: str) -> str | None:
-    """A name in `nn.Sequential(*resnet.children())`, where 0 is conv1, 1 bn1, 4 to 7 the layers; None for the rest.
+    """Renames a tensor of `nn.Sequential(*resnet.children())`; returns None for names outside of the trunk.
 
-    `0.weight` -> `stem.conv1.weight`, `4.0.bn1.bias` -> `res2.0.conv1.norm.bias`.
+    The child 0 is conv1, 1 is bn1, and 4 to 7 are the layers: `0.weight` -> `stem.conv1.weight`,
+    `4.0.bn1.bias` -> `res2.0.conv1.norm.bias`.
     """
     index, _, rest = key.partition(".")
     module = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}.get(index)
@@ -143,7 +146,7 @@ def sequential_to_detectron2(key: str) -> str | None:
 
 
 def rename(keys: list[str], rule: Callable[[str], str | None]) -> dict[str, str]:
-    """{old: new} for every key that `rule` knows; two keys on one name are an error, not a silent loss."""
+    """Returns {old: new} for every key that `rule` knows; raises an error if two keys would get the same new name."""
     out: dict[str, str] = {}
     taken: dict[str, str] = {}
     for key in keys:

@@ -1,4 +1,4 @@
-"""How ResNet checkpoints are laid out: a table of where each project puts its trunk, and which of several counts.
+"""Recognises the layouts of ResNet checkpoints, by a table of where each project puts its trunk and which one counts.
 
 A layout is recognised by structure, never by file name. To add one, add an entry to `LAYOUTS` and a test.
 """
@@ -26,7 +26,7 @@ from transfer.convert.trunks import Trunk, find_trunks, tensor_names
 
 
 class LayoutError(ExpectedError, ValueError):
-    """A checkpoint whose layout is not in the table, that holds several trunks alike, or a ResNet of another kind."""
+    """A checkpoint of no known layout, with several trunks to choose from, or with a ResNet of another kind."""
 
 
 Names = tuple[str | tuple[str, ...], ...]  # all of them; of a tuple within, one
@@ -34,17 +34,17 @@ Names = tuple[str | tuple[str, ...], ...]  # all of them; of a tuple within, one
 
 @dataclass(frozen=True)
 class Layout:
-    """One entry. Places are written as `keys > to the state dict > prefix.`, wrappers such as `module.` left out.
+    """Describes one layout. Places are written `keys > to the state dict > prefix.`, without wrappers like `module.`.
 
     Attributes:
         name: what the report calls it.
         at: places of the trunk that this layout means.
         over: places of other trunks in the same file that it is preferred to.
-        has: names that must begin some tensor of the same state dict, wrappers left out.
+        has: names that must begin some tensor of the same state dict, without wrappers.
         top: keys that the file must have at its top.
         naming: key of `trunks.NAMINGS`.
-        facts: channel order, mean, std and stride rule of weights in this layout. None where its marks do not tell the
-            project that trained them: then the file has to say, or nobody does.
+        facts: channel order, mean, std and stride rule of weights in this layout. None if the layout does not tell
+            which project trained them: then the file must say, or the facts stay unknown.
         batch_norm_folded: whether running statistics are folded into scale and shift (Caffe2 files).
         refused: why such a file cannot be converted.
     """
@@ -60,7 +60,7 @@ class Layout:
     refused: str | None = None
 
     def fits(self, trunk: Trunk, content: Mapping[str, Any], lesser: bool = False) -> bool:
-        """Whether a trunk is the one that this layout means; with `lesser`, one that it leaves."""
+        """Returns whether this layout means a trunk; with `lesser`, whether it is one that the layout leaves."""
         return (
             trunk.where in (self.over if lesser else self.at)
             and trunk.naming == self.naming
@@ -148,12 +148,12 @@ DETECTORS = (
 
 @dataclass(frozen=True)
 class Found:
-    """A recognised checkpoint: Detectron2-named trunk tensors (as they are in the file), and what was left out.
+    """Holds a recognised checkpoint: Detectron2-named trunk tensors (as they are in the file), and what was left out.
 
     Attributes:
         renamed: name in the file's state dict -> Detectron2's name.
-        dropped: names of that state dict that are not the trunk's: heads, queues, other encoders.
-        trunk: where it is in the file.
+        dropped: names of that state dict that do not belong to the trunk: heads, queues, other encoders.
+        trunk: where the trunk is in the file.
         others: where other trunks are, and why they were not taken.
     """
 
@@ -169,14 +169,14 @@ class Found:
 def recognise(content: Any, trunk: str | None = None, detectors: bool = False) -> Found:
     """Finds the trunk in a loaded checkpoint.
 
-    The rule for files with several: a layout's entry says which of its trunks it means and which it leaves (query over
-    key, teacher over student where both are backbones, online over target, backbone over its moving average). Second
-    names of one module count once. Whatever else is there must be chosen from with `trunk`.
+    If a file holds several trunks, its layout says which of them it means and which it leaves (query over key, teacher
+    over student where both are backbones, online over target, backbone over its moving average). Several names of one
+    module count once. Among any other trunks the caller must choose with `trunk`.
 
     Args:
-        trunk: place of the trunk to take, as the error for ambiguous files shows it; `encoder_k.` will do for
+        trunk: place of the trunk to take, as the error for ambiguous files shows it; `encoder_k.` is enough for
             `state_dict > module.encoder_k.`.
-        detectors: also take the trunk of a trained Detectron2 detector.
+        detectors: whether to take the trunk of a trained Detectron2 detector, too.
 
     Raises:
         LayoutError: no entry of the table fits (the message shows where trunks seem to lie), several do, or the trunk
@@ -210,7 +210,7 @@ def _layout(trunk: Trunk, content: Any, table: Sequence[Layout]) -> Layout | Non
 
 
 def _layout_of(trunk: Trunk, content: Any, table: Sequence[Layout]) -> Layout:
-    """The layout of a trunk that was asked for; one that is the lesser trunk of a layout shares its facts."""
+    """Returns the layout of a trunk that was asked for; one that a layout leaves has the facts of that layout."""
     if (layout := _layout(trunk, content, table)) is not None:
         return layout
     lesser = next((entry for entry in table if entry.fits(trunk, content, lesser=True)), None)
@@ -221,7 +221,7 @@ def _layout_of(trunk: Trunk, content: Any, table: Sequence[Layout]) -> Layout:
 
 
 def _named(trunks: Sequence[Trunk], wanted: str) -> Trunk:
-    """The one trunk that the words of --trunk mean."""
+    """Returns the one trunk that the words of --trunk mean."""
     wanted = wanted.strip()
     for matches in (
         [t for t in trunks if wanted in (t.raw, t.where, t.choice)],
@@ -277,9 +277,9 @@ def _take(content: Mapping[str, Any], trunk: Trunk, layout: Layout, others: list
 
 
 def facts_of(found: Found, architecture: Architecture) -> Mapping[str, Any] | None:
-    """Channel order, mean, std and stride rule of a recognised trunk; None if neither file nor layout says them.
+    """Returns channel order, mean, std and stride rule of a trunk; None if neither the file nor its layout states them.
 
-    MSRA published no ResNeXt: a Caffe2 file with groups is FAIR's, trained on other statistics.
+    MSRA published no ResNeXt, so a Caffe2 file with groups is FAIR's, trained with other statistics.
     """
     return BGR_FAIR if found.layout.naming == "caffe2" and architecture.groups > 1 else found.facts
 

@@ -1,4 +1,4 @@
-"""torchvision's ResNet of an architecture: of any depth, groups and width that the papers have."""
+"""Makes torchvision's ResNet for an architecture of any depth, groups and width that the papers have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transfer.convert.architecture import Architecture
 
 
 def build(architecture: Architecture, norm_layer: Callable[[int], nn.Module], stride_in_1x1: bool) -> resnet.ResNet:
-    """Makes the network of `Architecture.build`, which says what the arguments are."""
+    """Makes the network for `Architecture.build`, which explains the arguments."""
     block = resnet.BasicBlock if architecture.depth < 50 else resnet.Bottleneck
     if architecture.wider != 1 and architecture.depth >= 50:
         block = type("WideBottleneck", (resnet.Bottleneck,), {"expansion": int(4 * architecture.wider)})
@@ -28,9 +28,10 @@ def build(architecture: Architecture, norm_layer: Callable[[int], nn.Module], st
 
 
 class _WithStem(resnet.ResNet):
-    """torchvision's ResNet with any number of channels in its stem, a width that it has as a constant.
+    """torchvision's ResNet with any number of channels in its stem, which torchvision has as a constant.
 
-    Basic blocks are as much wider or narrower as the stem; bottlenecks have arguments of their own for that.
+    Basic blocks become wider or narrower by the same factor as the stem; bottlenecks have arguments of their own for
+    that.
     """
 
     fc: nn.Linear

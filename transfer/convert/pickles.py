@@ -1,4 +1,4 @@
-"""What a pickle would do, told from its opcodes without running it."""
+"""Tells from a pickle's opcodes what it would do, without running it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SPARSEST = 1000  # memo places left out; picklers count on, and a reader allocat
 
 
 class PickleError(ExpectedError, ValueError):
-    """A byte stream that is no pickle, or one whose structure only an attack has."""
+    """A byte stream that is not a pickle, or that has a structure which only an attack has."""
 
 
 @cache
 def _effect(name: str) -> tuple[bool, int, int, bool]:
-    """Of an opcode: whether it pops down to the last mark, how many it pops beyond, pushes, and whether it nests."""
+    """Returns whether an opcode pops to the last mark, how many it pops beyond and pushes, and whether it nests."""
     opcode = next(op for op in pickletools.opcodes if op.name == name)
     before = [item.name for item in opcode.stack_before]
     marked = "mark" in before
@@ -29,9 +29,9 @@ def _effect(name: str) -> tuple[bool, int, int, bool]:
 
 
 def scan(stream: bytes | IO[bytes]) -> tuple[str, ...]:
-    """Every class and function that one pickle asks for, as "module.name", in order of first appearance.
+    """Returns every class and function that one pickle asks for, as "module.name", in order of first appearance.
 
-    It is walked on a stack of (text, nesting) instead of objects.
+    The pickle is walked with a stack of (text, nesting) instead of objects.
 
     Raises:
         PickleError: it is damaged, or built to exhaust memory or stack.

@@ -1,4 +1,4 @@
-"""Reading checkpoints of either world without running any code that they may carry."""
+"""Reads checkpoints of either engine's world without running any code that they may carry."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _PROTOCOL = 3  # the highest that torch unpickles without running anything
 
 @dataclass(frozen=True)
 class File:
-    """A file that was read.
+    """Holds a file that was read.
 
     Attributes:
         content: nested containers of tensors and arrays; tensors of a zip file are mapped from the disk, not copied.
         kind: the container, in words.
-        parts: the files that it consists of, where these are several: the index first.
+        parts: if the checkpoint consists of several files, those files, the index first.
         names: classes and functions that its pickle names, as "module.name".
-        checksums: see `archive.Archive`; empty where the container has none.
+        checksums: see `archive.Archive`; empty if the container has none.
     """
 
     path: Path
@@ -60,11 +60,11 @@ class File:
 
     @property
     def size(self) -> int:
-        """Bytes, of all parts."""
+        """Returns the number of bytes of all parts."""
         return sum(part.stat().st_size for part in self.parts or (self.path,))
 
     def check_intact(self, tensors: Iterable[tuple[str, Any]]) -> dict[int, int]:
-        """Raises CheckpointError unless these tensors are, byte for byte, what was written (as far as it can tell).
+        """Raises CheckpointError unless these tensors are, byte for byte, what was written (as far as checksums tell).
 
         Returns:
             Address -> CRC-32, for `values.checksum`.
@@ -76,21 +76,21 @@ class File:
 
 
 def read_file(path: str | os.PathLike[str], trust: bool = False) -> Any:
-    """The content alone of what `open_file` reads."""
+    """Returns only the content of what `open_file` reads."""
     return open_file(path, trust).content
 
 
 def open_file(path: str | os.PathLike[str], trust: bool = False) -> File:
-    """A torch checkpoint (`.pth`, `.pth.tar`, ...), a pickle of numpy arrays (`.pkl`), or safetensors.
+    """Reads a torch checkpoint (`.pth`, `.pth.tar`, ...), a pickle of numpy arrays (`.pkl`), or safetensors.
 
-    The kind is told by the file's first bytes, not by its name. Several safetensors files are read by their index
+    The kind is recognised by the file's first bytes, not by its name. Several safetensors files are read by their index
     (`*.safetensors.index.json`), or by the folder that holds it.
 
     Args:
-        trust: unpickle whatever the file asks for, which can run any program. `runs(path)` says what it asks for.
+        trust: whether to unpickle whatever the file asks for, which can run any program; see `runs`.
 
     Raises:
-        CheckpointError: missing, truncated, or holding anything but tensors, arrays and plain containers.
+        CheckpointError: the file is missing, truncated, or holds anything but tensors, arrays and plain containers.
     """
     path = Path(path)
     if path.is_dir():
@@ -130,7 +130,7 @@ def _not_here(error: Exception) -> str:
 
 
 def _damaged(error: Exception) -> str:
-    """The first sentence of what a reader says, without torch's advice to read it unsafely."""
+    """Returns the first sentence of a reader's message, without torch's advice to read the file unsafely."""
     text = _COLOURS.sub("", str(error))
     reason = text.partition("WeightsUnpickler error: ")[2] or text
     if reason.startswith("Weights only load failed"):
@@ -140,7 +140,7 @@ def _damaged(error: Exception) -> str:
 
 
 def runs(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Classes and functions, as "module.name", that unpickling with `trust` imports and may call, beyond mere data."""
+    """Returns what unpickling with `trust` imports and may call, beyond mere data: names as "module.name"."""
     path = Path(path)
     try:
         names = _names(path)
@@ -189,7 +189,7 @@ def _head(path: Path) -> bytes:
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    """What every pickle of the file asks for; torch files from before 1.6 hold several in a row."""
+    """Returns what all pickles of the file ask for; torch files from before 1.6 hold several in a row."""
     head = _head(path)
     if head[:4] == b"PK\x03\x04":
         return scan(open_archive(path).pickle)
@@ -211,7 +211,7 @@ def _load_torch(path: Path, names: tuple[str, ...], trust: bool, mmap: bool) -> 
 
 
 def _without_modules(content: Any, depth: int = 3) -> Any:
-    """A module that was saved whole, at the top or in a dict, as its state dict."""
+    """Replaces a module that was saved whole, at the top or in a dict, by its state dict."""
     if isinstance(content, torch.nn.Module):
         return content.state_dict()
     if type(content) is dict and depth:
@@ -250,7 +250,7 @@ def _open_sharded(path: Path) -> File:
 
 
 class TensorsAndFacts(OrderedDict):
-    """A flat state dict that carries metadata as an attribute, where `load_state_dict` does not trip over it."""
+    """A flat state dict that carries metadata as an attribute, which `load_state_dict` does not look at."""
 
     def __init__(self, tensors: Mapping[str, Any], facts: str | None = None):
         super().__init__(tensors)
@@ -263,12 +263,12 @@ def _refusal(path: Path, reason: str) -> CheckpointError:
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Tensors of a file written for Detectron2 (`{"model": ...}`), trunk or whole detector, by their names there.
+    """Reads the tensors of a file written for Detectron2 (`{"model": ...}`), trunk or detector, by their names there.
 
     Caffe2's names (the MSRA files) are translated; the running statistics that they fold away become 0 and 1.
 
     Raises:
-        CheckpointError: unreadable, or not a file for Detectron2.
+        CheckpointError: the file cannot be read, or was not written for Detectron2.
     """
     content = read_file(path)
     check_written_for_detectron2(content, path)
@@ -280,7 +280,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def check_written_for_detectron2(content: Any, path: str | os.PathLike[str]) -> None:
-    """Raises CheckpointError unless the engines load such a content: `{"model": ...}`, or Caffe2's."""
+    """Raises CheckpointError unless the engines can load the content: `{"model": ...}`, or Caffe2's blobs."""
     if isinstance(content, Mapping):
         blobs = content.get("blobs", content)
         if isinstance(content.get("model"), Mapping) or (isinstance(blobs, Mapping) and "conv1_w" in blobs):

@@ -1,4 +1,4 @@
-"""Which classes and functions a checkpoint's pickle may name, and what stands for them."""
+"""Says which classes and functions a checkpoint's pickle may name, and what replaces them."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ _SHARDED = ("torch.distributed.", "torch._utils._rebuild_wrapper_subclass")
 
 
 def foreign(names: Iterable[str], torch_file: bool) -> list[str]:
-    """The names that make a file unsafe to read."""
+    """Returns the names that make a file unsafe to read."""
     known = ARRAYS | {"builtins.set", "builtins.bytearray"} if torch_file else ARRAYS
     return [n for n in names if n not in known and not SETTINGS.match(n) and not (torch_file and _TORCH.match(n))]
 
 
 def beyond_data(names: Iterable[str]) -> tuple[str, ...]:
-    """The names that a reader without safeguards would import and may call."""
+    """Returns the names that a reader without safeguards would import and may call."""
     return tuple(n for n in names if n not in _DATA and not _DATA_TYPE.match(n))
 
 
 def sharded(names: Iterable[str]) -> str | None:
-    """The first name that only shards of a distributed model have."""
+    """Returns the first name that only shards of a distributed model have."""
     return next((n for n in names if n.startswith(_SHARDED)), None)
 
 
 class Settings(dict):
-    """What stands for a configuration object: takes any state, does nothing with it."""
+    """Replaces a configuration object: takes any state, and does nothing with it."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Settings:
         return super().__new__(cls)
@@ -72,7 +72,7 @@ class Settings(dict):
 
 
 def inert(name: str) -> Any:
-    """What stands for a class of a configuration; torch fills only exact dicts item by item."""
+    """Returns what replaces a class of a configuration; torch fills only exact dicts item by item."""
     if name == "builtins.set":
         return set
     if name == "collections.defaultdict":

@@ -1,4 +1,4 @@
-"""Checkpoints in several safetensors files, as Hugging Face writes them: an index says which tensor lies where."""
+"""Reads checkpoints in several safetensors files, as Hugging Face writes them: an index says where each tensor lies."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _ONE_OF_SEVERAL = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)\.safetensors")
 
 
 class ShardingError(ExpectedError, ValueError):
-    """An index and its shards that do not make one checkpoint; the message names the first thing that is wrong."""
+    """An index and shards that do not make one checkpoint; the message names the first thing that is wrong."""
 
 
 def index_of(folder: Path) -> Path | None:
-    """The index in a folder; None if there is none.
+    """Returns the index in a folder; None if there is none.
 
     Raises:
         ShardingError: there are several.
@@ -39,22 +39,22 @@ def index_of(folder: Path) -> Path | None:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a file is called an index, and is JSON."""
+    """Returns whether a file is named as an index, and is JSON."""
     with open(path, "rb") as f:
         return path.name.endswith(SUFFIX) and is_json(f.read(64))
 
 
 def is_json(head: bytes) -> bool:
-    """Whether a file begins as JSON does, and safetensors do not: those have the length of their JSON before it."""
+    """Returns whether a file begins as JSON does. Safetensors do not: they have the length of their JSON before it."""
     return head.lstrip()[:1] == b"{" and b"\0" not in head[:64]
 
 
 def shards(index: Path) -> dict[str, list[str]]:
-    """File name (relative to the index) -> names of the tensors in it.
+    """Returns file name (relative to the index) -> names of the tensors in it.
 
     Raises:
-        ShardingError: no such index, one that names a tensor twice, or a shard that is not there or not beside it.
-        OSError: it cannot be read.
+        ShardingError: the file is no index or names a tensor twice, or a shard is missing or is not beside the index.
+        OSError: the index cannot be read.
     """
     if index.stat().st_size > _LARGEST:
         raise ShardingError(f"it is JSON of more than {_LARGEST >> 20} MiB, which no index has")
@@ -92,7 +92,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read(index: Path) -> tuple[dict[str, Tensor], Mapping[str, str], int]:
-    """The tensors of all shards in the index's order, the metadata that they carry, and the number of shards.
+    """Returns the tensors of all shards in the index's order, the metadata that they carry, and the number of shards.
 
     Raises:
         ShardingError: see `shards`; also if a shard holds other tensors than its index says.
@@ -136,7 +136,7 @@ def refuse_one_of_several(path: Path) -> None:
 
 
 def files(path: Path) -> list[Path]:
-    """What a checkpoint consists of: the file itself, or the index (also of a folder) and its shards.
+    """Returns the files of a checkpoint: the file itself, or the index (also that of a folder) and its shards.
 
     Raises:
         ShardingError: see `shards`.
@@ -148,7 +148,9 @@ def files(path: Path) -> list[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a checkpoint: of the file's bytes; of several files, of their names and digests, line by line.
+    """Returns the hex SHA-256 of a checkpoint.
+
+    It is that of the file's bytes or, for several files, that of their names and digests, line by line.
 
     Raises:
         ShardingError: see `shards`.

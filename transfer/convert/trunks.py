@@ -1,4 +1,4 @@
-"""Where the ResNet trunks of a loaded file are, told from the names and nesting of its tensors."""
+"""Finds the ResNet trunks in a loaded file, by the names and nesting of its tensors."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _detectron2_name(key: str) -> str | None:
 
 @dataclass(frozen=True)
 class Naming:
-    """One way to name the tensors of a ResNet.
+    """Describes one way to name the tensors of a ResNet.
 
     Attributes:
         block: finds the prefix (group 1) before a name of one of its blocks.
-        rule: name after the prefix -> Detectron2's name; None for what is no part of a trunk.
+        rule: name after the prefix -> Detectron2's name; None for names that are not part of a trunk.
         stem: name of the first convolution's weight.
-        own: finds, after the prefix, the names within the trunk's own modules; the rest are heads and the like.
+        own: matches, after the prefix, the names within the trunk's own modules; the rest are heads and the like.
     """
 
     block: re.Pattern[str]
@@ -75,7 +75,7 @@ NAMINGS: Mapping[str, Naming] = {
 
 @dataclass(frozen=True)
 class Trunk:
-    """One trunk of a file.
+    """Holds one trunk of a file.
 
     Attributes:
         path: keys from the top of the file to the state dict.
@@ -93,23 +93,26 @@ class Trunk:
 
     @property
     def raw(self) -> str:
-        """Where it is, as it stands in the file: `state_dict > module.encoder_q.`; empty at the top."""
+        """Returns the trunk's place as the file has it, such as `state_dict > module.encoder_q.`; empty at the top."""
         return " > ".join([*self.path, *([self.prefix] if self.prefix else [])])
 
     @property
     def where(self) -> str:
-        """`raw` without what parallel and compiled modules add to names: `state_dict > encoder_q.`."""
+        """Returns `raw` without what parallel and compiled modules add to names, such as `state_dict > encoder_q.`."""
         prefix = without_wrappers(self.prefix)
         return " > ".join([*self.path, *([prefix] if prefix else [])])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Every name of the state dict, without wrappers."""
+        """Returns every name of the state dict, without wrappers."""
         return tuple(map(without_wrappers, self.state))
 
     @property
     def strangers(self) -> tuple[list[str], list[str]]:
-        """Names after the prefix that a plain ResNet has not: (within the trunk's own modules, beside them)."""
+        """Returns the names after the prefix that a plain ResNet does not have.
+
+        They come in two lists, those within the trunk's own modules and those beside them.
+        """
         under = (k for k, v in self.state.items() if k.startswith(self.prefix) and is_tensor(v))
         bare = [_INNER.sub("", k[len(self.prefix) :]) for k in under if k not in self.renamed]
         own = NAMINGS[self.naming].own
@@ -117,28 +120,28 @@ class Trunk:
 
     @property
     def first(self) -> str:
-        """Where its first convolution is; without one, the first tensor that it has."""
+        """Returns the place of its first convolution or, without one, of its first tensor."""
         stems = (k for k, new in self.renamed.items() if new == "stem.conv1.weight")
         return " > ".join([*self.path, next(stems, next(iter(self.renamed), self.prefix))])
 
     @property
     def choice(self) -> str:
-        """What `--trunk` takes it by."""
+        """Returns the words by which `--trunk` takes it."""
         return self.raw or NAMINGS[self.naming].stem
 
     @property
     def tensors(self) -> dict[str, Any]:
-        """Detectron2 name -> tensor or array, as it is in the file."""
+        """Returns Detectron2 name -> tensor or array, as it is in the file."""
         return {new: self.state[old] for old, new in self.renamed.items()}
 
     def equals(self, other: Trunk) -> bool:
-        """Whether the other holds the same values: a second name of one module."""
+        """Returns whether the other trunk holds the same values, which makes it a second name of one module."""
         ours, theirs = self.tensors, other.tensors
         return ours.keys() == theirs.keys() and all(_same(ours[k], theirs[k]) for k in ours)
 
 
 def without_wrappers(name: str) -> str:
-    """`module.encoder_q._orig_mod.conv1.weight` -> `encoder_q.conv1.weight`."""
+    """Removes wrappers: `module.encoder_q._orig_mod.conv1.weight` -> `encoder_q.conv1.weight`."""
     return _ANY.sub("", name)
 
 
@@ -147,12 +150,12 @@ def is_tensor(value: Any) -> bool:
 
 
 def find_trunks(content: Any) -> list[Trunk]:
-    """Every trunk in nested mappings, in the order of the file; of any completeness."""
+    """Returns every trunk in nested mappings, complete or not, in the order of the file."""
     return [trunk for path, state in _state_dicts(content) for trunk in _trunks_of(path, state)]
 
 
 def tensor_names(content: Any) -> Iterator[str]:
-    """Names of all tensors in nested mappings, without the keys of the mappings."""
+    """Yields the names of all tensors in nested mappings, without the keys of the mappings."""
     return (k for _, state in _state_dicts(content) for k, v in state.items() if is_tensor(v))
 
 

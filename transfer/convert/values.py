@@ -1,4 +1,4 @@
-"""Tensors as a trunk needs them: float32 of this machine's byte order, whatever a file held."""
+"""Converts tensors to what a trunk needs: float32 in this machine's byte order, whatever the file holds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CONVERTED = (torch.float16, torch.bfloat16, torch.float64)
 
 
 def as_float32(tensors: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors in float32 (counters in int64), and notes about what was converted. float32 is passed on uncopied.
+    """Returns the tensors in float32 (counters in int64), and notes on what was converted; float32 is not copied.
 
     Raises:
-        AuditError: a value that is no dense tensor of real numbers: quantised, sparse, complex, integer weights.
+        AuditError: a value is no dense tensor of real numbers: quantised, sparse, complex, or integer weights.
     """
     out, found = {}, set()
     for name, value in tensors.items():
@@ -59,10 +59,10 @@ _NUMPY = (np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.in
 
 
 def checksum(tensors: Mapping[str, Tensor], known: Mapping[int, int] | None = None) -> int:
-    """CRC-32 over name, shape and CRC-32 of the bytes of each tensor, in the order of the names.
+    """Returns a CRC-32 over each tensor's name, shape and CRC-32 of its bytes, in the order of the names.
 
     Args:
-        known: address of a tensor's first byte -> CRC-32 of its bytes, where that was computed before.
+        known: address of a tensor's first byte -> CRC-32 of its bytes, if that was computed before.
     """
     crc = 0
     for name in sorted(tensors):

@@ -1,4 +1,4 @@
-"""ResNets that the detectors of the papers cannot start from, and by what they are known."""
+"""Recognises the ResNets that the papers' detectors cannot start from."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ _HEADS = frozenset(
 
 
 def no_heads(beside: Iterable[str]) -> list[str]:
-    """Modules beside the trunk's own that no known head is called like: features may pass through them."""
+    """Returns modules beside the trunk's own that are not named like any known head: features may pass through them."""
     first = dict.fromkeys(name.split(".")[0] for name in beside)
     return [name for name in first if _HEADS.isdisjoint(re.split(r"[_\d]+", name.lower())) and name != "top_block"]
 
 
 def by_name(within: Iterable[str], beside: Iterable[str] = ()) -> str | None:
-    """Why tensors that a plain ResNet has not make the trunk unfit; None if no variant is known by them.
+    """Returns why tensors that a plain ResNet lacks make the trunk unfit; None if no variant is known by them.
 
     Args:
         within: names within the trunk's own modules.
@@ -69,17 +69,17 @@ def by_name(within: Iterable[str], beside: Iterable[str] = ()) -> str | None:
 
 
 def by_arch(arch: object) -> str | None:
-    """Why what a file calls its architecture makes the trunk unfit, where no tensor shows it."""
+    """Returns why a file's name for its architecture makes the trunk unfit, where no tensor shows it; else None."""
     if isinstance(arch, str) and re.search(r"res\w*(aa|blur)", arch):
         return f"its architecture is '{arch[:40]}', which blurs before its strides (anti-aliased ResNet)"
     return None
 
 
 def by_norm(tensors: Mapping[str, Any]) -> str | None:
-    """Why norms without running statistics make a trunk unfit; None if there are any, or no norms at all.
+    """Returns why norms without running statistics make a trunk unfit; None if there are any, or no norms at all.
 
     Args:
-        tensors: Detectron2-named.
+        tensors: Detectron2-named tensors.
     """
     if not any(k.endswith("norm.weight") for k in tensors) or any(".running_" in k for k in tensors):
         return None
@@ -87,10 +87,10 @@ def by_norm(tensors: Mapping[str, Any]) -> str | None:
 
 
 def by_stem(tensors: Mapping[str, Any]) -> str | None:
-    """Why the shape of the first convolution, (out, in, height, width), makes a trunk unfit; None if it does not.
+    """Returns why the shape (out, in, height, width) of the first convolution makes a trunk unfit; None if it does not.
 
     Args:
-        tensors: Detectron2-named.
+        tensors: Detectron2-named tensors.
     """
     shape = tuple(getattr(tensors.get("stem.conv1.weight"), "shape", ()))
     if len(shape) != 4 or shape[2:] == (7, 7) and shape[1] == 3:
@@ -105,5 +105,5 @@ def by_stem(tensors: Mapping[str, Any]) -> str | None:
 
 
 def flattened(names: Iterable[str]) -> bool:
-    """Whether any name is that of parameters that FSDP has flattened into one vector."""
+    """Returns whether any name is that of parameters that FSDP has flattened into one vector."""
     return any(re.search(_FLAT, n) for n in names)

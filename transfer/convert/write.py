@@ -1,4 +1,4 @@
-"""Writing what Detectron2's checkpointer, torchvision and others load, with the facts that a config must agree with."""
+"""Writes what Detectron2's checkpointer, torchvision and others load, with the facts that a config must agree with."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class OutputError(ExpectedError, ValueError):
 
 
 def check_output(path: Path, names: str | None = None) -> str:
-    """The naming to write; by default torchvision's for `.safetensors` and Detectron2's for the rest.
+    """Returns the naming to write; by default torchvision's for `.safetensors` and Detectron2's for the rest.
 
     Raises:
-        OutputError: the extension is none by which Detectron2 chooses the right reader, or nobody reads the pair.
+        OutputError: Detectron2 chooses no right reader by this extension, or nobody reads this extension with these
+            names.
     """
     if path.suffix not in EXTENSIONS:
         raise OutputError(
@@ -58,14 +59,14 @@ def check_places(sources: Sequence[Path], outputs: Sequence[Path]) -> None:
 
 @contextmanager
 def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
-    """Paths of the same names in fresh folders beside `outputs`; all moved there if the block ends well.
+    """Yields paths of the same names in fresh folders beside `outputs`; moves all files there if the block ends well.
 
-    The files are on disk before they get their names, which they get one after the other. What a killed process has
-    left in such folders goes. If the block raises, nothing
-    is left, folders that were made for them included, and earlier files stay.
+    The files are on disk before they get their final names, one after the other. Such folders that a killed process has
+    left are removed. If the block raises, nothing is left, not even folders that were made for the outputs, and earlier
+    files stay.
 
     Raises:
-        OutputError: there is no such folder, and none can be made, or a folder has an output's name.
+        OutputError: an output's folder does not exist and cannot be made, or an output is the name of a folder.
     """
     folders: list[Path] = []
     made: list[Path] = []
@@ -100,7 +101,7 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """What goes beside the weights.
+    """Writes a text file that belongs to the weights.
 
     Raises:
         OutputError: the disk is full or not writable.
@@ -144,17 +145,17 @@ def write_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], pa
 
 
 def _not_written(path: Path, error: Exception) -> OutputError:
-    """torch's writer hides an OSError behind a RuntimeError about positions."""
+    """Returns the error with its true reason: torch's writer hides an OSError behind a RuntimeError about positions."""
     reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
     reason = (reasons or str(error).splitlines() or [type(error).__name__])[0]
     return OutputError(f"cannot write '{path.name}' ({reason}); free space or choose another folder or name")
 
 
 class _ArrayPickler(pickle.Pickler):
-    """Writes arrays as numpy 1 and 2 both read them, without numpy's copy of each.
+    """Writes arrays so that numpy 1 and 2 can both read them, without numpy's copy of each.
 
-    Of protocol 5 only a read-only buffer is used, which becomes the `bytes` that protocol 4 would hold; numpy 1 does
-    not read what numpy 2 itself makes of protocol 5.
+    It uses nothing of protocol 5 but a read-only buffer, which becomes the `bytes` that protocol 4 would hold; numpy 1
+    does not read what numpy 2 itself writes with protocol 5.
     """
 
     _reconstruct = np.empty(0).__reduce__()[0]
@@ -185,7 +186,7 @@ def _named(tensors: Mapping[str, Tensor], names: str) -> dict[str, Tensor]:
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors, each alone in its storage (whole storages are what gets written)."""
+    """Returns contiguous tensors, each alone in its storage, because whole storages are written."""
     seen: set[int] = set()
     out = {}
     for name, value in tensors.items():

@@ -1,4 +1,4 @@
-"""What is predicted: one table of tasks, a module per task."""
+"""Defines what is predicted: a table of tasks, with a module for each."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ TASKS: dict[str, Task] = {task.name: task for task in (INSTANCES, KEYPOINTS, DEN
 
 
 def task_of(cfg: Mapping[str, Any]) -> Task | None:
-    """Returns the task that a config is of; None if no task of the table is."""
+    """Returns the task of a config, or None if none in the table applies to it."""
     return next((task for task in TASKS.values() if task.applies(cfg)), None)

@@ -1,4 +1,4 @@
-"""Points of people on the surface of a body, beside boxes: DensePose R-CNN (MODEL.DENSEPOSE_ON), MoCo's Table 6."""
+"""Predicts points on the surface of people, beside boxes: DensePose R-CNN (MODEL.DENSEPOSE_ON), MoCo's Table 6."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transfer.tasks.instances import Instances
 
 
 class DensePose(Instances):
-    """See the module. Boxes are scored too; masks and keypoints are tasks of their own."""
+    """The task of DensePose R-CNN. Boxes are scored, too; masks and keypoints are tasks of their own."""
 
     name = "densepose"
     protocols = ("densepose",)
@@ -58,19 +58,19 @@ class DensePose(Instances):
         yield from _contradictions(cfg)
 
     def _check(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
-        """Raises ConfigError for keys that cannot be followed, DatasetError for a set that is not scored so."""
+        """Raises ConfigError for keys that cannot be followed, and DatasetError for a set that is not scored so."""
         if (found := next(_contradictions(cfg), None)) is not None:
             raise ConfigError(f"{found.key}: {found.message}")
         self.protocol(dataset)
 
 
 def _objects(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
-    """Every annotation that is no crowd region."""
+    """Yields every annotation that is not a crowd region."""
     return (a for record in dataset.records for a in record["annotations"] if not a["iscrowd"])
 
 
 def _contradictions(cfg: Mapping[str, Any]) -> Iterator[Finding]:
-    """What DensePose's model or its mapper would stumble over, or ignore in silence."""
+    """Yields the settings that DensePose's model or its mapper would fail on, or silently ignore."""
     model = cfg["MODEL"]
     for key, given, wanted in (
         ("MODEL.ROI_HEADS.NAME", model["ROI_HEADS"]["NAME"], DENSEPOSE_HEADS),

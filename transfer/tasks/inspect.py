@@ -1,4 +1,4 @@
-"""A config held against the papers' protocol, its weights, its task and its data sets, before a training starts."""
+"""Checks a config against the papers' protocol, its weights, its task and its data sets, before a training starts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def inspect(
 ) -> list[Finding]:
     """Finds everything that is wrong with a merged config.
 
-    A data set that is not here yet is a warning, since a training refuses it itself; one that nobody knows is an error.
+    A data set that is known but not on this machine is a warning, because a training refuses it itself; an unknown one
+    is an error.
 
     Args:
         facts: see `transfer.config.initial_weights.weights_facts`; None for random weights.
-        names: key -> the names that may stand there.
+        names: key -> the names that are allowed there.
     """
     found: list[Finding] = []
     classes: dict[str, Sequence[str]] = {}

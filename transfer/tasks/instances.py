@@ -1,4 +1,4 @@
-"""Objects as boxes, and as masks with MODEL.MASK_ON: the papers' detectors on VOC and COCO."""
+"""Predicts objects as boxes, and as masks with MODEL.MASK_ON: the papers' detectors on VOC and COCO."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transfer.tasks.task import Task
 
 
 class Instances(Task):
-    """See the module."""
+    """The task of detecting objects, and of segmenting them if the config asks for masks."""
 
     name = "instances"
     protocols: ClassVar[tuple[str, ...]] = ("voc07", "voc12", "coco", "lvis", "cityscapes")
@@ -112,12 +112,12 @@ class Instances(Task):
 
 
 def scores_boxes(protocol: Protocol) -> bool:
-    """Whether a protocol has metrics of boxes."""
+    """Returns whether a protocol has metrics of boxes."""
     return any(metric.key.startswith("bbox/") for metric in protocol.metrics)
 
 
 def scores_masks(protocol: Protocol) -> bool:
-    """Whether a protocol has metrics of masks."""
+    """Returns whether a protocol has metrics of masks."""
     return any(metric.key.startswith("segm/") for metric in protocol.metrics)
 
 

@@ -1,4 +1,4 @@
-"""Keypoints of objects, beside their boxes: Mask R-CNN's keypoint version (MODEL.KEYPOINT_ON), MoCo's Table 6."""
+"""Predicts keypoints of objects, beside boxes: Mask R-CNN's keypoint version (MODEL.KEYPOINT_ON), MoCo's Table 6."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_HEAD = "has no keypoint head (nor has Detectron2's): set StandardROIHeads, w
 
 
 class KeypointTask(Instances):
-    """See the module. Everything that holds of instances holds here too, masks included."""
+    """The task of predicting keypoints. Everything that holds of `Instances` holds here, too, including masks."""
 
     name = "keypoints"
     protocols = ("coco_keypoints",)
@@ -75,11 +75,11 @@ class KeypointTask(Instances):
             )  # fmt: skip
 
     def _keypoints(self, cfg: Mapping[str, Any], dataset: Dataset) -> Keypoints:
-        """The data set's.
+        """Returns the keypoints of the data set.
 
         Raises:
             ConfigError: the RoI heads have no keypoint head.
-            DatasetError: the set has no keypoints, or another number than the head.
+            DatasetError: the set has no keypoints, or another number of them than the head.
         """
         if (heads := cfg["MODEL"]["ROI_HEADS"]["NAME"]).startswith("Res5"):
             raise ConfigError(f"MODEL.KEYPOINT_ON is True, but MODEL.ROI_HEADS.NAME {heads} {_NO_HEAD}")
@@ -99,12 +99,12 @@ class KeypointTask(Instances):
 
 
 def labelled_points(record: Mapping[str, Any]) -> int:
-    """How many keypoints of an image are labelled, those of crowds included, as Detectron2 counts them."""
+    """Returns how many keypoints of an image are labelled, including those of crowds, as Detectron2 counts them."""
     return sum(v > 0 for annotation in record["annotations"] for v in annotation["keypoints"][2::3])
 
 
 def trainable(record: Mapping[str, Any], least: int) -> bool:
-    """Whether an image has so many labelled keypoints, and one of them on an object that is no crowd."""
+    """Returns whether an image has at least `least` labelled keypoints, one of them on an object that is no crowd."""
     objects = (a for a in record["annotations"] if not a["iscrowd"])
     return labelled_points(record) >= least and any(any(a["keypoints"][2::3]) for a in objects)
 

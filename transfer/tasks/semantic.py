@@ -1,4 +1,4 @@
-"""A class for every pixel: MoCo's appendix, FCN-16s on VOC 2012 and Cityscapes."""
+"""Predicts a class for every pixel: MoCo's appendix, FCN-16s on VOC 2012 and Cityscapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 2**15  # pixels of a crop's side
 
 
 class Semantic(Task):
-    """See the module."""
+    """The task of semantic segmentation."""
 
     name = "semantic"
     protocols = ("miou",)

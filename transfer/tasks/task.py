@@ -1,4 +1,4 @@
-"""What a task must say of itself: when a config is of it, which annotations it needs, how it is scored and linted."""
+"""Defines what a task must answer: which configs and annotations it takes, and how it is scored and linted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from transfer.evaluation.protocols import PROTOCOLS, Protocol
 
 
 def too_thin(height: int, width: int, short: int, longest: int) -> str | None:
-    """Says of an image of which nothing of its shorter edge is left once it is resized; None of any other.
+    """Returns what is wrong with an image whose shorter edge vanishes when it is resized; None for any other.
 
     Args:
-        short: pixels that the shorter edge is to have; 0 resizes nothing.
-        longest: pixels that the longer edge has at most.
+        short: pixels that the shorter edge is resized to; 0 resizes nothing.
+        longest: pixels that the longer edge may have at most.
     """
     if not short or min(height, width) * min(short / min(height, width), longest / max(height, width)) >= 0.5:
         return None
@@ -27,26 +27,26 @@ def too_thin(height: int, width: int, short: int, longest: int) -> str | None:
 
 
 class Task(ABC):
-    """One kind of prediction. An engine has an adapter for it, or refuses it in the support table."""
+    """One kind of prediction. An engine has an adapter for it, or refuses it in its support table."""
 
     name: ClassVar[str]
     protocols: ClassVar[tuple[str, ...]]
-    """Those in `evaluation.protocols.PROTOCOLS` that score this task."""
+    """The entries of `evaluation.protocols.PROTOCOLS` that score this task."""
     rates: ClassVar[tuple[float, ...]] = (RATE,)
     """The papers' learning rates for 16 images per batch."""
     needs_objects: ClassVar[bool] = True
     """Whether an image without an annotated object teaches nothing (DATALOADER.FILTER_EMPTY_ANNOTATIONS)."""
 
     installed_by: ClassVar[str] = "make detectron2"
-    """What installs Detectron2 with all that this task needs there."""
+    """The command that installs Detectron2 with everything that this task needs there."""
 
     @abstractmethod
     def applies(self, cfg: Mapping[str, Any]) -> bool:
-        """Whether a config is of this task."""
+        """Returns whether this is the task of a config."""
 
     @abstractmethod
     def classes(self, cfg: Mapping[str, Any]) -> tuple[str, int]:
-        """The config key that says how many classes there are, and its value."""
+        """Returns the config key that holds the number of classes, and its value."""
 
     @abstractmethod
     def check_training(self, cfg: Mapping[str, Any], dataset: Dataset) -> None:
@@ -57,18 +57,18 @@ class Task(ABC):
         """Raises DatasetError if the annotations are not what the protocol needs."""
 
     def missing(self) -> list[Missing]:
-        """The files that this task needs beside its data sets on any engine, and that are not here."""
+        """Returns the files that this task needs beside its data sets on any engine, and that do not exist."""
         return []
 
     def check_together(self, datasets: Sequence[Dataset]) -> None:
-        """Raises DatasetError if data sets of one run, whose classes agree, do not fit together in something else."""
+        """Raises DatasetError if data sets of one run, whose classes agree, do not fit together in another respect."""
         return
 
     def check_sizes(self, cfg: Mapping[str, Any], dataset: Dataset, training: bool) -> None:
-        """Raises DatasetError for an image so elongated that nothing of its shorter edge is left once it is resized.
+        """Raises DatasetError for an image so elongated that its shorter edge vanishes when it is resized.
 
         Args:
-            training: whether the data set is trained on, or tested on.
+            training: whether the data set is trained on; else it is tested on.
         """
         i = cfg["INPUT"]
         short, longest = (
@@ -83,22 +83,22 @@ class Task(ABC):
 
     @abstractmethod
     def evaluator(self, cfg: Mapping[str, Any], dataset: Dataset) -> Evaluator:
-        """A fresh evaluator of this config's predictions on a data set."""
+        """Returns a fresh evaluator of this config's predictions on a data set."""
 
     def lint(self, cfg: Mapping[str, Any]) -> Iterator[Finding]:
-        """What the config says that this task's recipe in the papers contradicts."""
+        """Yields findings where the config contradicts this task's recipe in the papers."""
         yield from ()
 
     def protocol(self, dataset: Dataset) -> Protocol:
-        """The protocol that scores this task on a data set.
+        """Returns the protocol that scores this task on a data set.
 
         Raises:
-            DatasetError: there is none.
+            DatasetError: the data set has no such protocol.
         """
         return self.protocol_of(dataset.name, dataset.protocols)
 
     def protocol_of(self, dataset: str, protocols: Sequence[str]) -> Protocol:
-        """The one of a data set's protocols that scores this task; see `protocol`."""
+        """Returns the one among a data set's protocols that scores this task; see `protocol`."""
         for name in protocols:
             if name in self.protocols:
                 return PROTOCOLS[name]
