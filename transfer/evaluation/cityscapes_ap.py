@@ -71,7 +71,7 @@ def average_precision(images: Sequence[tuple[Sequence[Truth], Sequence[Found]]],
 def _match(
     truths: Sequence[Truth], predictions: Sequence[Found], category: int, threshold: float
 ) -> tuple[list[bool], list[float], int]:
-    """Returns for one image whether each prediction that counts is right, its score, and how many objects it missed."""
+    """Returns for one image whether each counted prediction is right, its score, and the number of missed objects."""
     right: list[bool] = []
     scores: list[float] = []
     missed = 0

@@ -72,7 +72,7 @@ class DetectionEvaluator(Evaluator):
 
 
 class UnscoredEvaluator(DetectionEvaluator):
-    """Keeps the detections on a set without annotations and scores nothing; who has the annotations can score them."""
+    """Keeps the detections on a set without annotations, for whoever has these, and scores nothing."""
 
     def scores(self) -> Scores:
         why = f"data set '{self.dataset.name}': nothing is annotated that counts, so detections are kept and not scored"

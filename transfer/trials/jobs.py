@@ -35,7 +35,7 @@ class Outcome:
 def run_chain(
     chain: Sequence[Stage], own_session: bool = False, begin: Callable[[Stage], None] | None = None
 ) -> list[Outcome]:
-    """Runs stages in order; after the first one that fails to get done, the others are not tried.
+    """Runs stages in order; after the first stage that does not get done, the others are not tried.
 
     Args:
         begin: called before each stage that is tried.

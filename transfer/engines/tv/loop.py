@@ -1,4 +1,4 @@
-"""Iterates: steps, logs, checkpoints and precise batch norm; resumes from any checkpoint, bit for bit on the CPU."""
+"""Runs the iterations: steps, logs, checkpoints, precise batch norm; any checkpoint resumes, bit for bit on the CPU."""
 
 from __future__ import annotations
 
