@@ -1,4 +1,4 @@
-"""Boxes held against their image: what no training can use, and what no prediction can find."""
+"""Checks boxes against their image: finds those that no training can use and those that no prediction can find."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SMALLEST = 0.01  # pixels of a side; boxes in float32 cannot tell less apart
 
 
 def check_box(box: Sequence[float], width: int, height: int, label: str, faults: Faults) -> None:
-    """Tells `faults` what is wrong with one XYXY box, absolute pixels, of an image of this size.
+    """Reports to `faults` what is wrong with one XYXY box, in absolute pixels, of an image of this size.
 
     Args:
         label: image and class, for the message.
@@ -32,7 +32,7 @@ def check_box(box: Sequence[float], width: int, height: int, label: str, faults:
 
 
 def _inside(box: Sequence[float], width: int, height: int) -> float:
-    """The share of a box's area that lies in its image."""
+    """Returns the share of a box's area that lies in its image."""
     x0, y0, x1, y1 = box
     clipped = (min(x1, width) - max(x0, 0)) * (min(y1, height) - max(y0, 0))
     return clipped / ((x1 - x0) * (y1 - y0))

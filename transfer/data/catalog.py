@@ -1,6 +1,6 @@
-"""From dataset names to data sets: the built-in ones, and spec files for any other.
+"""Finds data sets by name: the built-in ones, and any other through a spec file.
 
-Nothing is registered anywhere: a name is looked up among the built-ins and the spec files that are passed in.
+Nothing is registered anywhere: a name is looked up among the built-in sets and the spec files that are passed in.
 """
 
 from __future__ import annotations
@@ -48,15 +48,17 @@ _REMEDY = {
 
 
 def data_root() -> Path:
-    """The folder that holds the built-in data sets."""
+    """Returns the folder that holds the built-in data sets."""
     return Path(os.path.expanduser(os.environ.get(ROOT_VARIABLE, "datasets")))
 
 
 def builtin_specs(root: str | os.PathLike[str] | None = None) -> dict[str, DatasetSpec]:
-    """VOC, COCO 2017, LVIS v0.5, COCO DensePose and Cityscapes by Detectron2's names, in its tree; VOC's maps by ours.
+    """Returns VOC, COCO 2017, LVIS v0.5, COCO DensePose and Cityscapes in Detectron2's tree and by its names.
+
+    VOC's semantic maps have names of this project's own.
 
     Args:
-        root: where the tree stands; None takes `$DETECTRON2_DATASETS`, by default `./datasets`.
+        root: folder of the tree; None takes `$DETECTRON2_DATASETS`, by default `./datasets`.
     """
     root = Path(os.path.expanduser(root)) if root else data_root()
     specs = []
@@ -101,8 +103,9 @@ def read_spec_file(path: str | os.PathLike[str]) -> list[DatasetSpec]:
     `root` is relative to the YAML file; `~` and `$VARIABLES` are expanded. Split `s` of set `n` is dataset `n_s`.
 
     Raises:
-        ConfigError: no such file, or no YAML.
-        DatasetError: an unknown key (the nearest known one is named), a missing one, or a value of the wrong kind.
+        ConfigError: there is no such file, or it is not YAML.
+        DatasetError: a key is unknown (the message names the nearest known one) or missing, or a value is of the wrong
+            kind.
     """
     path = Path(path)
     data = load_yaml(path)
@@ -111,11 +114,11 @@ def read_spec_file(path: str | os.PathLike[str]) -> list[DatasetSpec]:
 
 
 def resolve(names: Sequence[str], spec_files: Sequence[str | os.PathLike[str]] = ()) -> list[DatasetSpec]:
-    """The specs of `names`, in order, looked up among the built-ins and the sets of `spec_files`.
+    """Returns the specs of `names`, in order, looked up among the built-in sets and those of `spec_files`.
 
     Raises:
-        DatasetError: an unknown name (with the nearest known ones and where they were looked for), or one name that
-            two sources define differently.
+        DatasetError: a name is unknown (the message gives the nearest known ones and where it was looked for), or two
+            sources define one name differently.
     """
     known = builtin_specs()
     source: dict[str, str] = {}
@@ -139,11 +142,11 @@ def load(spec: DatasetSpec) -> PackedRecords:
 
     Each record has `file_name`, `image_id` (str in VOC, as in the json in COCO), `height` and `width` in pixels as
     annotated, and `annotations`: dicts with `bbox` ([x0, y0, x1, y1], XYXY absolute, float), `category_id` (contiguous
-    from 0), `iscrowd`, VOC: `difficult` (0 or 1; such objects are included), COCO: `segmentation` where the json has
-    one: a list of polygons [x0, y0, x1, y1, ...], or a compressed RLE {"size": [h, w], "counts": bytes or str};
-    polygons of fewer than three points are dropped, and an object of which none remains. Where the categories name
-    keypoints, `keypoints`: the flat list [x, y, visibility, ...] in continuous coordinates. Values equal what
-    Detectron2's loaders give, except that COCO boxes are XYXY already and that there is no `bbox_mode`.
+    from 0) and `iscrowd`. VOC adds `difficult` (0 or 1; such objects are included). COCO adds `segmentation` where the
+    json has one: a list of polygons [x0, y0, x1, y1, ...], or a compressed RLE {"size": [h, w], "counts": bytes or
+    str}; polygons of fewer than three points are dropped, as is an object without any other. If the categories name
+    keypoints, `keypoints` is the flat list [x, y, visibility, ...] in continuous coordinates. Values equal those of
+    Detectron2's loaders, except that COCO boxes are already XYXY and that there is no `bbox_mode`.
 
     Raises:
         DatasetError: the data set cannot be used; see `dataset.open_dataset`.
@@ -152,17 +155,17 @@ def load(spec: DatasetSpec) -> PackedRecords:
 
 
 def class_names(spec: DatasetSpec) -> tuple[str, ...]:
-    """Returns names in the order of the contiguous category ids; opens a set whose spec lists no classes."""
+    """Returns class names in the order of the contiguous category ids; opens a set whose spec lists no classes."""
     return spec.classes if spec.classes is not None else open_dataset(spec).classes
 
 
 def category_ids(spec: DatasetSpec) -> tuple[int | str, ...]:
-    """Returns the category id that result files use, by contiguous id: the json's in COCO, 1, 2, ... in VOC."""
+    """Returns, by contiguous id, the category ids that result files use: the json's in COCO, 1, 2, ... in VOC."""
     return open_dataset(spec).category_ids
 
 
 def listing_digest(spec: DatasetSpec) -> str:
-    """Hex digest (16 digits) of what a dataset holds: classes, metric, split, annotation bytes, image names and sizes.
+    """Returns 16 hex digits that digest a dataset's classes, metric, split, annotation bytes, image names and sizes.
 
     It does not depend on where the dataset lies or on file times, so it keys the stages of an experiment.
     """

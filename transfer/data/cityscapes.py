@@ -1,8 +1,8 @@
-"""The Cityscapes layout: `leftImg8bit/<split>/<city>/<id>_leftImg8bit.png` and, beside it, `gtFine/...instanceIds.png`.
+"""Reads the Cityscapes layout: `leftImg8bit/<split>/<city>/<id>_leftImg8bit.png` and `gtFine/...instanceIds.png`.
 
-A pixel of the latter holds `label * 1000 + number` for an object of its own, or the bare label (below 1000) for stuff,
-void, and groups of things that could not be told apart: those are crowd regions here, which training leaves out and
-evaluation ignores. Masks are compressed run lengths; boxes are the smallest that cover them, XYXY absolute pixels.
+A pixel of the latter holds `label * 1000 + number` for a single object, or the bare label (below 1000) for stuff, void,
+and groups of things that could not be told apart. Such groups are crowd regions here, which training leaves out and
+evaluation ignores. Masks are compressed run lengths; boxes are the smallest that cover them, XYXY in absolute pixels.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _IMAGE, _OBJECTS = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 
 
 class CityscapesKeys(BaseModel):
-    """A spec file's keys; see datasets/README.md."""
+    """Declares a spec file's keys; see datasets/README.md."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -46,7 +46,7 @@ class CityscapesKeys(BaseModel):
 
 
 class Cityscapes(Format):
-    """See the module. `Contents.truth` is a tuple: the file of instance ids, per record."""
+    """Reads this layout. `Contents.truth` is a tuple that holds each record's file of instance ids."""
 
     name = "cityscapes"
     keys = CityscapesKeys
@@ -120,10 +120,10 @@ class Cityscapes(Format):
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Reads a file of instance ids. Returns (H, W) int32.
+    """Reads a file of instance ids as (H, W) int32.
 
     Raises:
-        DatasetError: it cannot be read, is no 16-bit grey PNG, or holds a label that Cityscapes does not have.
+        DatasetError: the file cannot be read, is not a 16-bit grey PNG, or holds a label that Cityscapes does not have.
     """
     try:
         with opened(path, formats=["PNG"]) as image:
@@ -141,7 +141,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def _read(path: Path, contiguous: Mapping[int, int]) -> dict[str, object] | str:
-    """Height, width and objects of one image, or what is wrong with its file."""
+    """Returns the height, width and objects of one image, or what is wrong with its file."""
     try:
         ids = read_ids(path)
     except DatasetError as error:
@@ -169,7 +169,7 @@ def _images(spec: DatasetSpec) -> Path:
 
 
 def _both(spec: DatasetSpec) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and files of instance ids by the image's id, in order.
+    """Returns the image files and the files of instance ids, both by image id and in order.
 
     Raises:
         DatasetError: a folder is absent.
@@ -185,11 +185,11 @@ def _both(spec: DatasetSpec) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:
-    """Id -> file, of all cities below a folder, by id."""
+    """Returns image id -> file for all cities below a folder, sorted by id."""
     found = {os.path.basename(name).removesuffix(suffix): folder / name for name in _named(folder, suffix)}
     return dict(sorted(found.items()))
 
 
 def _named(folder: Path, suffix: str) -> list[str]:
-    """Paths below a folder that end so, relative to it; nothing hidden."""
+    """Returns the paths below a folder that end with `suffix`, relative to it, without hidden ones."""
     return [name for name in read_tree(folder, (suffix.lower(),)).files if name.endswith(suffix)]

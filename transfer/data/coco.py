@@ -1,8 +1,8 @@
-"""The COCO layout: one instances json per split, images in a folder.
+"""Reads the COCO layout: one instances json per split, and images in a folder.
 
-Boxes in the json are XYWH absolute pixels; here they are XYXY. Category ids in the json may have gaps; here they are
-contiguous from 0, in the order of the json's ids. Everything that the json says is validated here, once: what loads can
-be trained on, and what is scorable is scored as pycocotools scores it with all ids counted from 1.
+Boxes in the json are XYWH in absolute pixels; here they are XYXY. Category ids in the json may have gaps; here they are
+contiguous from 0, in the order of the json's ids. The json's whole content is validated once, here: what loads can be
+trained on, and what is scorable is scored as pycocotools scores it with all ids counted from 1.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Split(BaseModel):
 
 
 class COCOKeys(BaseModel):
-    """A spec file's keys; see datasets/README.md."""
+    """Declares a spec file's keys; see datasets/README.md."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -66,7 +66,7 @@ class COCOKeys(BaseModel):
 
 
 class COCO(Format):
-    """See the module."""
+    """Reads this layout; see the module."""
 
     name = "coco"
     keys = COCOKeys
@@ -105,7 +105,7 @@ class COCO(Format):
         return ("coco", "coco_keypoints")
 
     def json(self, spec: DatasetSpec) -> dict[str, Any]:
-        """Reads the json, in the form of COCO's; see `read_json`."""
+        """Reads the json into COCO's form; see `read_json`."""
         return read_json(spec)
 
     def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
@@ -113,7 +113,7 @@ class COCO(Format):
         return self.place(spec).read_bytes(), [(name, _image_root(spec) / name.replace("\0", "")) for name in names]
 
     def full(self, truth: Truth, classes: int) -> list[int]:
-        """Positions of images with more objects than the protocol looks at detections."""
+        """Returns the positions of images with more objects of a class than the protocol considers detections."""
         of_class = (truth.image * classes + truth.category)[~truth.crowd]
         values, counts = np.unique(of_class, return_counts=True)
         return [int(value) // classes for value in values[counts > MOST]]
@@ -125,7 +125,7 @@ class COCO(Format):
     def contents(
         self, spec: DatasetSpec, data: Mapping[str, Any], faults: Faults, more: Reader | None = None
     ) -> Contents:
-        """Validates what the json says; see `read`. `more`: reads further keys of an annotation."""
+        """Validates the json's content, as `read` describes; `more` reads further keys of an annotation."""
         names = categories(spec, data, faults)
         contiguous = {number: i for i, number in enumerate(names)}
         images = _images(spec, data, faults)
@@ -167,10 +167,10 @@ def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> di
     """Reads the json with its three lists: images, annotations, categories.
 
     Args:
-        needed: list -> the keys that each of its entries must have.
+        needed: name of a list -> the keys that each of its entries must have.
 
     Raises:
-        DatasetError: no such file, no json, or a list or a needed key of one of its entries is absent.
+        DatasetError: there is no such file, it is not json, or a list or an entry's needed key is absent.
     """
     path = spec.json_file
     assert path is not None  # check_spec
@@ -197,13 +197,13 @@ def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> di
 
 
 def categories(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[int | str, str]:
-    """Original category id -> name, ordered by id: position is the contiguous id.
+    """Returns original category id -> name, ordered by id; the position is the contiguous id.
 
-    A category that `spec.classes` does not list is left out if it has no object, as Roboflow's first one.
+    A category that `spec.classes` does not list is left out if it has no object, such as Roboflow's first one.
 
     Raises:
-        DatasetError: `spec.classes` is given and differs from the json's names in this order; or ids or names that
-            cannot be used, which leave no class to go on with.
+        DatasetError: `spec.classes` is given and differs from the json's names in this order, or unusable ids or names
+            leave no class.
     """
     path = spec.json_file
     found = [(c["id"], c["name"]) for c in data["categories"]]
@@ -241,10 +241,10 @@ def categories(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> di
 def _without_empty(
     classes: Sequence[str], found: Sequence[tuple[Any, str]], objects: Mapping[Any, int], faults: Faults
 ) -> list[tuple[Any, str]]:
-    """The (id, name) of categories but for those without objects that `classes` does not list, or lists for another.
+    """Returns (id, name) of categories, without empty ones whose name `classes` lacks or lists for another category.
 
     Args:
-        objects: category id -> how many it has.
+        objects: category id -> number of its objects.
     """
     full = {name for number, name in found if objects[number]}
     kept = [(n, name) for n, name in found if objects[n] or (name in classes and name not in full)]
@@ -254,7 +254,7 @@ def _without_empty(
 
 
 def _images(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[Any, Mapping[str, Any]]:
-    """The images by id, those with faults left out."""
+    """Returns the images by id, without those that have faults."""
     good: dict[Any, Mapping[str, Any]] = {}
     files: set[str] = set()
     kinds = Counter("text" if isinstance(image["id"], str) else "number" for image in data["images"])
@@ -291,7 +291,7 @@ def _images(spec: DatasetSpec, data: Mapping[str, Any], faults: Faults) -> dict[
 
 
 def _missing_images(spec: DatasetSpec, images: Iterable[Mapping[str, Any]]) -> list[str]:
-    """File names that do not exist under `image_root` (one listing per folder)."""
+    """Returns the file names that do not exist under `image_root` (it lists each folder once)."""
     listings: dict[str, set[str]] = {}
     missing = []
     for image in images:

@@ -1,4 +1,4 @@
-"""The annotations of an instances json: validated one by one, put into their images' records."""
+"""Validates the annotations of an instances json one by one and puts them into their images' records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ which value (both empty if nothing is)."""
 
 @dataclass(frozen=True)
 class Truth:
-    """What evaluation needs of A annotations beside the records, in the json's order.
+    """Holds what evaluation needs beside the records, for A annotations in the json's order.
 
     Attributes:
         image: (A,) position of the annotation's image in the records.
@@ -62,8 +62,9 @@ def read_annotations(
     """Puts the annotations into their images' records; returns what evaluation needs of them.
 
     Args:
-        order: image id -> position in `records`; `faulty`: ids of images that were left out for a fault of their own.
-        keypoints: what the categories name; None: they name none, and the annotations' are not read.
+        order: image id -> position in `records`.
+        faulty: ids of images that were left out because of their own faults.
+        keypoints: the keypoints that the categories name; if None, those of the annotations are not read.
         more: reads the keys that a format has beside COCO's.
     """
     _check_ids(raw, faults)
@@ -133,12 +134,12 @@ def read_annotations(
 
 
 def _spelt(value: Any) -> str:
-    """An id in words, by which the number 1 is the text "1", and so is 1.0."""
+    """Returns an id as text, in which the numbers 1 and 1.0 both equal the text "1"."""
     return str(int(value)) if isinstance(value, float) and value == value // 1 else str(value)
 
 
 def _check_ids(raw: Sequence[Mapping[str, Any]], faults: Faults) -> None:
-    """Ids only have to tell annotations apart: nothing here, and no metric, uses their values."""
+    """Checks that ids tell annotations apart; neither this module nor a metric uses their values."""
     ids = [entry["id"] for entry in raw if "id" in entry]
     if odd := [v for v in ids if not is_hashable(v) or v is None or isinstance(v, bool)]:
         faults.error("annotation id that is neither a number nor a string", *map(short, odd))
@@ -158,7 +159,7 @@ def _label(entry: Mapping[str, Any], position: int) -> str:
 
 
 class _Fault(Exception):
-    """What is wrong with one annotation; `detail`: its value."""
+    """Says what is wrong with one annotation; `detail` is the value in question."""
 
     def __init__(self, what: str, detail: str = ""):
         super().__init__(what)
@@ -166,10 +167,10 @@ class _Fault(Exception):
 
 
 def _points(raw: Mapping[str, Any], record: Record, count: int, label: str, faults: Faults) -> list[float]:
-    """Returns an object's keypoints as they stand, a flat list; zeros where it has none.
+    """Returns an object's keypoints as a flat list, unchanged; zeros if it has none.
 
     Raises:
-        _Fault: something is wrong with them.
+        _Fault: something is wrong with the keypoints.
     """
     points, labelled, what, value = checked_points(raw, count)
     if what:
@@ -182,10 +183,10 @@ def _points(raw: Mapping[str, Any], record: Record, count: int, label: str, faul
 
 
 def _annotation(raw: Mapping[str, Any], record: Record) -> tuple[Record, list[float], float, bool]:
-    """Returns an object's annotation, its box as it stands (XYWH), its area, and whether the json states that.
+    """Returns an object's annotation, its box as in the json (XYWH), its area, and whether the json states the area.
 
     Raises:
-        _Fault: something is wrong with it.
+        _Fault: something is wrong with the annotation.
     """
     box, height, width = raw["bbox"], record["height"], record["width"]
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):

@@ -1,7 +1,7 @@
-"""A data set opened: read and validated once per process, then handed on to loaders, evaluators, linter and report.
+"""Opens a data set: reads and validates it once per process for loaders, evaluators, linter and report.
 
-What is wrong is found here, in one place, before anything is computed: `doctor.check` shows all of it, `open_dataset`
-refuses what cannot be trained on, `Dataset.check_scorable` what cannot be scored.
+Faults are found in this one place, before anything is computed: `doctor.check` shows all of them, `open_dataset`
+refuses a set that cannot be trained on, and `Dataset.check_scorable` one that cannot be scored.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dataset:
-    """One split, read and validated. Its records are packed: what one asks for is a fresh dict each time.
+    """Holds one split, read and validated. Records are packed, so each access to one gives a fresh dict.
 
     Attributes:
         classes: names by contiguous category id.
         category_ids: the ids that result files use, by contiguous id.
         records: one per image, in the data set's order; see `catalog.load`.
-        problems: what is wrong with it without stopping every use, the worst first.
+        problems: faults that do not stop every use of the set, the worst first.
         truth: what the format's protocols need beside the records.
-        missing: positions in `records` of images whose file is not there.
-        keypoints: that every object may have; None if the set has none.
-        left_out: annotated objects that the records lack, see `format.Contents`.
+        missing: positions in `records` of images whose file does not exist.
+        keypoints: the keypoints that every object may have; None if the set has none.
+        left_out: number of annotated objects that the records lack; see `format.Contents`.
     """
 
     spec: DatasetSpec
@@ -57,32 +57,32 @@ class Dataset:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """Names of the protocols that can score it."""
+        """Returns the names of the protocols that can score the set."""
         return format_of(self.spec).protocols(self.spec)
 
     @property
     def notes(self) -> list[str]:
-        """What was mended on reading it, for the notes of a result."""
+        """Returns what was mended on reading the set, for the notes of a result."""
         return [f"data set '{self.name}': {p.what}" for p in self.problems if p.level == "note"]
 
     @cached_property
     def order(self) -> Mapping[str | int, int]:
-        """Image id -> position in `records`."""
+        """Maps image id to position in `records`."""
         return {record["image_id"]: i for i, record in enumerate(self.records)}
 
     @cached_property
     def annotation_digest(self) -> str:
-        """Hex digest (16 digits) of classes, metric, split and annotation bytes; its images may be gone."""
+        """Returns 16 hex digits that digest classes, metric, split and annotation bytes; images need not exist."""
         return annotated(self.spec)[0].hexdigest()[:16]
 
     def check_scorable(self) -> None:
-        """Raises DatasetError for a set on which even perfect predictions would not score 100."""
+        """Raises DatasetError if even perfect predictions would not score 100 on this set."""
         levels: tuple[Level, ...] = ("unscorable", "unannotated")
         refuse(self.name, format_of(self.spec).place(self.spec), self.problems, levels, self.spec.remedy)
 
     @property
     def unannotated(self) -> bool:
-        """Whether there is nothing to score against, such as in COCO's image_info_test-dev2017.json."""
+        """Returns whether the set has nothing to score against, as COCO's image_info_test-dev2017.json."""
         return any(problem.level == "unannotated" for problem in self.problems)
 
 
@@ -91,9 +91,9 @@ _annotated: dict[DatasetSpec, tuple[_Stamp, Any, Sequence[tuple[str, Path]]]] = 
 
 
 def annotated(spec: DatasetSpec) -> tuple[Any, Sequence[tuple[str, Path]]]:
-    """A SHA-256 of what is annotated, which more can be added to, and the images: (name, file).
+    """Returns a SHA-256 object of the annotations, which can be updated further, and (name, file) of each image.
 
-    Annotations are read once, as long as their files do not change.
+    Annotations are read only once as long as their files do not change.
     """
     stamp = _stamp(spec)
     if (known := _annotated.get(spec)) is None or known[0] != stamp:
@@ -106,10 +106,10 @@ def annotated(spec: DatasetSpec) -> tuple[Any, Sequence[tuple[str, Path]]]:
 
 
 def examine(spec: DatasetSpec) -> tuple[Contents | None, Faults]:
-    """Reads a split and holds everything but pixels against each other.
+    """Reads a split and checks the consistency of everything but pixels.
 
     Returns:
-        What was read (None if nothing could be), and all that is wrong with it.
+        What was read (None if nothing could be read), and all faults.
     """
     faults = Faults()
     try:
@@ -131,10 +131,10 @@ _opened: dict[DatasetSpec, tuple[_Stamp, Dataset]] = {}
 
 
 def open_dataset(spec: DatasetSpec) -> Dataset:
-    """Returns the data set, read and validated; the same object again as long as its annotation files do not change.
+    """Returns the data set, read and validated; it is the same object as long as its annotation files do not change.
 
     Raises:
-        DatasetError: it cannot be used, all reasons in one message.
+        DatasetError: the data set cannot be used; one message gives all reasons.
     """
     stamp = _stamp(spec)
     if (known := _opened.get(spec)) is not None and known[0] == stamp:
@@ -155,7 +155,7 @@ def open_dataset(spec: DatasetSpec) -> Dataset:
 
 
 def _stamp(spec: DatasetSpec) -> _Stamp:
-    """Size and time of every annotation file, which tell whether they were changed."""
+    """Returns the size and time of every annotation file, which tell whether a file was changed."""
     found = []
     for path in format_of(spec).sources(spec):
         try:
@@ -167,20 +167,20 @@ def _stamp(spec: DatasetSpec) -> _Stamp:
 
 
 def check_classes(classes: Mapping[str, Sequence[str]]) -> None:
-    """Holds the classes of data sets that are trained and tested on together against each other.
+    """Checks that data sets that are used together, in training and test, have the same classes.
 
     Args:
         classes: data set -> its class names by contiguous id.
 
     Raises:
-        DatasetError: two of them differ in a name or in the order, so that one's classes would count as the other's.
+        DatasetError: two sets differ in a name or in the order, so that one's classes would count as the other's.
     """
     if fault := classes_differ(classes):
         raise DatasetError(fault)
 
 
 def classes_differ(classes: Mapping[str, Sequence[str]]) -> str | None:
-    """Says in a sentence how the classes of data sets differ by name or order; None if they agree."""
+    """Says in a sentence how the classes of data sets differ by name or order; returns None if they agree."""
     if not classes:
         return None
     (first, names), *others = classes.items()

@@ -1,9 +1,9 @@
-"""The DensePose layout: COCO's json, with points of people on the surface of a body.
+"""Reads the DensePose layout: COCO's json, with points of people on the surface of a body.
 
-An annotated object has `dp_x`, `dp_y` (where its points lie in its box, 0 to 255 from side to side), `dp_I` (which of
-24 parts of the surface they are on), `dp_U`, `dp_V` (where on that part, 0 to 1), and `dp_masks`: 14 coarse parts of
-the body as run lengths of the box at 256 x 256, or [] where one is not seen. Records keep all of them as they stand,
-under these names, which is how DensePose's own mapper reads them.
+An annotated object has `dp_x`, `dp_y` (its points' places in its box, 0 to 255 from side to side), `dp_I` (the part of
+the surface that each is on, of 24), `dp_U`, `dp_V` (the place on that part, 0 to 1), and `dp_masks` (14 coarse body
+parts as run lengths of the box at 256 x 256, or [] for an unseen part). Records keep these values unchanged under the
+same names, as DensePose's own mapper reads them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IGNORED = "ignore_regions_x"  # PoseTrack's
 
 
 class DensePoseCOCO(COCO):
-    """See the module. Keypoints, which the official files have as well, are not read."""
+    """Reads this layout; see the module. It does not read keypoints, which the official files also have."""
 
     name = "densepose"
 
@@ -57,16 +57,16 @@ class DensePoseCOCO(COCO):
 
 
 def has_points(annotation: Mapping[str, Any]) -> bool:
-    """Whether an annotation of a record has points of DensePose."""
+    """Returns whether an annotation of a record has points of DensePose."""
     return "dp_x" in annotation
 
 
 def checked_points(annotation: Mapping[str, Any]) -> tuple[Record, str, str]:
-    """Holds an annotation's points against what they may be.
+    """Checks that an annotation's points have allowed values.
 
     Returns:
-        What a record keeps of them (nothing where there are none), and what is wrong and with which value (both empty
-        if nothing is).
+        What a record keeps of the points (nothing if there are none), what is wrong, and the wrong value (both empty
+        if nothing is wrong).
     """
     given = [key for key in RANGES if key in annotation]
     if not given:
@@ -86,7 +86,7 @@ def checked_points(annotation: Mapping[str, Any]) -> tuple[Record, str, str]:
 
 
 def _fault(values: Any, low: float, high: float) -> tuple[str, str]:
-    """What is wrong with one of the lists, and with which value."""
+    """Returns what is wrong with one of the lists, and the wrong value."""
     if not isinstance(values, list) or not values:
         return "that is no list of numbers, one per point", short(values)
     if not all_numbers(values):
@@ -97,7 +97,7 @@ def _fault(values: Any, low: float, high: float) -> tuple[str, str]:
 
 
 def _masks(masks: Any) -> tuple[list[Any], str, str]:
-    """The masks of the coarse parts, compressed, and what is wrong with which of them."""
+    """Returns the masks of the coarse parts, compressed, what is wrong with one of them, and the wrong value."""
     if not isinstance(masks, list) or len(masks) != COARSE_PARTS:
         length = f"{len(masks)} entries" if isinstance(masks, list) else short(masks)
         return [], f"{MASKS} that is no list of {COARSE_PARTS} masks", length
@@ -116,7 +116,7 @@ def _masks(masks: Any) -> tuple[list[Any], str, str]:
 
 
 def _shapeless(segmentation: Any) -> bool:
-    """Whether there are polygons, but none of three points or more."""
+    """Returns whether there are polygons, but none of three points or more."""
     return (
         isinstance(segmentation, list)
         and bool(segmentation)
@@ -125,7 +125,7 @@ def _shapeless(segmentation: Any) -> bool:
 
 
 def _number_anew(annotations: Sequence[dict[str, Any]], faults: Faults) -> None:
-    """Gives ids that stand a second time, as a few of the official files do, numbers of their own."""
+    """Gives new numbers to repeated ids, of which the official files have a few."""
     numbered = [entry for entry in annotations if type(entry.get("id")) is int]
     fresh = max((entry["id"] for entry in numbered), default=0)
     seen: set[int] = set()

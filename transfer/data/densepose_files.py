@@ -1,7 +1,7 @@
-"""The files beside DensePose's data: how the body's surface mirrors, its vertices, and the distances on it.
+"""Reads the files beside DensePose's data: how the body's surface mirrors, its vertices, and the distances on it.
 
-They lie in one folder, and are read here before a run starts: its mapper and evaluator would stumble over them in the
-middle, or after the training. Nobody has published their hashes, so nothing is fetched: what is missing is named.
+They lie in one folder and are read here before a run starts; otherwise DensePose's mapper and evaluator would fail on
+them during or after the training. Nobody has published their hashes, so they are not fetched; missing ones are named.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ PAIRS = MESH * (MESH - 1) // 2
 
 
 def folder() -> Path:
-    """Where the files lie: `densepose` in the folder of the data sets."""
+    """Returns the folder that holds the files: `densepose` in the folder of the data sets."""
     return data_root() / "densepose"
 
 
 def missing_files() -> list[Missing]:
-    """Those of the files that are not there, with where to get them, as one thing."""
+    """Returns the missing files as one entry that says where to get them; empty if all are there."""
     names = [n for n in (SYMMETRIES, VERTICES, TRANSFORM, DISTANCES) if not (folder() / n).is_file()]
     if not names:
         return []
@@ -47,13 +47,13 @@ def missing_files() -> list[Missing]:
 
 @dataclass(frozen=True)
 class Surface:
-    """The surface of a body, as V vertices of 24 parts.
+    """Holds the surface of a body as V vertices on 24 parts.
 
     Attributes:
-        uv: (2, V) float, where on its part a vertex lies.
-        part: (V,) int, from 1.
-        mesh: (V,) int, its vertex in the mesh of the distances, from 1.
-        distances: (PAIRS, 1) float, metres on the surface between any two vertices of the mesh.
+        uv: (2, V) float, the place of each vertex on its part.
+        part: (V,) int, the part of each vertex, counted from 1.
+        mesh: (V,) int, the number of each vertex in the mesh of the distances, counted from 1.
+        distances: (PAIRS, 1) float, distance on the surface in metres between any two vertices of the mesh.
     """
 
     uv: np.ndarray
@@ -76,7 +76,7 @@ def read_surface() -> Surface:
     """Reads vertices and distances, which are 380 million numbers.
 
     Raises:
-        DatasetError: a file cannot be read, or holds something else.
+        DatasetError: a file cannot be read or holds something else.
     """
     content, transform = _read_mat(folder() / VERTICES), _read_mat(folder() / TRANSFORM)
     u, v, part = (_numbers(content, key, folder() / VERTICES) for key in ("U_subdiv", "V_subdiv", "Part_ID_subdiv"))
@@ -99,7 +99,7 @@ def _read_mat(path: Path) -> Mapping[str, Any]:
 
 
 def _numbers(content: Mapping[str, Any], key: str, path: Path) -> np.ndarray:
-    """One of a file's arrays as a vector."""
+    """Returns one of a file's arrays as a vector."""
     values = np.asarray(content.get(key, ())).ravel()
     if not len(values) or not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
         raise _wrong(path, f"no {key} of finite numbers")
@@ -117,7 +117,7 @@ _ALLOWED: Mapping[tuple[str, str], Any] = {
 
 
 class _Arrays(pickle.Unpickler):
-    """Makes arrays and containers of them, and calls nothing else."""
+    """Unpickles arrays and containers of them, and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:

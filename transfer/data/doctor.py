@@ -1,4 +1,4 @@
-"""Looks a dataset over before a run does: what is missing or inconsistent, all of it, on one screen."""
+"""Examines a dataset before a run does, and shows everything missing or inconsistent on one screen."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ EXPECTED_IMAGES = {
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found.
+    """Holds what `check` found.
 
     Attributes:
-        boxes, set_aside: objects (of maps: pixels) per class; see `Format.census`.
-        keypoints: name -> how often it is labelled and seen, and labelled but hidden.
+        boxes, set_aside: number of objects (in maps, of pixels) per class; see `Format.census`.
+        keypoints: name -> how often it is labelled and seen, and how often labelled but hidden.
     """
 
     spec: DatasetSpec
@@ -49,12 +49,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether it can be trained on and opened at all; warnings may remain, and faults that only scoring minds."""
+        """Returns whether the set can be opened and trained on; warnings and faults of scoring alone may remain."""
         return all(problem.level != "error" for problem in self.problems)
 
     @property
     def scorable(self) -> bool:
-        """Whether it can be a test set."""
+        """Returns whether the set can be a test set."""
         return all(problem.level not in ("error", "unscorable", "unannotated") for problem in self.problems)
 
     def __str__(self) -> str:
@@ -89,11 +89,12 @@ class Report:
 def check(spec: DatasetSpec, decode: bool = True) -> Report:
     """Finds everything that is missing or inconsistent in one dataset. Faults are reported, never raised.
 
-    Errors: missing or malformed files, images that cannot be read, that have more than 8 bits per pixel or whose size
-    differs from the annotation, classes that are not listed, boxes inverted or wholly outside, an image listed twice,
-    and for the official sets a number of images other than the published one. Errors in a test set only: what perfect
-    detections cannot find, such as boxes without area (training leaves them out). Warnings: boxes reaching over the
-    border (training clips them), listed classes without an object. Notes: what is mended on reading.
+    Errors are missing or malformed files, images that cannot be read, have more than 8 bits per pixel or differ in size
+    from the annotation, classes that are not listed, boxes inverted or wholly outside, an image listed twice, and in
+    the official sets a number of images other than the published one. Errors only in a test set are objects that
+    perfect detections cannot find, such as boxes without area (training leaves them out). Warnings are boxes that
+    reach over the border (training clips them) and listed classes without an object. Notes say what is mended on
+    reading.
 
     Args:
         decode: decode every image, which finds truncated files; False reads only their headers.
@@ -118,7 +119,7 @@ def check(spec: DatasetSpec, decode: bool = True) -> Report:
 
 
 def _keypoints(contents: Contents) -> dict[str, tuple[int, int]]:
-    """Name -> (seen, hidden but labelled), over all objects."""
+    """Returns for each keypoint's name how often it is seen, and hidden but labelled, over all objects."""
     if contents.keypoints is None:
         return {}
     visibility = contents.truth.keypoints[:, :, 2]

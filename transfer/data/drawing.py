@@ -21,7 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object stands: centre and radius in pixels, and its frame's axes (2, 2), image = centre + axes @ own."""
+    """Places an object: centre and radius in pixels, and its frame's axes (2, 2), with image = centre + axes @ own."""
 
     centre: tuple[float, float]
     radius: float
@@ -29,7 +29,7 @@ class Pose:
 
     @staticmethod
     def random(rng: Rng, centre: tuple[float, float], radius: float) -> Pose:
-        """Any rotation, a flattening of up to 1:0.7 along any direction."""
+        """Draws a pose with any rotation, flattened by up to 1:0.7 along any direction."""
         turn, tilt = rng.uniform(0, 2 * math.pi, 2)
         flatten = _rotation(tilt) @ np.diag([1.0, rng.uniform(0.7, 1.0)]) @ _rotation(-tilt)
         return Pose(centre, radius, radius * flatten @ _rotation(turn))
@@ -44,7 +44,7 @@ def _rotation(angle: float) -> np.ndarray:
 
 
 def _wobble(rng: Rng, angle: np.ndarray, strength: float) -> np.ndarray:
-    """A smooth closed radius around 1."""
+    """Returns a smooth closed radius around 1 for each angle."""
     orders = np.arange(2, 6)
     weight = rng.normal(0, strength, 4) / orders
     return 1 + (weight[:, None] * np.cos(orders[:, None] * angle + rng.uniform(0, 2 * math.pi, (4, 1)))).sum(0)
@@ -93,13 +93,13 @@ def cross(rng: Rng) -> list[np.ndarray]:
 
 
 def blob(rng: Rng) -> list[np.ndarray]:
-    """No class's shape: clutter."""
+    """Returns clutter: a shape that belongs to no class."""
     angle = np.linspace(0, 2 * math.pi, 40, endpoint=False)
     return [_polar(np.maximum(_wobble(rng, angle, 0.45), 0.25), angle)]
 
 
 def coverage(contours: list[np.ndarray], pose: Pose, height: int, width: int) -> np.ndarray:
-    """(H, W) share of each pixel that the shape covers."""
+    """Returns the share of each pixel that the shape covers, (H, W)."""
     scale, bits = _SUPERSAMPLE, 4
     points = [(c @ pose.axes.T + pose.centre) * scale - 0.5 for c in contours]
     canvas = np.zeros((height * scale, width * scale), np.uint8)
@@ -130,7 +130,7 @@ def dots(rng: Rng, u: np.ndarray, v: np.ndarray, f: float) -> np.ndarray:
 
 
 def plain(rng: Rng, u: np.ndarray, v: np.ndarray, f: float) -> np.ndarray:
-    """No class's texture: a soft gradient."""
+    """Returns a soft gradient: a texture that belongs to no class."""
     return np.float32(0.8) * u
 
 
@@ -150,7 +150,7 @@ def paint(
     rng: Rng,
     colours: ColourPair,
 ) -> np.ndarray:
-    """`image` with an object of coverage `alpha` over it, lit from direction `light` (2,), casting a soft shadow."""
+    """Paints an object of coverage `alpha` over `image`, lit from direction `light` (2,), with a soft shadow."""
     height, width = alpha.shape
     size = max(1.0, pose.radius * 0.18)
     shift = np.array([[1, 0, -light[0] * size], [0, 1, -light[1] * size]], np.float32)
@@ -173,7 +173,7 @@ def paint(
 
 
 def any_colours(rng: Rng, gap: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours of any hue, anew for every object: a picture can be told from all others by its colours alone."""
+    """Draws two colours of any hue anew for every object, so that colours alone tell a picture from all others."""
     low = rng.uniform(0.05, 0.9 - gap[1])
     levels = [low, low + rng.uniform(*gap)]
     colours = rng.uniform(0, 1, (2, 3)).astype(np.float32)
@@ -181,14 +181,14 @@ def any_colours(rng: Rng, gap: tuple[float, float]) -> tuple[np.ndarray, np.ndar
 
 
 def muted_colours(rng: Rng, gap: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Two of six pale hues that all pictures share; only their luminance is drawn anew."""
+    """Draws two of six pale hues that all pictures share; only their luminance is drawn anew."""
     low = rng.uniform(0.05, 0.9 - gap[1])
     levels = [low, low + rng.uniform(*gap)]
     return _at_levels(_PALE[rng.integers(0, len(_PALE), 2)], levels, rng)
 
 
 def _at_levels(colours: np.ndarray, levels: list[float], rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """(2, 3) colours brought to their luminances, in either order."""
+    """Brings (2, 3) colours to the luminances `levels`, in either order."""
     colours = colours + (np.array(levels, np.float32)[:, None] - (colours @ _LUMA)[:, None])
     first = int(rng.integers(2))
     colours = np.clip(colours, 0.02, 0.98)
@@ -205,7 +205,7 @@ PALETTES: dict[str, ColourPair] = {"any": any_colours, "muted": muted_colours}
 
 
 def ground(rng: Rng, height: int, width: int, colours: ColourPair) -> np.ndarray:
-    """A textured background: clouds, cells, planks or ripples in two colours, with grain and uneven light."""
+    """Draws a textured background: clouds, cells, planks or ripples in two colours, with grain and uneven light."""
     kind = (_clouds, _cells, _planks, _ripples)[int(rng.integers(4))]
     dark, bright = colours(rng, (0.08, 0.4))
     value = kind(rng, height, width) * 0.75 + noise(rng, height, width, 2) * 0.25
@@ -214,7 +214,7 @@ def ground(rng: Rng, height: int, width: int, colours: ColourPair) -> np.ndarray
 
 
 def noise(rng: Rng, height: int, width: int, octaves: int, fineness: float = 3.0, stretch: float = 1.0) -> np.ndarray:
-    """(H, W) smooth noise in [0, 1]; `fineness` cells along the longer side in the coarsest octave."""
+    """Draws (H, W) smooth noise in [0, 1] with `fineness` cells along the longer side in the coarsest octave."""
     out = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         cell = max(height, width) / (fineness * 2**octave)
@@ -230,7 +230,7 @@ def _clouds(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def _cells(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Pebbles: the nearest of scattered points, each with its own shade, darker between them."""
+    """Draws pebbles around scattered points, each with its own shade and darker between them."""
     count = int(rng.integers(15, 70))
     seeds = np.full((height, width), 255, np.uint8)
     seeds[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
@@ -241,7 +241,7 @@ def _cells(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def _planks(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Bands at any angle, each with its own shade and a dark joint."""
+    """Draws bands at any angle, each with its own shade and a dark joint."""
     across, _ = _turned(rng, height, width)
     position = across * rng.uniform(4, 11) + 0.25 * noise(rng, height, width, 2)
     index = np.floor(position)
@@ -250,7 +250,7 @@ def _planks(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def _ripples(rng: Rng, height: int, width: int) -> np.ndarray:
-    """A bent grating, or the product of two."""
+    """Draws a bent grating, or the product of two."""
     a, b = _turned(rng, height, width)
     bend = noise(rng, height, width, 2) * rng.uniform(1, 7)
     wave = np.sin(a * rng.uniform(15, 75) + bend)
@@ -260,7 +260,7 @@ def _ripples(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def _turned(rng: Rng, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two coordinates (H, W) at right angles, in units of the longer side, at any angle."""
+    """Returns two coordinates (H, W) at right angles, turned by any angle, in units of the longer side."""
     x = np.arange(width, dtype=np.float32) / max(height, width)
     y = np.arange(height, dtype=np.float32)[:, None] / max(height, width)
     turn = rng.uniform(0, 2 * math.pi)
@@ -269,7 +269,7 @@ def _turned(rng: Rng, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expose(rng: Rng, image: np.ndarray) -> np.ndarray:
-    """The camera: some blur, brightness, grain. (H, W, 3) float RGB -> uint8 BGR, as OpenCV writes it."""
+    """Adds a camera's blur, brightness and grain: (H, W, 3) float RGB -> uint8 BGR, as OpenCV writes it."""
     if rng.random() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.9))
     grain = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.035))

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: collected while it is read, equal faults on one line, judged by what it is for."""
+"""Collects what is wrong with a data set while it is read; equal faults share a line, and the use decides on them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _IN_WORDS = {"unscorable": "error in a test set", "unannotated": "nothing to sco
 
 @dataclass(frozen=True)
 class Problem:
-    """One kind of fault.
+    """Describes one kind of fault.
 
     Attributes:
         level: "error" stops every use; "unscorable" stops a use as a test set, since even perfect predictions would
-            not score 100 (training leaves such objects out); "unannotated": there is nothing to score against, but a
-            trained network may be run on it; "warning" stops nothing; a "note" says what was mended.
-        what: went wrong.
+            not score 100 (training leaves such objects out); "unannotated" means that there is nothing to score
+            against, but a trained network may run on it; "warning" stops nothing; a "note" says what was mended.
+        what: what is wrong.
         where: the places, in order of discovery.
     """
 
@@ -37,7 +37,7 @@ class Problem:
 
 
 class Faults:
-    """Collects the faults of one data set; equal ones share a line."""
+    """Collects the faults of one data set; equal faults share a line."""
 
     def __init__(self) -> None:
         self._found: dict[str, Problem] = {}
@@ -62,16 +62,17 @@ class Faults:
 
     @property
     def problems(self) -> list[Problem]:
-        """All of them, the worst first."""
+        """Returns all problems, the worst first."""
         return sorted(self._found.values(), key=lambda problem: LEVELS.index(problem.level))
 
 
 def refuse(name: str, place: object, problems: Sequence[Problem], levels: Sequence[Level], remedy: str = "") -> None:
-    """Raises DatasetError with a line per problem of these levels, if there are any.
+    """Raises DatasetError with one line per problem of these levels, if there are any.
 
     Args:
-        name: of the data set; `place`: the file or folder to look into.
-        remedy: where to get the data set anew, if that is known.
+        name: name of the data set.
+        place: the file or folder to look into.
+        remedy: where to get the data set again, if that is known.
     """
     found = [problem for problem in problems if problem.level in levels]
     if not found:

@@ -1,4 +1,4 @@
-"""Image files held against their annotations: readable, of the annotated size, of pixels that all readers take."""
+"""Checks image files against annotations: they must be readable, of the annotated size, and of at most 8 bits."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _checked: dict[str, Dataset] = {}
 
 
 def check_images(datasets: Iterable[Dataset]) -> None:
-    """Reads the header of every image of data sets, and annotations that are pixels, before a run does.
+    """Reads, before a run does, the header of every image of data sets, and annotations that consist of pixels.
 
     Raises:
-        DatasetError: images that cannot be read, or of another size than annotated, or of deep pixels, or maps
-            with ids that are no class; all of a set.
+        DatasetError: images cannot be read, differ from the annotated size or have more than 8 bits, or maps hold ids
+            that are no class; the message lists all such files of a data set.
     """
     for dataset in datasets:
         if _checked.get(dataset.name) is dataset:  # a trial of the same row has just looked
@@ -38,10 +38,10 @@ def check_images(datasets: Iterable[Dataset]) -> None:
 
 
 def check_files(records: Sequence[Record], missing: frozenset[int], name: str, faults: Faults, decode: bool) -> None:
-    """Looks into the image file of every record.
+    """Examines the image file of every record.
 
     Args:
-        missing: positions of records without a file, which are left out.
+        missing: positions of records without a file, which are skipped.
         decode: decode every image, which finds truncated files; False reads only their headers.
     """
     present = [record for i, record in enumerate(records) if i not in missing]
@@ -63,7 +63,7 @@ def check_files(records: Sequence[Record], missing: frozenset[int], name: str, f
 
 
 def image_size(path: Path, decode: bool) -> tuple[int, int] | str | None:
-    """(width, height) as a loader that obeys the EXIF orientation sees it; why it cannot be read; None: deep pixels."""
+    """Returns (width, height) after EXIF rotation, or why the file cannot be read, or None for more than 8 bits."""
     try:
         with opened(path) as image:
             if is_deep(image):

@@ -1,6 +1,6 @@
-"""What a format of data sets must know: its spec file's keys, where its annotations lie, how they are read.
+"""Defines what a format of data sets knows: its spec file's keys, where its annotations lie and how they are read.
 
-What is predicted is the task's affair (`transfer.tasks`), and how it is scored the protocol's (`transfer.evaluation`).
+A task (`transfer.tasks`) says what is predicted, and a protocol (`transfer.evaluation`) how it is scored.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from transfer.data.spec import DatasetSpec, Record
 
 @dataclass(frozen=True)
 class Contents:
-    """What a format has read of one split.
+    """Holds what a format has read of one split.
 
     Attributes:
         classes: names by contiguous category id.
         category_ids: the ids that result files use, by contiguous id.
         records: one per listed image; see `catalog.load`.
-        missing: positions in `records` of images whose file is not there.
-        truth: what the format's protocols need beside the records; None if nothing.
-        keypoints: that every object may have; None if the set has none.
-        left_out: annotated objects that the records lack, which the protocols count all the same.
+        missing: positions in `records` of images whose file does not exist.
+        truth: what the format's protocols need beside the records; None if they need nothing.
+        keypoints: the keypoints that every object may have; None if the set has none.
+        left_out: number of annotated objects that the records lack but the protocols still count.
     """
 
     classes: tuple[str, ...]
@@ -43,7 +43,7 @@ class Contents:
 
 
 class Format(ABC):
-    """One layout of images and annotations on disk."""
+    """Reads one layout of images and annotations on disk."""
 
     name: ClassVar[str]
     keys: ClassVar[type[BaseModel]]
@@ -61,48 +61,48 @@ class Format(ABC):
 
     @abstractmethod
     def specs(self, keys: Any, file: Path) -> list[DatasetSpec]:
-        """The splits that a spec file describes; `keys`: an instance of the class's `keys`."""
+        """Returns the splits that a spec file describes; `keys` is an instance of the class's own `keys`."""
 
     @abstractmethod
     def check_spec(self, spec: DatasetSpec) -> None:
-        """Raises DatasetError for a spec that lacks what this format needs."""
+        """Raises DatasetError if a spec lacks what this format needs."""
 
     @abstractmethod
     def place(self, spec: DatasetSpec) -> Path:
-        """The file that lists the split's images."""
+        """Returns the file that lists the split's images."""
 
     @abstractmethod
     def read(self, spec: DatasetSpec, faults: Faults) -> Contents:
         """Reads and validates everything but the images' pixels; what is wrong goes into `faults`.
 
         Raises:
-            DatasetError: nothing can be read at all: no such file, or of another form.
+            DatasetError: nothing can be read at all, since there is no such file or it has another form.
         """
 
     @abstractmethod
     def sources(self, spec: DatasetSpec) -> Iterable[str | Path]:
-        """Every annotation file of the split: when one of them changes, so does the data set."""
+        """Returns every annotation file of the split; when one of them changes, so does the data set."""
 
     @abstractmethod
     def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:
-        """Names in `evaluation.protocols.PROTOCOLS` of the protocols that can score it."""
+        """Returns the protocols that can score the split, by their names in `evaluation.protocols.PROTOCOLS`."""
 
     @abstractmethod
     def listing(self, spec: DatasetSpec) -> tuple[bytes, Sequence[tuple[str, Path]]]:
-        """What defines the split, without looking at pixels: its annotations as bytes, and name and file per image."""
+        """Returns what defines the split beside pixels: its annotations as bytes, and each image's name and file."""
 
     def counts(self, contents: Contents) -> bool:
-        """Whether anything is annotated that counts in evaluation, as far as is known without pixels."""
+        """Returns whether anything annotated counts in evaluation, as far as is known without reading pixels."""
         return any(
             not (a["iscrowd"] or a.get("difficult")) for record in contents.records for a in record["annotations"]
         )
 
     def census(self, contents: Contents, name: str, faults: Faults) -> tuple[dict[str, int], dict[str, int]]:
-        """Returns how much there is of every class, and how much of that is set aside (of some classes only).
+        """Returns how much there is of every class, and, for some classes only, how much of that is set aside.
 
         Args:
-            name: of the data set, for a progress bar.
-            faults: takes what only a look into annotation files of pixels can find.
+            name: the data set's name, for a progress bar.
+            faults: collects faults that only reading annotations of pixels can find.
         """
         every, aside = dict.fromkeys(contents.classes, 0), Counter[str]()
         for record in contents.records:
@@ -113,5 +113,5 @@ class Format(ABC):
         return every, {of: n for of, n in aside.items() if n}
 
     def is_present(self, spec: DatasetSpec) -> bool:
-        """Whether the split seems to be here, without reading it."""
+        """Returns whether the split seems to be here, without reading it."""
         return self.place(spec).is_file()

@@ -1,4 +1,4 @@
-"""How data sets lie on disk: one table, a module per format."""
+"""Lists how data sets lie on disk, in one table with a module per format."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def named(name: Any, where: str) -> Format:
     """Returns the format of that name.
 
     Args:
-        where: begins the message of the error.
+        where: text with which an error message begins.
 
     Raises:
-        DatasetError: an unknown format.
+        DatasetError: the format is unknown.
     """
     if not isinstance(name, str) or name not in FORMATS:
         known = " or ".join(f"'{n}'" for n in FORMATS)

@@ -1,4 +1,4 @@
-"""The generated set, "shapes and textures": something to pre-train on and to transfer to, drawn from a seed.
+"""Draws the generated set "shapes and textures" from a seed, as data for pre-training and for transfer.
 
 A class is a shape and a texture: four shapes and four textures in a ring, each shape with two textures and each texture
 on two shapes, so that neither alone tells the class; colours are random. The *iconic* part shows one object per image
@@ -69,10 +69,10 @@ _FIRST_TEST_ID = 500_001
 
 @dataclass(frozen=True)
 class Parameters:
-    """What defines the set. Counts are images; sizes are (width, height) in pixels, of scenes the average.
+    """Holds what defines the set. Counts are images; sizes are (width, height) in pixels, for scenes on average.
 
-    Of the palette "any" every object has colours of its own, by which instance discrimination is solved without a look
-    at shapes; of "muted" all pictures share six pale hues, as photographs share the colours of the world.
+    With the palette "any" every object has its own colours, which solve instance discrimination without a look at
+    shapes; with "muted" all pictures share six pale hues, as photographs share the colours of the world.
     """
 
     seed: int = 0
@@ -100,7 +100,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was written: the parameters, the number of annotated objects per class, and a digest over every file."""
+    """Holds what was written: the parameters, the number of annotated objects per class, and a digest of all files."""
 
     parameters: Parameters
     objects: dict[str, int]
@@ -110,7 +110,7 @@ class Manifest:
 
     @staticmethod
     def read(root: str | os.PathLike[str]) -> Manifest | None:
-        """The manifest in `root`, None if there is none (nothing was finished there)."""
+        """Reads the manifest in `root`; None if there is none, since nothing was finished there."""
         path = Path(root) / MANIFEST
         if not path.is_file():
             return None
@@ -137,12 +137,12 @@ def write(
     palette: str = "any",
     force: bool = False,
 ) -> Manifest:
-    """Writes the set to `root`, or returns at once if it stands there with the same parameters.
+    """Writes the set to `root`, or returns at once if it is already there with the same parameters.
 
-    One that an earlier version wrote, with fewer kinds of annotations, is drawn again: the same files, and more.
+    A set from an earlier version, with fewer kinds of annotations, is drawn again: the same files, and more.
 
-    The set appears whole or not at all: it is drawn in a folder beside `root` that is renamed at the end. A call that
-    was killed is simply repeated. Calls from several processes are safe; the later ones wait.
+    The set appears whole or not at all: it is drawn in a folder beside `root` that is renamed at the end. After a kill,
+    simply repeat the call. Calls from several processes are safe; the later ones wait.
 
     Args:
         root: the folder to make.
@@ -150,9 +150,9 @@ def write(
         iconic_train, iconic_val, scenes_trainval, scenes_test: number of images; classes are balanced in the iconic
             parts.
         iconic_size, scene_size: (width, height) in pixels; scenes vary in aspect around theirs, at equal area.
-        quality: of the JPEGs.
-        palette: "any" or "muted" colours, see `Parameters`.
-        force: replace a generated set with other parameters instead of refusing.
+        quality: JPEG quality.
+        palette: "any" or "muted" colours; see `Parameters`.
+        force: replace a generated set that has other parameters instead of refusing.
 
     Raises:
         DatasetError: `root` holds a set with other parameters (unless `force`), or anything else.
@@ -253,7 +253,7 @@ class _Writer:
         self._write(name, data.tobytes())
 
     def map(self, name: str, ids: np.ndarray) -> None:
-        """Writes a PNG, of which no pixel is changed."""
+        """Writes a PNG, which changes no pixel."""
         done, data = cv2.imencode(".png", ids)
         assert done
         self._write(name, data.tobytes())
@@ -274,7 +274,7 @@ class _Writer:
 def draw_iconic(
     seed: int, part: int, index: int, size: tuple[int, int], colours: ColourPair = any_colours
 ) -> tuple[str, np.ndarray]:
-    """Class name and picture (H, W, 3) uint8 BGR of one iconic image: one large object, sometimes partly hidden."""
+    """Draws one large, perhaps partly hidden object; returns its class and the picture, (H, W, 3) uint8 BGR."""
     rng: Rng = np.random.default_rng(derive(seed, part, index))
     name = CLASS_NAMES[index % len(CLASS_NAMES)]
     shape, texture = CLASSES[name]

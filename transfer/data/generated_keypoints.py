@@ -1,7 +1,7 @@
-"""Keypoints of the generated scenes: the middle of a shape, and its outermost points left, right, top and bottom.
+"""Makes keypoints of the generated scenes: a shape's middle, and its outermost points left, right, top and bottom.
 
 They are points of the picture, not of the shape's own frame, so that a mirrored picture swaps left and right. A point
-that another object covers is labelled as hidden (visibility 1), one outside the picture is not labelled (0).
+that another object covers is labelled as hidden (visibility 1); one outside the picture is not labelled (0).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def points(outline: np.ndarray, middle: tuple[float, float], visible: np.ndarray
 
 
 def keypoints_json(shapes: list[tuple[Point, ...]], instances: dict[str, Any]) -> dict[str, Any]:
-    """COCO's keypoints json with one category, from the points of all objects and the instances json of the same."""
+    """Makes COCO's keypoints json with one category from all objects' points and the same objects' instances json."""
     annotations = []
     for found, annotation in zip(shapes, instances["annotations"], strict=True):
         flat = [

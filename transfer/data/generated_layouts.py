@@ -1,4 +1,4 @@
-"""The generated scenes as LVIS and Cityscapes lay theirs out, so that every task has a set to try it on."""
+"""Writes the generated scenes in the layouts of LVIS and Cityscapes, so that every task has a set to try it on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHARES = (20, 20, 16, 12, 8, 5, 3, 2)  # of twenty images, in how many a class 
 
 
 def instance_ids(scene: Scene) -> np.ndarray:
-    """(H, W) uint16 instance ids; classes become Cityscapes' things in their order, difficult objects groups."""
+    """Returns (H, W) uint16 instance ids; classes become Cityscapes' things in order, difficult objects groups."""
     labels = dict(zip(CLASSES, THINGS.values(), strict=True))
     ids = np.full((scene.height, scene.width), _ROAD, np.uint16)
     for number, thing in enumerate(scene.things):
@@ -25,10 +25,10 @@ def instance_ids(scene: Scene) -> np.ndarray:
 
 
 def lvis_json(instances: dict[str, Any]) -> dict[str, Any]:
-    """Thins an instances json out as LVIS' federated annotations are.
+    """Thins out an instances json to resemble LVIS's federated annotations.
 
-    In an image a class is annotated, or known to be absent, or not spoken of; of some annotated ones an object is left
-    out. Which it is depends on image and class alone.
+    In an image a class is annotated, known to be absent, or not mentioned; some annotated classes lack an object. Which
+    case applies depends on image and class alone.
     """
     objects: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for annotation in instances["annotations"]:

@@ -1,6 +1,6 @@
-"""Scenes of the generated set: several textured shapes, one before the other, and what is seen of each.
+"""Draws scenes of the generated set: several textured shapes, one in front of another, with each one's visible part.
 
-A box is the tight box of the visible pixels, so VOC and COCO annotations hold equal boxes; so is a mask.
+Boxes and masks cover exactly the visible pixels, so VOC and COCO annotations hold equal boxes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ DIFFICULT_SEEN, DIFFICULT_SIDE = 0.5, 11  # below this share, or this shorter si
 
 @dataclass(frozen=True)
 class Thing:
-    """One annotated object. `mask` (H, W) bool: its visible pixels; `points`: see `generated_keypoints`."""
+    """Holds one annotated object. `mask` (H, W) bool is its visible pixels; for `points` see `generated_keypoints`."""
 
     name: str
     mask: np.ndarray
@@ -68,14 +68,14 @@ class Thing:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """XYXY absolute: x1 and y1 lie behind the last visible column and row."""
+        """Returns the box, XYXY in absolute pixels; x1 and y1 lie behind the last visible column and row."""
         rows, columns = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
         return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What one picture shows. `image_id` is COCO's; VOC's is `name`."""
+    """Holds what one picture shows. `image_id` is COCO's id; VOC's is `name`."""
 
     image_id: int
     width: int
@@ -87,7 +87,7 @@ class Scene:
         return f"{self.image_id:06d}"
 
     def semantic_map(self) -> np.ndarray:
-        """(H, W) uint8: 0 is background and clutter, 1, 2, ... the order of CLASSES; difficult objects are 255."""
+        """Returns (H, W) uint8: 0 is background and clutter, 1, 2, ... are CLASSES in order, 255 difficult objects."""
         ids = {name: i for i, name in enumerate(CLASSES, start=1)}
         found = np.zeros((self.height, self.width), np.uint8)
         for thing in self.things:
@@ -95,7 +95,7 @@ class Scene:
         return found
 
     def voc_xml(self) -> str:
-        """The VOC annotation: pixels counted from 1, both ends included."""
+        """Returns the VOC annotation, with pixels counted from 1 and both ends included."""
         objects = "".join(
             _OBJECT.format(
                 name=thing.name,
@@ -110,13 +110,13 @@ class Scene:
 
 
 def random_light(rng: Rng) -> np.ndarray:
-    """(2,) unit vector towards the light, mostly from above."""
+    """Draws a unit vector (2,) towards the light, which mostly comes from above."""
     angle = -math.pi / 2 + rng.normal(0, 0.7)
     return np.array([math.cos(angle), math.sin(angle)])
 
 
 def draw(rng: Rng, image_id: int, size: tuple[int, int], colours: ColourPair = any_colours) -> tuple[np.ndarray, Scene]:
-    """One picture (H, W, 3) uint8 BGR and its annotation. `size`: (width, height), kept in area, varied in aspect."""
+    """Draws a picture (H, W, 3) uint8 BGR and its annotation. Of `size`, (width, height), area stays, aspect varies."""
     stretch = math.exp(rng.uniform(-0.28, 0.28))
     width, height = round(size[0] * stretch), round(size[1] / stretch)
     image, light = ground(rng, height, width, colours), random_light(rng)
@@ -147,7 +147,7 @@ def draw(rng: Rng, image_id: int, size: tuple[int, int], colours: ColourPair = a
 
 
 class _Placed:
-    """An object on the canvas; `visible` shrinks as others are put before it. `whole`: its unclipped area in pixels."""
+    """Holds an object on the canvas; `visible` shrinks as others cover it. `whole` is its unclipped area in pixels."""
 
     def __init__(
         self, name: str | None, alpha: np.ndarray, pose: Pose, whole: float, contours: Sequence[np.ndarray] = ()
@@ -175,7 +175,7 @@ class _Placed:
 
 
 def _hide(placed: list[_Placed], new: _Placed) -> bool:
-    """Puts `new` before everything if that leaves enough of each; says whether it did."""
+    """Puts `new` in front of everything if enough of each object stays visible; returns whether it did."""
     if any(p.name is not None and p.seen(hidden_by=new.visible) < MIN_SEEN for p in placed):
         return False
     for p in placed:
@@ -184,7 +184,7 @@ def _hide(placed: list[_Placed], new: _Placed) -> bool:
 
 
 def _centre(rng: Rng, placed: list[_Placed], radius: float, width: int, height: int) -> tuple[float, float]:
-    """Half the time anywhere, reaching over the border by up to a third; else at the rim of an object already there."""
+    """Draws a centre: half the time anywhere, up to a third over the border, else at the rim of an earlier object."""
     if placed and rng.random() < 0.5:
         other = placed[int(rng.integers(len(placed)))].pose
         turn, gap = rng.uniform(0, 2 * math.pi), rng.uniform(0.7, 1.0) * (radius * 0.6 + other.radius)
@@ -194,16 +194,16 @@ def _centre(rng: Rng, placed: list[_Placed], radius: float, width: int, height: 
 
 
 def _whole_area(contours: list[np.ndarray], pose: Pose) -> float:
-    """Area in pixels of contours filled by the even-odd rule, when each next one lies inside the one before."""
+    """Returns the area in pixels of contours filled by the even-odd rule, if each lies inside the one before it."""
     areas = [cv2.contourArea((c @ pose.axes.T).astype(np.float32)) for c in contours]
     return float(areas[0] - sum(areas[1:]))
 
 
 def polygons(mask: np.ndarray) -> list[list[float]]:
-    """COCO polygons [x0, y0, x1, y1, ...] of a (H, W) bool mask; rasterised by pycocotools they give it back exactly.
+    """Returns a (H, W) bool mask as COCO polygons [x0, y0, x1, y1, ...], which pycocotools rasterises to it exactly.
 
-    Outlines run a quarter pixel inside the pixel edges. COCO's polygons know no holes, so a mask with one is cut in two
-    through it.
+    Outlines run a quarter pixel inside the pixel edges. COCO's polygons cannot have holes, so a mask with one is cut in
+    two through the hole.
     """
     doubled = np.pad(mask, 1).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -217,7 +217,7 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
 
 
 def coco_json(scenes: list[Scene]) -> dict[str, Any]:
-    """The instances json; category ids count from 1 in the order of CLASSES. `area` is of the mask, in pixels."""
+    """Makes the instances json; category ids count from 1 in the order of CLASSES. `area` is the mask's, in pixels."""
     ids = {name: i for i, name in enumerate(CLASSES, start=1)}
     annotations = []
     for scene in scenes:

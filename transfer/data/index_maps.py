@@ -1,6 +1,6 @@
-"""Index maps from what VOC 2012, SBD and Cityscapes ship: palettes, MATLAB files and label ids.
+"""Makes index maps from the palettes, MATLAB files and label ids that VOC 2012, SBD and Cityscapes ship.
 
-Every map is written whole or not at all, and one that is there is not made again: a call that was killed is repeated.
+Every map is written whole or not at all, and an existing one is not made again, so a killed call can be repeated.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _SBD = "http://home.bharathh.info/pubs/codes/SBD/download.html"
 
 
 def prepare_voc_aug(voc: Path, sbd: Path, expected: int = IMAGES["voc_2012_sem_seg_train_aug"]) -> tuple[int, int]:
-    """Writes VOC 2012's maps, and SBD's of the images that VOC leaves without, to `voc`/SegmentationClassAug.
+    """Writes VOC 2012's maps, and SBD's for images without one in VOC, to `voc`/SegmentationClassAug.
 
-    The set train_aug is what SBD or VOC's own train set annotates, without VOC's val set; where both have a map, VOC's
-    counts. Its list is written last.
+    The set train_aug holds the images that SBD or VOC's own train set annotates, without VOC's val set; if both have a
+    map, VOC's counts. The list of the set is written last.
 
     Args:
         voc: the folder VOC2012 of the devkit.
         sbd: SBD's `dataset` folder, or the one around it.
-        expected: how many images train_aug has.
+        expected: the number of images that train_aug must have.
 
     Returns:
-        How many images train_aug and val have.
+        The numbers of images of train_aug and val.
 
     Raises:
-        DatasetError: a folder, a file or a map that is not there or not as it should be; another number of images.
+        DatasetError: a folder, a file or a map is missing or not as it should be, or the number of images is another.
     """
     sbd = sbd / "dataset" if (sbd / "dataset").is_dir() else sbd
     train, val = (_listed(voc / "ImageSets" / "Segmentation" / f"{split}.txt") for split in ("train", "val"))
@@ -66,13 +66,13 @@ def prepare_cityscapes(root: Path, expected: Sequence[int] | None = None) -> tup
 
     Args:
         root: the folder with gtFine and leftImg8bit.
-        expected: how many images train and val have; None: the official numbers.
+        expected: the numbers of images that train and val must have; None takes the official ones.
 
     Returns:
-        How many maps train and val have.
+        The numbers of maps of train and val.
 
     Raises:
-        DatasetError: maps are missing, or are not of label ids.
+        DatasetError: maps are missing or do not hold label ids.
     """
     ends = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
     wanted = expected or [IMAGES[f"cityscapes_fine_sem_seg_{split}"] for split in ("train", "val")]
@@ -99,7 +99,7 @@ def _listed(path: Path) -> list[str]:
 def _convert(
     sources: Sequence[Path], target: Callable[[Path], Path], read: Callable[[Path], np.ndarray], what: str
 ) -> None:
-    """Makes the maps that are not there yet; the folder of the targets, too."""
+    """Makes the maps that do not exist yet, and the folder of the targets."""
     missing = [path for path in sources if not target(path).is_file()]
     if absent := [path for path in missing if not path.is_file()]:
         raise DatasetError(f"{len(absent)} files are not there: {few(absent)}")
@@ -116,13 +116,13 @@ def _convert(
 
 
 def _of_palette(path: Path) -> np.ndarray:
-    """(H, W) uint8: the index of every pixel in the palette, 0 to 20 or 255."""
+    """Reads every pixel's index in the palette, 0 to 20 or 255, as (H, W) uint8."""
     ids = _pixels(path, ("P", "L"))
     return _checked(ids, path, ids <= 20)
 
 
 def _of_label_ids(path: Path) -> np.ndarray:
-    """(H, W) uint8: the train id of every pixel's label id, 255 for those that are not evaluated."""
+    """Reads every pixel's train id, 255 for label ids that are not evaluated, as (H, W) uint8."""
     ids = _pixels(path, ("L",))
     table = np.full(256, IGNORED, np.uint8)
     table[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_IDS))
@@ -130,7 +130,7 @@ def _of_label_ids(path: Path) -> np.ndarray:
 
 
 def _of_mat(path: Path) -> np.ndarray:
-    """(H, W) uint8: the segmentation by class in a MATLAB file of SBD."""
+    """Reads the segmentation by class in a MATLAB file of SBD as (H, W) uint8."""
     try:
         found: Any = loadmat(str(path))["GTcls"]["Segmentation"][0, 0]
     except Exception as error:  # scipy raises ValueError, KeyError, struct.error, ... on damaged files
@@ -150,7 +150,7 @@ def _pixels(path: Path, modes: Sequence[str]) -> np.ndarray:
 
 
 def _checked(ids: np.ndarray, path: Path, known: np.ndarray) -> np.ndarray:
-    """The ids, if every one is known or ignored."""
+    """Returns the ids if every one is known or ignored."""
     outside = np.unique(ids[~known & (ids != IGNORED)])
     if len(outside):
         raise DatasetError(f"'{path}' holds ids that are no class: {few(outside)}")

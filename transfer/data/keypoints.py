@@ -1,4 +1,4 @@
-"""Keypoints of a data set: their names, which of them swap when an image is mirrored, the lines between them.
+"""Describes the keypoints of a data set: names, which of them swap in a mirrored image, and lines between them.
 
 COCO's annotations hold a flat list [x0, y0, v0, x1, y1, v1, ...] per object, with v = 0 for a point that is not
 labelled, 1 for one that is labelled but hidden, 2 for one that is seen. x and y are indices of pixels; in records they
@@ -32,11 +32,11 @@ _OTHER = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "right": "left", "R
 
 @dataclass(frozen=True)
 class Keypoints:
-    """The k points that every object of a data set may have.
+    """Describes the k points that every object of a data set may have.
 
     Attributes:
-        names: in the order of the annotations' lists.
-        pairs: (left, right) positions in `names` that swap under a horizontal flip; None if nobody has said.
+        names: names in the order of the annotations' lists.
+        pairs: (left, right) positions in `names` that swap under a horizontal flip; None if they are not known.
         skeleton: (from, to) positions in `names`, for pictures.
     """
 
@@ -49,7 +49,7 @@ class Keypoints:
 
     @property
     def flipped(self) -> tuple[int, ...]:
-        """(k,) which point stands at each place of a mirrored image's list; without pairs every point stays itself."""
+        """Returns (k,) which point comes at each place of a mirrored image's list; without pairs every point stays."""
         order = list(range(len(self.names)))
         for a, b in self.pairs or ():
             order[a], order[b] = b, a
@@ -59,11 +59,11 @@ class Keypoints:
 def read_keypoints(
     categories: Sequence[Mapping[str, Any]], flip_pairs: Sequence[Sequence[str]] | None, faults: Faults
 ) -> Keypoints | None:
-    """Returns the keypoints that the categories of a json name; None if they name none, or not the same.
+    """Returns the keypoints that the categories of a json name; None if they name none, or different ones.
 
     Args:
-        flip_pairs: names that swap under a horizontal flip, from the spec file; None takes them from the names: those
-            that differ in left and right alone.
+        flip_pairs: names that swap under a horizontal flip, from the spec file; None takes the names that differ only
+            in left and right.
     """
     named = {str(c["name"]): c["keypoints"] for c in categories if c.get("keypoints")}
     if not named:
@@ -89,7 +89,7 @@ def read_keypoints(
 
 
 def _by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
-    """The pairs whose names differ in left and right alone; None if there are none, or one has no partner."""
+    """Returns the pairs whose names differ only in left and right; None if there are none or one has no partner."""
     pairs = []
     for here, name in enumerate(names):
         if not _SIDES.search(name):
@@ -114,7 +114,7 @@ def _given(flip_pairs: Sequence[Sequence[str]], names: Sequence[str], faults: Fa
 
 
 def _lines(skeleton: Any, count: int, faults: Faults) -> tuple[tuple[int, int], ...]:
-    """The skeleton's lines, counted from 0; the json's count from 1."""
+    """Returns the skeleton's lines, counted from 0; the json counts from 1."""
     if not skeleton:
         return ()
     if not isinstance(skeleton, list) or not all(
@@ -127,11 +127,11 @@ def _lines(skeleton: Any, count: int, faults: Faults) -> tuple[tuple[int, int], 
 
 
 def checked_points(annotation: Mapping[str, Any], count: int) -> tuple[list[float], int, str, str]:
-    """Holds an annotation's points against the number that there must be.
+    """Checks an annotation's points and that they are as many as there must be.
 
     Returns:
-        The flat list (k * 3; zeros where there is none), how many of them are labelled, and what is wrong with it and
-        with which value (both empty if nothing is).
+        The flat list (k * 3; zeros if there is none), how many points are labelled, what is wrong, and the wrong value
+        (both empty if nothing is wrong).
     """
     points = annotation.get("keypoints")
     if points is None:
@@ -152,7 +152,7 @@ def checked_points(annotation: Mapping[str, Any], count: int) -> tuple[list[floa
 
 
 def outside(points: Sequence[float], width: int, height: int) -> bool:
-    """Whether a labelled point lies outside its image."""
+    """Returns whether a labelled point lies outside its image."""
     return any(
         v and not (-HALF_PIXEL <= x <= width - HALF_PIXEL and -HALF_PIXEL <= y <= height - HALF_PIXEL)
         for x, y, v in zip(points[0::3], points[1::3], points[2::3], strict=True)
@@ -160,12 +160,12 @@ def outside(points: Sequence[float], width: int, height: int) -> bool:
 
 
 def continuous(points: Sequence[float]) -> list[float]:
-    """A flat list of a json as records have it: half a pixel more in x and y."""
+    """Turns a json's flat list into that of records, with half a pixel more in x and y."""
     return [v if place % 3 == 2 else v + HALF_PIXEL for place, v in enumerate(points)]
 
 
 def keypoints_differ(sets: Mapping[str, Keypoints | None]) -> str | None:
-    """Says in a sentence how the keypoints of data sets that are used together differ; None if they agree."""
+    """Says in a sentence how the keypoints of data sets used together differ; returns None if they agree."""
     known = [(name, keypoints) for name, keypoints in sets.items() if keypoints is not None]
     for name, keypoints in known[1:]:
         first, theirs = known[0]

@@ -1,4 +1,4 @@
-"""One file of class ids: an 8-bit grey PNG whose pixels are the classes of an image's pixels."""
+"""Reads a file of class ids: an 8-bit grey PNG whose pixels are the classes of an image's pixels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MODES = {
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
-    """(H, W) uint8 class ids of a map.
+    """Reads the (H, W) uint8 class ids of a map.
 
     Raises:
-        DatasetError: the file is missing, or no map of 8 bits.
+        DatasetError: the file is missing or is not an 8-bit map.
     """
     try:
         with opened(path) as image:
@@ -37,7 +37,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def header(image: Path, label: Path) -> tuple[tuple[int, int] | None, tuple[str, str] | None]:
-    """(width, height) of an image as a loader that obeys the EXIF orientation sees it, and what is wrong and where."""
+    """Returns an image's (width, height) after EXIF rotation, and what is wrong with image or map, and where."""
     try:
         with opened(image) as picture:
             size = ImageOps.exif_transpose(picture).size if picture.getexif().get(0x0112, 1) != 1 else picture.size
@@ -57,7 +57,7 @@ def header(image: Path, label: Path) -> tuple[tuple[int, int] | None, tuple[str,
 
 
 def _fault(label: Image.Image) -> str | None:
-    """Why an opened file is no map of class ids of 8 bits; None if it is."""
+    """Returns why an opened file is not a map of 8-bit class ids; None if it is one."""
     if label.format != "PNG":
         return f"a {label.format} file; {_INDEX}"
     if label.mode[:1] in ("I", "F"):
@@ -66,7 +66,7 @@ def _fault(label: Image.Image) -> str | None:
 
 
 def histogram(label: Path) -> np.ndarray | str:
-    """(256,) pixels of each value; why it cannot be read."""
+    """Returns the number of pixels of each value, (256,), or why the file cannot be read."""
     try:
         return np.bincount(read_labels(label).ravel(), minlength=256)
     except DatasetError as error:

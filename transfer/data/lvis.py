@@ -1,8 +1,8 @@
-"""The LVIS layout: COCO's json with a long tail of classes, whose images are not annotated exhaustively.
+"""Reads the LVIS layout: COCO's json with a long tail of classes, whose images are not annotated exhaustively.
 
-An image says which classes are known to be absent (`neg_category_ids`) and of which some objects are not annotated
-(`not_exhaustive_category_ids`); classes that it does not mention are not looked at. Categories have a `frequency` in
-training images: "r" (rare), "c" (common) or "f" (frequent). Images are COCO's; `coco_url` says in which folder.
+An image says which classes are known to be absent (`neg_category_ids`) and which have objects that are not annotated
+(`not_exhaustive_category_ids`); classes that it does not mention are not scored in it. Categories have a `frequency` in
+training images: "r" (rare), "c" (common) or "f" (frequent). Images are COCO's; `coco_url` gives their folder.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _NEEDED = {
 
 @dataclass(frozen=True, kw_only=True)
 class LVISTruth(Truth):
-    """What evaluation needs beside COCO's.
+    """Holds what evaluation needs beside COCO's truth.
 
     Attributes:
-        absent: per record, contiguous ids of classes that are known to be absent; `partial`: of those of which some
-            objects are not annotated.
+        absent: per record, contiguous ids of classes that are known to be absent.
+        partial: per record, contiguous ids of classes with objects that are not annotated.
         frequency: per class, one of `FREQUENCIES`.
     """
 
@@ -45,7 +45,7 @@ class LVISTruth(Truth):
 
 
 class LVIS(COCO):
-    """See the module."""
+    """Reads this layout; see the module."""
 
     name = "lvis"
     full_words = f"with more than {MOST} objects, of which LVIS' AP counts at most {MOST} detections"
@@ -96,7 +96,7 @@ class LVIS(COCO):
 
 
 def _file_name(spec: DatasetSpec, image: Mapping[str, Any]) -> Any:
-    """The folder and file that `coco_url` ends in, or else `file_name`.
+    """Returns the folder and file at the end of `coco_url`, or else `file_name`.
 
     Raises:
         DatasetError: neither is given.
@@ -110,7 +110,7 @@ def _file_name(spec: DatasetSpec, image: Mapping[str, Any]) -> Any:
 
 
 def _classes(image: Mapping[str, Any], key: str, contiguous: Mapping[Any, int], faults: Faults) -> tuple[int, ...]:
-    """Contiguous ids of the classes that an image lists under a key; what is none goes into `faults`."""
+    """Returns contiguous ids of the classes that an image lists under a key; unknown ones go into `faults`."""
     values = image[key]
     if not isinstance(values, list):
         faults.error(f"{key} that is no list of category ids", f"image {one_line(image['id'])}: {short(values)}")

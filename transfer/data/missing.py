@@ -1,4 +1,4 @@
-"""What a run or a whole experiment needs and this machine lacks, as a value."""
+"""Describes what a run or a whole experiment needs and this machine lacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Missing:
-    """One such thing, and how to come by it."""
+    """Names one missing thing and says how to get it."""
 
     what: str
     remedy: str

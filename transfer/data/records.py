@@ -1,4 +1,4 @@
-"""Annotations in one block of memory, for loaders with worker processes."""
+"""Packs annotations into one block of memory, for loaders with worker processes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from transfer.data.spec import Record
 
 
 class PackedRecords(Sequence[Record]):
-    """Records as bytes in one shared tensor; each is unpacked when it is asked for, as a fresh dict.
+    """Holds records as bytes in one shared tensor; each access unpacks one as a fresh dict.
 
-    As a list they are millions of objects, whose reference counts a worker writes whenever it looks at them, so that
-    every worker ends with a copy of them all (COCO's training set: `benchmarks/loader_memory.py`).
+    A list of records is millions of objects, whose reference counts a worker writes whenever it reads them, so that
+    every worker ends with a copy of them all (for COCO's training set see `benchmarks/loader_memory.py`).
     """
 
     def __init__(self, records: Iterable[Record]):

@@ -1,7 +1,7 @@
-"""Masks as COCO writes them: polygons, or run lengths (RLE); held against their image before anything uses them.
+"""Checks COCO's masks, polygons or run lengths (RLE), against their image before anything uses them.
 
-pycocotools believes what it is given: a mask of another size is stretched, run lengths that do not fill the image leave
-memory as it was, and a polygon of pairs is read as something else.
+pycocotools checks nothing: it stretches a mask of another size, leaves memory as it was where run lengths do not fill
+the image, and reads a polygon of pairs as something else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FAR = 2.0  # how many image sizes a polygon may reach over the border; rasterisi
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a json is a finite number (true and false are none, nor is what no float can hold)."""
+    """Returns whether a json value is a finite number; true, false and what no float can hold are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:
@@ -26,11 +26,11 @@ def is_number(value: Any) -> bool:
 
 
 def checked(segmentation: Any, height: int, width: int) -> tuple[Any, str | None]:
-    """Holds a segmentation of a json against its image's size.
+    """Checks a json's segmentation against its image's size.
 
     Returns:
-        The segmentation as records have it (polygons of three points or more; run lengths compressed; None if there is
-        none), and what is wrong with it, or None.
+        The segmentation as records have it (polygons of three points or more, or compressed run lengths; None if there
+        is none), and what is wrong with it, or None.
     """
     if segmentation is None or (isinstance(segmentation, list) and not segmentation):
         return None, None
@@ -56,7 +56,7 @@ def checked(segmentation: Any, height: int, width: int) -> tuple[Any, str | None
 
 
 def all_numbers(values: Sequence[Any]) -> bool:
-    """Whether all are finite numbers; COCO has a hundred million, so without a step of Python's for each."""
+    """Returns whether all are finite numbers, without a Python step for each, since COCO has a hundred million."""
     try:
         return set(map(type, values)) <= {int, float} and math.isfinite(sum(values))
     except OverflowError:
@@ -85,11 +85,11 @@ def _checked_rle(rle: Mapping[str, Any], height: int, width: int) -> tuple[Any, 
 
 
 def run_lengths(counts: str | bytes) -> list[int] | None:
-    """Decodes COCO's compressed run lengths; None if the text is none.
+    """Decodes COCO's compressed run lengths; returns None if the text is not in that form.
 
     A number is written in groups of five bits, the lowest first, as characters from '0' on; bit 5 says that another
-    group follows, bit 4 of the last one is the sign. From the fourth number on they are differences to the number
-    before the last.
+    group follows, and bit 4 of the last group is the sign. From the fourth number on, each is a difference to the
+    number before the last.
     """
     if isinstance(counts, str) and not counts.isascii():
         return None
@@ -112,14 +112,14 @@ def run_lengths(counts: str | bytes) -> list[int] | None:
 
 
 def area(segmentation: Any, height: int, width: int) -> float:
-    """Pixels that a checked segmentation covers."""
+    """Returns the number of pixels that a checked segmentation covers."""
     if isinstance(segmentation, list):
         segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
     return float(mask_util.area(segmentation))
 
 
 def as_rle(segmentation: Any, height: int, width: int) -> Mapping[str, Any]:
-    """A checked segmentation as compressed run lengths of its image."""
+    """Returns a checked segmentation as compressed run lengths of its image."""
     if isinstance(segmentation, Sequence):
         return mask_util.merge(mask_util.frPyObjects(list(segmentation), height, width))
     return segmentation

@@ -1,8 +1,8 @@
-"""Maps of classes: beside every image an 8-bit PNG whose pixels are class ids (index maps).
+"""Reads maps of classes: every image has an 8-bit PNG whose pixels are class ids (an index map).
 
-An image and its map have one *stem*: the image's path below its folder without the suffix. Cityscapes'
+An image and its map share a *stem*: the image's path below its folder without the suffix. Cityscapes'
 `aachen/aachen_000000_000019` is a stem, with `_leftImg8bit.png` as the images' suffix and `_gtFine_labelTrainIds.png`
-as the maps'. Headers are read when a set is opened; the ids need the pixels, which a run looks into once
+as the maps'. Headers are read when a set is opened; ids need the pixels, which a run reads once
 (`SemanticMaps.census`).
 """
 
@@ -39,7 +39,7 @@ class _Split(BaseModel):
 
 
 class SemanticKeys(BaseModel):
-    """A spec file's keys; see datasets/README.md."""
+    """Declares a spec file's keys; see datasets/README.md."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -54,12 +54,12 @@ class SemanticKeys(BaseModel):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the maps lie and what they mean.
+    """Says where the maps lie and what they mean.
 
     Attributes:
         labels: the folder of the maps.
-        listed: a text file with a stem per line; None takes every image of the folder.
-        image_suffix: None takes all of `voc.IMAGE_SUFFIXES`, in any case of letters.
+        listed: a text file with one stem per line; None takes every image of the folder.
+        image_suffix: suffix of the images; None takes all of `voc.IMAGE_SUFFIXES`, in upper or lower case.
         ignore_label: the value of pixels that are neither trained on nor scored.
     """
 
@@ -71,7 +71,7 @@ class Layout:
 
 
 class SemanticMaps(Format):
-    """See the module."""
+    """Reads this layout; see the module."""
 
     name = "semantic"
     keys = SemanticKeys
@@ -188,7 +188,7 @@ class SemanticMaps(Format):
 
 
 class _Files:
-    """The images and maps that lie in a split's folders, by stem."""
+    """Holds the images and maps that lie in a split's folders, by stem."""
 
     def __init__(self, spec: DatasetSpec):
         self.spec, self.folder = spec, _images(spec)
@@ -213,10 +213,10 @@ class _Files:
         return labels / f"{stem}{self.spec.layout.label_suffix}"
 
     def wanted(self) -> list[str]:
-        """The stems of the split, in order.
+        """Returns the stems of the split, in order.
 
         Raises:
-            DatasetError: no such list, an empty one, or a line that is no stem; or a folder without any image.
+            DatasetError: the list is missing or empty, a line is not a stem, or the folder has no image.
         """
         listed = self.spec.layout.listed
         if listed is None:
@@ -250,7 +250,7 @@ class _Files:
         return stems
 
     def _stem(self, words: str) -> str:
-        """The stem that a line means, which may also name the image's file."""
+        """Returns the stem that a line means; the line may also name the image's file."""
         suffix = self.spec.layout.image_suffix or os.path.splitext(words)[1]
         bare = words.removesuffix(suffix)
         return bare if words not in self.images and self.images.get(bare) == words else words
@@ -262,7 +262,7 @@ def _images(spec: DatasetSpec) -> Path:
 
 
 def _named(folder: Path, suffix: str) -> list[str]:
-    """Paths below a folder that end so, relative to it."""
+    """Returns the paths below a folder that end with `suffix`, relative to it."""
     return [name for name in read_tree(folder, (suffix.lower(),)).files if name.endswith(suffix)]
 
 

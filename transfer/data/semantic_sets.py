@@ -1,4 +1,4 @@
-"""The official sets of maps of classes: VOC 2012 with SBD's annotations, and Cityscapes' fine ones."""
+"""Lists the official sets of maps of classes: VOC 2012 with SBD's annotations, and Cityscapes' fine ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CITYSCAPES_REMEDY = (
 
 
 def official(root: Path) -> list[DatasetSpec]:
-    """Returns the sets in Detectron2's tree; Cityscapes' by Detectron2's names."""
+    """Returns the sets in Detectron2's tree; those of Cityscapes have Detectron2's names."""
     voc_root, city = root / "VOC2012", root / "cityscapes"
     specs = [
         DatasetSpec(

@@ -1,4 +1,4 @@
-"""What names a dataset: where its images and annotations lie, and which classes it holds."""
+"""Specifies a dataset: its name, where its images and annotations lie, and which classes it holds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Record = dict[str, Any]
 
 
 class DatasetError(ExpectedError, ValueError):
-    """A dataset that cannot be used as asked; the message names the value, the file and the remedy."""
+    """Says that a dataset cannot be used as asked; the message names the value, the file and the remedy."""
 
 
 def _text(value: Any) -> Any:
-    """A number in a YAML file where a name belongs, such as `name: 2024`, is meant as written."""
+    """Turns a number where a YAML file needs a name, such as `name: 2024`, into text as written."""
     if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
         raise ValueError(f"{value!r} holds half a character (a lone surrogate); write it out")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -36,24 +36,24 @@ Names = Annotated[list[Text], Field(min_length=1)]
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One split of one dataset.
+    """Specifies one split of one dataset.
 
     Attributes:
-        name: what configs call it, e.g. "voc_2007_test"; it names files, too.
-        format: a key of `formats.FORMATS`: how images and annotations lie on disk.
+        name: its name in configs, e.g. "voc_2007_test"; files are named after it, too.
+        format: a key of `formats.FORMATS`, which says how images and annotations lie on disk.
         root: the folder that holds it, as the format says.
-        split: e.g. "trainval"; in VOC the stem of a file in ImageSets/Main.
+        split: name of the split, e.g. "trainval"; in VOC the stem of a file in ImageSets/Main.
         classes: names in the order of the contiguous category ids 0, 1, ...; None takes the annotations' own.
-        year: VOC only, which metric evaluates it: 2007 is 11-point AP, 2012 the area under the curve.
+        year: VOC only, year of the metric: 2007 is 11-point AP, 2012 the area under the curve.
         image_root: the folder that images' names are relative to (in COCO those in `json_file`).
         json_file: COCO only, the instances json.
         flip_pairs: names of keypoints that swap under a horizontal flip; None takes those named left and right.
         outside: COCO only, whether images' names may lead out of `image_root`.
-        layout: what the format must know beside these, a value of its own.
-        remedy: where to get it, for errors about what is missing; empty if that is not known.
+        layout: whatever else the format must know, in a type of its own.
+        remedy: where to get the dataset, for errors about missing files; empty if that is not known.
 
     Raises:
-        DatasetError: an unknown format, what the format needs is absent, or a class stands twice.
+        DatasetError: the format is unknown, something that it needs is absent, or a class is listed twice.
     """
 
     name: str
@@ -71,7 +71,7 @@ class DatasetSpec:
 
     @property
     def official(self) -> bool:
-        """Whether it is one of the sets that papers report on, whose numbers must be what they are."""
+        """Returns whether papers report on this set, so that its number of images must be the published one."""
         return bool(self.remedy)
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class DatasetSpec:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean a or b?', or nothing when no known word is close: the tail of an error message."""
+    """Returns the tail of an error message, '; did you mean a or b?', or nothing when no known word is close."""
     words = sorted(set(known))
     by_lower = {w.lower(): w for w in words}
     close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.6)
@@ -101,7 +101,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def sizes_in(paths: Iterable[Path]) -> Iterator[int | None]:
-    """Byte size of each file, None for one that does not exist. Yields in order."""
+    """Yields the byte size of each file in order, None for one that does not exist."""
     for path in paths:
         try:
             yield path.stat().st_size
@@ -110,14 +110,14 @@ def sizes_in(paths: Iterable[Path]) -> Iterator[int | None]:
 
 
 def few(values: Iterable[object], n: int = 3) -> str:
-    """The first values of a list for a message: 'a, b, c and 14 more'."""
+    """Returns the first values of a list for a message: 'a, b, c and 14 more'."""
     shown = [one_line(v) for v in values]
     rest = len(shown) - n
     return ", ".join(shown[:n]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def one_line(value: object, limit: int = 400) -> str:
-    """A value for a message: on one line, control characters escaped, cut in the middle if it is long."""
+    """Returns a value for a message: on one line, with control characters escaped, cut in the middle if it is long."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 4 :]}"
 
@@ -126,7 +126,7 @@ def path_in(base: Path, text: str) -> Path:
     """Returns `text` with `~` and `$VARIABLES` expanded, relative to `base`.
 
     Raises:
-        DatasetError: a variable that is not set, or a NUL character.
+        DatasetError: a variable is not set, or there is a NUL character.
     """
     expanded = os.path.expandvars(os.path.expanduser(text))
     if "$" in expanded:

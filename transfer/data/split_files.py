@@ -1,4 +1,4 @@
-"""Splits of sets that have none: lists for a folder in the VOC layout, a json per split for one of COCO."""
+"""Writes splits of sets that have none: lists for a folder in the VOC layout, one json per split for COCO's."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from transfer.data.voc import IMAGE_SUFFIXES, stems
 
 
 def write_splits(source: Path, shares: Mapping[str, float], seed: int, force: bool) -> dict[Path, int]:
-    """Draws a set apart, and writes the files that say so.
+    """Divides a set into random splits and writes the files that define them.
 
     Args:
-        source: a folder with Annotations and JPEGImages, whose ImageSets/Main/<split>.txt are written; or a json of
-            COCO, beside which <its stem>_<split>.json are.
-        force: write over files of these names.
+        source: a folder with Annotations and JPEGImages, for which ImageSets/Main/<split>.txt are written, or a COCO
+            json, beside which <its stem>_<split>.json are written.
+        force: overwrite files of these names.
 
     Returns:
         The files, each with its number of images.
 
     Raises:
-        DatasetError: the source is neither, an image of a VOC folder has no annotation, or a file is there already.
+        DatasetError: the source is neither, an image of a VOC folder has no annotation, or a file already exists.
     """
     voc = source.is_dir()
     folder = source / "ImageSets" / "Main" if voc else source.parent
@@ -63,7 +63,7 @@ def _voc(source: Path, shares: Mapping[str, float], seed: int) -> _Drawn:
 
 
 def _is_line(name: str) -> bool:
-    """Whether a text file can list a name, so that its reader finds it again."""
+    """Returns whether a text file can list a name so that its reader finds it again."""
     return name.splitlines() == [name.strip()] and not any("\ud800" <= c <= "\udfff" for c in name)
 
 

@@ -1,4 +1,4 @@
-"""A set drawn apart: which images are for training, which for testing, from a seed."""
+"""Divides a set from a seed: says which images are for training and which for testing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def read_shares(words: Sequence[str]) -> dict[str, float]:
     """Reads `train=0.8 val=0.2`.
 
     Raises:
-        DatasetError: another form, a name that stands twice or cannot be part of a file's name, a share that is not
-            above 0, or shares whose sum is not 1.
+        DatasetError: a word has another form, a name comes twice or cannot be part of a file name, a share is not
+            above 0, or the shares' sum is not 1.
     """
     shares: dict[str, float] = {}
     for word in words:
@@ -37,7 +37,7 @@ def read_shares(words: Sequence[str]) -> dict[str, float]:
 
 
 def check_name(name: str) -> None:
-    """Raises DatasetError for a split's name that cannot be part of a file's name and of a data set's."""
+    """Raises DatasetError if a split's name cannot be part of a file's name and of a data set's name."""
     if not _NAME.fullmatch(name):
         raise DatasetError(f"split '{one_line(name)}': a name has letters, digits, and . + - _ behind the first")
 
@@ -45,8 +45,8 @@ def check_name(name: str) -> None:
 def divide(names: Sequence[str], shares: Mapping[str, float], seed: int) -> dict[str, list[str]]:
     """Draws every name into one split; names within a split are sorted.
 
-    The same names, in any order, the same shares and the same seed give the same splits. Sizes are those of the largest
-    remainders: they sum to the number of names, and each is less than 1 from its share of them.
+    The same names in any order, shares and seed give the same splits. Sizes follow the method of largest remainders:
+    they sum to the number of names, and each differs by less than 1 from its share of them.
 
     Raises:
         DatasetError: a split would be empty.

@@ -1,4 +1,4 @@
-"""JSON read strictly: in UTF-8, and no key twice in one object, of which json keeps the last without a word."""
+"""Reads JSON strictly: in UTF-8, and without repeated keys in an object, of which json silently keeps the last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretrain.runtime.wording import short
 
 
 class _Twice(ValueError):
-    """A key that stands twice in one object."""
+    """Says that a key comes twice in one object."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -28,10 +28,10 @@ def read(path: Path, raising: type[ExpectedError]) -> Any:
     """Reads a json.
 
     Args:
-        raising: the class of the error; a file that is not there is the caller's to tell.
+        raising: the class of the error; the caller reports a missing file.
 
     Raises:
-        raising: another encoding, no json, one nested too deeply, or a key twice.
+        raising: the file has another encoding, is not json, is nested too deeply, or has a key twice.
     """
     try:
         return json.loads(read_regular(path), object_pairs_hook=_once)

@@ -1,4 +1,4 @@
-"""Text of annotation files, whose encoding nobody says."""
+"""Decodes the text of annotation files, which do not state their encoding."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codec
 
 
 def decoded(path: Path, content: bytes) -> str:
-    """Text of a file in UTF-8, or in UTF-16 with its mark.
+    """Decodes a file's text from UTF-8, or from UTF-16 with a byte order mark.
 
     Raises:
-        DatasetError: another encoding.
+        DatasetError: the file has another encoding.
     """
     encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
     try:

@@ -1,4 +1,4 @@
-"""Work on many files, several at a time."""
+"""Works on many files, several at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:
-    """Yields `work(item)` of every item, in order, computed in threads; under a progress bar if there are many."""
+    """Yields `work(item)` of every item in order, computed in threads; shows a progress bar if there are many."""
     with (
         ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
         progress(len(items), what, "files", disable=len(items) < _MANY) as bar,

@@ -1,6 +1,6 @@
-"""The Pascal VOC layout: `ImageSets/Main/<split>.txt`, `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`.
+"""Reads the Pascal VOC layout: `ImageSets/Main/<split>.txt`, `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`.
 
-Both folders may have folders within, as CVAT writes them: an id is then `folder/name`.
+The last two folders may hold subfolders, as CVAT writes them; an id is then `folder/name`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PROTOCOL = {2007: "voc07", 2012: "voc12"}
 
 
 class VOCKeys(BaseModel):
-    """A spec file's keys; see datasets/README.md."""
+    """Declares a spec file's keys; see datasets/README.md."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -45,7 +45,7 @@ class VOCKeys(BaseModel):
 
 
 class VOC(Format):
-    """See the module."""
+    """Reads this layout; see the module."""
 
     name = "voc"
     keys = VOCKeys
@@ -140,7 +140,7 @@ def _record(image_id: str, path: Path, annotation: VOCAnnotation, index: Mapping
 
 
 def _check_twice(record: Record, fault: Callable[..., None]) -> None:
-    """Tells of objects with one box and one class: a detection counts for the first of them alone, by VOC's rule."""
+    """Reports objects of equal box and class: by VOC's rule a detection counts only for the first of them."""
     seen = set()
     for annotation in record["annotations"]:
         key = (annotation["category_id"], *annotation["bbox"])
@@ -158,15 +158,15 @@ def annotation_file(spec: DatasetSpec, image_id: str) -> Path:
 
 
 def stems(folder: Path, suffixes: tuple[str, ...]) -> set[str]:
-    """What the files of a folder are called without their suffixes, those in folders below it by `folder/name`."""
+    """Returns the names of a folder's files without suffixes; those in folders below it as `folder/name`."""
     return {os.path.splitext(name)[0] for name in read_tree(folder, suffixes).files} if folder.is_dir() else set()
 
 
 def read_split(spec: DatasetSpec) -> list[str]:
-    """Image ids of the split, in file order; a line may also name the image's file, and `#` begins a comment.
+    """Reads the split's image ids, in file order; a line may also name the image's file, and `#` begins a comment.
 
     Raises:
-        DatasetError: no such file, an empty one, no text, or a line that is no id.
+        DatasetError: the file is missing, empty or not text, or a line is not an id.
     """
     path = split_file(spec)
     if not path.is_file():
@@ -193,7 +193,7 @@ def read_split(spec: DatasetSpec) -> list[str]:
 
 
 def _id_of(line: str, known: set[str]) -> str | None:
-    """The id that a line of a split file names; None if it names none. What has an annotation comes first."""
+    """Returns the id that a line of a split file names, or None. Ids that have an annotation come first."""
     whole = line.strip()
     if whole in known:
         return whole
@@ -205,7 +205,7 @@ def _id_of(line: str, known: set[str]) -> str | None:
 
 
 def image_files(spec: DatasetSpec) -> dict[str, Path]:
-    """Image id -> file, for every image below JPEGImages. `.jpg` wins over other suffixes."""
+    """Returns image id -> file for every image below JPEGImages. `.jpg` wins over other suffixes."""
     folder = spec.root / "JPEGImages"
     if not folder.is_dir():
         remedy = spec.remedy or f"is root '{spec.root}' right?"

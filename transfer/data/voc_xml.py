@@ -1,7 +1,7 @@
-"""A Pascal VOC annotation: one XML per image.
+"""Reads Pascal VOC's annotations: one XML per image.
 
-Boxes: an XML counts pixels from 1 and includes both ends, so xmin=1, xmax=W covers the whole width. Here a box is
-XYXY in absolute coordinates, the same box being x0=0, x1=W: xmin and ymin lose 1, xmax and ymax stay.
+An XML counts pixels from 1 and includes both ends of a box, so xmin=1, xmax=W covers the whole width. Here a box is
+XYXY in absolute coordinates, so the same box is x0=0, x1=W: xmin and ymin lose 1, xmax and ymax stay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)
 
 @dataclass(frozen=True)
 class VOCObject:
-    """One <object>; `box` is (x0, y0, x1, y1) in absolute coordinates (see the module)."""
+    """Holds one <object>; `box` is (x0, y0, x1, y1) in absolute coordinates (see the module)."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -31,7 +31,7 @@ class VOCObject:
 
 @dataclass(frozen=True)
 class VOCAnnotation:
-    """One XML: the image size it states, in pixels, and its objects in file order."""
+    """Holds one XML: the image size that it states, in pixels, and its objects in file order."""
 
     width: int
     height: int
@@ -42,7 +42,7 @@ def read_annotation(path: Path) -> VOCAnnotation:
     """Parses one XML. Coordinates may have decimals; an object without <difficult> is not difficult.
 
     Raises:
-        DatasetError: the file is missing, no XML, or lacks a tag, or a number is none; the message names it.
+        DatasetError: the file is missing, is not XML or lacks a tag, or a value is not a number; the message names it.
     """
     root = _parse(path)
 

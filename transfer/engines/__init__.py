@@ -1,4 +1,4 @@
-"""Two engines, one contract: `base` states it, `select` chooses, `d2` and `tv` fulfil it without knowing each other."""
+"""Holds two engines behind one contract: `base` states it, `select` chooses, `d2` and `tv` each fulfil it alone."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""The engine contract, and how every training begins: by holding its config against protocol, weights and data."""
+"""States the engine contract, and checks a config against protocol, weights and data before every training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAST_CHECKPOINT = "last_checkpoint"  # a text file that names the newest trainin
 
 
 class EngineError(ExpectedError, RuntimeError):
-    """An engine that cannot run what it was asked to; the message says what to do."""
+    """Says that an engine cannot run what it was asked to; the message says what to do."""
 
 
 class Engine(ABC):
@@ -44,7 +44,7 @@ class Engine(ABC):
 
     @abstractmethod
     def defaults(self) -> CfgNode:
-        """A fresh, mutable defaults tree with this project's own keys added."""
+        """Returns a fresh, mutable defaults tree with this project's own keys added."""
 
     @abstractmethod
     def train(self, cfg: CfgNode, resume: str = "no", num_gpus: int = 1) -> RunResult:
@@ -54,11 +54,12 @@ class Engine(ABC):
             cfg: frozen config; `OUTPUT_DIR` is the run's folder.
             resume: "no" starts anew, "must" continues from the last checkpoint in `OUTPUT_DIR` and fails without one,
                 "auto" continues if there is one.
-            num_gpus: processes on this machine (one per GPU; on CPU the torchvision engine takes gloo processes). In a
-                process group (torchrun, `machines`) this process is one of it, and the number is not read.
+            num_gpus: number of processes on this machine, one per GPU (on a CPU the torchvision engine starts gloo
+                processes). Where this process is already in a group (torchrun, `machines`), the number is not read.
 
         Raises:
-            ConfigError, EngineError: before the first iteration, from the linter too (`lint_before_training`).
+            ConfigError, EngineError: the run cannot start; raised before the first iteration, also by the linter
+                (`lint_before_training`).
         """
 
     @abstractmethod
@@ -67,31 +68,33 @@ class Engine(ABC):
 
     @abstractmethod
     def predict(self, cfg: CfgNode, images: Sequence[Record]) -> Iterator[Any]:
-        """Yields what `MODEL.WEIGHTS` (a whole network) finds on images, in order: `ImageDetections`, or `miou.Map`s.
+        """Yields, image by image, what `MODEL.WEIGHTS` (a whole network) finds: `ImageDetections` or `miou.Map`s.
 
         Args:
             images: records without annotations, whose files can be read.
 
         Raises:
-            ConfigError: no weights, or a trunk's.
+            ConfigError: there are no weights, or only a trunk's.
         """
 
     def export(
         self, cfg: CfgNode, output: Path, kind: str, names: Sequence[str], images: Sequence[np.ndarray]
     ) -> list[str]:
-        """Writes `MODEL.WEIGHTS` (a whole network) as a file for serving, once that computes what the network computes.
+        """Writes `MODEL.WEIGHTS` (a whole network) as a file for serving, if the file computes what the network does.
 
         Args:
             kind: "onnx" or "torch".
-            names: of the classes, for the file's metadata.
-            images: (H, W, 3) uint8 in the config's channel order, on which the two are compared; none: made-up ones.
+            names: the classes' names, for the file's metadata.
+            images: (H, W, 3) uint8 in the config's channel order, on which file and network are compared; if empty,
+                made-up images are used.
 
         Returns:
-            A line per image: how far apart they are.
+            One line per image, which says how far apart the two outputs are.
 
         Raises:
-            ConfigError: no weights or a trunk's, a library that is missing, or a network that has no such file.
-            EngineError: the file would compute something else, and is not written.
+            ConfigError: there are no weights or only a trunk's, a library is missing, or this network cannot be
+                written as such a file.
+            EngineError: the file would compute something else, so it is not written.
         """
         raise EngineError(f"the {self.name} engine exports nothing; its networks load in --engine torchvision")
 
@@ -100,20 +103,20 @@ class Engine(ABC):
         """Yields the first `count` inputs of a training with this config and SEED, as its network sees them.
 
         Raises:
-            ConfigError, DatasetError: what keeps the training from starting.
+            ConfigError, DatasetError: the training cannot start.
         """
 
     def missing(self, cfg: CfgNode) -> list[Missing]:
-        """What a config needs on this engine beside its weights and data sets, and this machine lacks."""
+        """Returns what a config needs on this engine, beside its weights and data sets, that this machine lacks."""
         return []
 
     def part_names(self) -> Mapping[str, Collection[str]]:
-        """Key -> what this engine's registries hold, for the linter."""
+        """Returns for each config key the names that this engine's registries hold, for the linter."""
         return NAMES
 
 
 def lint_before_training(cfg: CfgNode, names: Mapping[str, Collection[str]] = NAMES) -> list[str]:
-    """Holds a config against the papers' protocol, its weights and its data; both engines begin a training with it.
+    """Checks a config against the papers' protocol, its weights and its data; both engines start a training with it.
 
     Returns:
         The warnings, logged here once, for the notes of the result.

@@ -1,6 +1,6 @@
-"""Training samples of semantic segmentation: an image and its map scaled, cropped with padding, mirrored.
+"""Makes training samples of semantic segmentation: scales, crops (with padding) and mirrors an image and its map.
 
-Both engines draw their own random numbers and make the pixels here, so that equal numbers give equal samples.
+Each engine draws its own random numbers but makes the pixels here, so that equal numbers give equal samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of one sample: a scale, the crop's place in [0, 1) of where it may lie, whether mirrored."""
+    """Holds one sample's random numbers: scale, the crop's place as a share in [0, 1) of its range, and mirroring."""
 
     scale: float
     top: float = 0.0
@@ -25,14 +25,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class ScaledCrops:
-    """How samples are made.
+    """Makes samples with these settings.
 
     Attributes:
-        scales: the smallest and the largest, both sides alike.
+        scales: the smallest and the largest scale; it applies to height and width alike.
         size: (height, width) of the crop in pixels; None takes whole images.
-        flip: mirror every second image.
+        flip: whether an image is mirrored with probability one half.
         fill: (3,) values of pixels beyond the image's border, in the images' channel order.
-        ignore_label: of the map's pixels there.
+        ignore_label: label of the map's pixels beyond the border.
     """
 
     scales: tuple[float, float]
@@ -43,7 +43,7 @@ class ScaledCrops:
 
     @classmethod
     def of(cls, cfg: CfgNode) -> ScaledCrops:
-        """Reads a config; beyond the border lies the mean colour, which normalises to zero."""
+        """Reads the settings from a config; `fill` is the mean colour, which normalises to zero."""
         i, crop = cfg.INPUT, cfg.INPUT.CROP
         return cls(
             (float(i.RANDOM_SCALE[0]), float(i.RANDOM_SCALE[1])),
@@ -54,7 +54,7 @@ class ScaledCrops:
         )
 
     def draw(self, random: Callable[[], float]) -> Draw:
-        """Draws a sample's numbers; `random` gives one in [0, 1) at each of four calls."""
+        """Draws a sample's numbers with four calls of `random`, each of which gives a number in [0, 1)."""
         low, high = self.scales
         scale, top, left, turn = (random() for _ in range(4))
         return Draw(low + (high - low) * scale, top, left, self.flip and turn < 0.5)
@@ -63,10 +63,11 @@ class ScaledCrops:
         """Makes a sample.
 
         Args:
-            image: (H, W, 3) uint8, resized bilinearly with antialiasing; `labels`: (H, W) uint8, by nearest neighbour.
+            image: (H, W, 3) uint8, resized bilinearly with antialiasing.
+            labels: (H, W) uint8, resized by nearest neighbour.
 
         Returns:
-            (h, w, 3) and (h, w) uint8; h, w is `size`, the padding at the right and the bottom.
+            (h, w, 3) and (h, w) uint8, where (h, w) is `size`; padding lies at the right and the bottom.
         """
         size = tuple(max(1, round(side * draw.scale)) for side in labels.shape)
         if size != labels.shape:

@@ -1,4 +1,4 @@
-"""A run's data sets: opened, validated and held against the config before the first iteration, on both engines."""
+"""Opens a run's data sets, validates them and checks them against the config before training, on both engines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains and tests on. `train` is empty in an evaluation."""
+    """Holds the data sets that a run trains and tests on. `train` is empty in an evaluation."""
 
     task: Task
     train: tuple[Dataset, ...]
@@ -32,21 +32,21 @@ class RunData:
 
     @property
     def notes(self) -> list[str]:
-        """What was mended in the data sets, for the notes of the result."""
+        """Returns what was mended in the data sets, for the notes of the result."""
         return list(dict.fromkeys(note for dataset in (*self.train, *self.test) for note in dataset.notes))
 
 
 def open_run_data(cfg: CfgNode, training: bool) -> RunData:
-    """Opens all data sets of a run and checks everything that is known of them without pixels.
+    """Opens all data sets of a run and checks everything that can be known about them without reading pixels.
 
-    No error that can be known here may come after the training: test sets are held against their protocol, too.
+    An error that can be found here must not come after the training, so test sets are checked against their protocol.
 
     Args:
-        training: False for an evaluation, which needs test sets alone; of detectors they may be without annotations.
+        training: False for an evaluation, which needs only test sets; a detector's may lack annotations.
 
     Raises:
-        ConfigError: no data set is named, no task is the config's, or its number of classes is not the data's.
-        DatasetError: a data set that cannot be used as asked.
+        ConfigError: no data set is named, no task fits the config, or its number of classes is not the data's.
+        DatasetError: a data set cannot be used as asked.
     """
     task = task_of(cfg)
     if task is None:
@@ -89,9 +89,9 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
 
 
 def check_run_data(cfg: CfgNode, training: bool) -> None:
-    """Does what `open_run_data` does, and looks into the header of every image: once per run, before it starts.
+    """Does what `open_run_data` does and reads the header of every image; called once, before a run starts.
 
-    In a process group the first process looks, and all raise what it finds.
+    In a process group the first process checks, and all processes raise what it finds.
     """
     problem: str | None = None
     data = open_run_data(cfg, training)
@@ -105,13 +105,13 @@ def check_run_data(cfg: CfgNode, training: bool) -> None:
 
 
 def with_objects(datasets: Sequence[Dataset], keep_empty: bool) -> list[list[int]]:
-    """Per data set the positions of images that are trained on: those with an object that is no crowd region.
+    """Returns, per data set, the positions of the training images: those with an object that is not a crowd region.
 
     Args:
-        keep_empty: DATALOADER.FILTER_EMPTY_ANNOTATIONS is off.
+        keep_empty: take the other images too (DATALOADER.FILTER_EMPTY_ANNOTATIONS is off).
 
     Raises:
-        ConfigError: no image is left.
+        ConfigError: no image remains.
     """
     chosen = [
         [i for i, record in enumerate(dataset.records) if keep_empty or _has_object(record)] for dataset in datasets

@@ -1,4 +1,4 @@
-"""The pixels that networks see, the same on both engines."""
+"""Reads the pixels that networks see, the same on both engines."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from transfer.data.spec import DatasetError
 
 
 def read_image(path: str | os.PathLike[str], channel_order: str) -> np.ndarray:
-    """(H, W, 3) uint8, upright by its EXIF orientation, in "RGB" or "BGR".
+    """Reads an image as (H, W, 3) uint8 in "RGB" or "BGR" order, turned upright by its EXIF orientation.
 
     Raises:
-        DatasetError: the file is missing or no readable image.
+        DatasetError: the file is missing or is not a readable image.
     """
     try:
         with opened(path) as image:

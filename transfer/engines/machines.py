@@ -1,6 +1,6 @@
-"""Several machines: their processes become one group before an engine starts, as under torchrun.
+"""Joins the processes of several machines into one group before an engine starts, as torchrun does.
 
-An engine runs in whatever process group it finds, so `--num-machines` means the same on both.
+An engine runs in whatever process group it finds, so `--num-machines` means the same on both engines.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from transfer.engines.base import EngineError
 
 @dataclass(frozen=True)
 class Machines:
-    """This machine among those of a run.
+    """Describes the machines of a run and this machine's place among them.
 
     Attributes:
-        count: machines, each with the same number of processes.
-        rank: of this one, 0 <= rank < count; the process group meets on machine 0.
-        url: `tcp://host:port` of machine 0; needed if there is more than one.
+        count: number of machines, each with the same number of processes.
+        rank: number of this machine, 0 <= rank < count; the process group meets on machine 0.
+        url: `tcp://host:port` of machine 0; needed if there is more than one machine.
 
     Raises:
-        EngineError: values that do not go together.
+        EngineError: the values do not go together.
     """
 
     count: int = 1
@@ -54,13 +54,13 @@ class Machines:
             )
 
     def start(self, processes: int, tool: Callable[..., int], *args: Any) -> int:
-        """Runs `tool(*args)` in so many processes of this machine, each with the environment that torchrun sets.
+        """Runs `tool(*args)` in `processes` processes of this machine, each with the environment that torchrun sets.
 
         Returns:
             The exit code of the first process that failed (the others are ended), or 0.
 
         Raises:
-            EngineError: torchrun has started this process already; or a process died of an exception or a signal.
+            EngineError: this process was itself started by torchrun, or a process died of an exception or a signal.
         """
         if "LOCAL_RANK" in os.environ:
             raise EngineError("under torchrun the machines are torchrun's to number: drop --num-machines")
@@ -100,14 +100,14 @@ def _enter(
 
 @contextmanager
 def spawning(processes: int) -> Iterator[None]:
-    """Around a call that starts processes and waits for them: they get the stop signals that come here.
+    """Passes stop signals on to the processes that the enclosed call starts and waits for.
 
-    One process is the caller itself, and what stops it is its own affair.
+    If `processes` is 1, the caller itself is that process, and nothing is done.
 
     Raises:
-        Preempted: they stopped because of one.
-        EngineError: one failed.
-        MachineError: one was killed, or the machine failed it.
+        Preempted: the processes stopped because of a signal.
+        EngineError: a process failed.
+        MachineError: a process was killed, or the machine failed it.
     """
     if processes == 1:
         yield
@@ -122,7 +122,7 @@ def spawning(processes: int) -> Iterator[None]:
 
 
 def _failure(who: str, error: mp.ProcessRaisedException | mp.ProcessExitedException) -> ExpectedError:
-    """What to raise for a process that died: its own words if it was expected to go wrong, else all that it said."""
+    """Returns the error to raise for a process that died: its own message if the error was expected, else it all."""
     if isinstance(error, mp.ProcessExitedException) and error.signal_name == "SIGKILL":
         return MachineError(
             f"{who} was ended by SIGKILL, by the system if memory ran out; take a smaller batch or a larger machine, "
@@ -138,7 +138,7 @@ def _failure(who: str, error: mp.ProcessRaisedException | mp.ProcessExitedExcept
 
 
 def _expected(traceback: str) -> str | None:
-    """The message at the end of a process's traceback, if what ended it was expected to go wrong."""
+    """Returns the message at the end of a process's traceback if an expected error ended it, else None."""
     for kind in (*_kinds(ExpectedError), FloatingPointError):
         name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         _, found, message = traceback.rpartition(f"\n{name}: ")
@@ -148,14 +148,14 @@ def _expected(traceback: str) -> str | None:
 
 
 def _kinds(kind: type[BaseException]) -> Iterator[type[BaseException]]:
-    """A class and all that derive from it."""
+    """Yields a class and all classes that derive from it."""
     yield kind
     for below in kind.__subclasses__():
         yield from _kinds(below)
 
 
 def rank_to_be() -> int:
-    """This process's rank in the group that it is going to join; 0 if there is none."""
+    """Returns this process's rank in the group that it is going to join, or 0 if there is none."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -179,7 +179,7 @@ def join(device: str) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of several processes and machines, for a tool's command line."""
+    """Adds the options of several processes and machines to a tool's command line."""
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per machine (default: 1)")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="of this machine: 0 to N - 1")
@@ -187,12 +187,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def start(tool: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Runs a tool as its parsed options say: here, or once per process of this machine; returns the exit code.
+    """Runs a tool as its parsed options say, here or once per process of this machine; returns the exit code.
 
-    A process group that the tool joins is left in the end.
+    If the tool joins a process group, this process leaves it in the end.
 
     Raises:
-        EngineError: see `Machines`; and here, whatever the tool raises.
+        EngineError: see `Machines`. A tool that runs here also raises its own errors.
     """
     machines = Machines(args.num_machines, args.machine_rank, args.dist_url)
     if machines.count > 1:
@@ -204,15 +204,15 @@ def start(tool: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
 
 
 def local_world_size() -> int:
-    """Processes on this machine (torchrun's LOCAL_WORLD_SIZE; all of them without torchrun)."""
+    """Returns the number of processes on this machine (torchrun's LOCAL_WORLD_SIZE; without torchrun, all)."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", dist.world_size()))
 
 
 def check_shared(output_dir: Path) -> None:
-    """Makes `output_dir`; several machines must see the same one: the main process writes results, all read them.
+    """Makes `output_dir` and checks that all machines see the same one: the main process writes what all read.
 
     Raises:
-        EngineError: they do not.
+        EngineError: a machine does not see it.
     """
     if local_world_size() >= dist.world_size():
         return

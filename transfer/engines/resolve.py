@@ -1,4 +1,4 @@
-"""What a config's values become on this machine: device, norms, precision, weights; and notes of what was decided."""
+"""Resolves a config's device, norms, precision and weights on this machine, and notes what was decided."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYNC_NORMS = ("SyncBN", "naiveSyncBN", "nnSyncBN")
 
 @dataclass
 class RunNotes:
-    """Decisions that a reader of the result must know; each is logged when it is made."""
+    """Collects decisions that a reader of the result must know; each is logged when it is made."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -30,7 +30,7 @@ class RunNotes:
 
 
 def device(wanted: str, notes: RunNotes) -> str:
-    """`MODEL.DEVICE` as it can be had here: "cuda" becomes "cpu" on a machine without a GPU, and the notes say so."""
+    """Returns `MODEL.DEVICE`, or "cpu" in place of "cuda" on a machine without a GPU; the notes then say so."""
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         notes.add(f"MODEL.DEVICE is '{wanted}' but there is no GPU here: running on the CPU")
         return "cpu"
@@ -38,14 +38,14 @@ def device(wanted: str, notes: RunNotes) -> str:
 
 
 def precision(cfg: CfgNode) -> torch.dtype | None:
-    """What a training's products are computed in, where `SOLVER.AMP.ENABLED`; None for float32."""
+    """Returns the type in which a training computes products if `SOLVER.AMP.ENABLED`; None stands for float32."""
     return {"fp16": torch.float16, "bf16": torch.bfloat16}[cfg.SOLVER.AMP.PRECISION] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def norms(cfg: CfgNode, processes: int, notes: RunNotes) -> CfgNode:
-    """A copy with the kinds of batch norm that run: synchronising over one process is plain BN, and the notes say so.
+    """Returns a copy with the kinds of batch norm that run: on one process a synchronised one becomes plain BN.
 
-    The state dict is the same either way, and the result's config keeps the names it was written with.
+    The notes then say so. The state dict is the same either way, and the result's config keeps the names as written.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -58,7 +58,7 @@ def norms(cfg: CfgNode, processes: int, notes: RunNotes) -> CfgNode:
 
 
 def weights_file(cfg: CfgNode) -> str | None:
-    """Local path of `MODEL.WEIGHTS`; None means random initialisation.
+    """Returns the local path of `MODEL.WEIGHTS`; None means random initialisation.
 
     Raises:
         ConfigError: the file does not exist, or its extension makes Detectron2 take the wrong reader.
@@ -86,10 +86,10 @@ def weights_file(cfg: CfgNode) -> str | None:
 
 
 def detector_file(cfg: CfgNode, use: str) -> str:
-    """Local path of `MODEL.WEIGHTS`, which `use` cannot do without.
+    """Returns the local path of `MODEL.WEIGHTS`, which `use` cannot do without.
 
     Raises:
-        ConfigError: it is empty, or see `weights_file`.
+        ConfigError: the key is empty, or its file cannot be used (see `weights_file`).
     """
     if (path := weights_file(cfg)) is None:
         raise ConfigError(f"{use} needs the trained network: give MODEL.WEIGHTS, such as the model_final.pth of a run")

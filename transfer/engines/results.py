@@ -1,4 +1,4 @@
-"""What a run leaves behind: its config, its result, and the notes in it. Both engines write them here."""
+"""Writes what a run leaves behind: its config and its result with notes. Both engines write them here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def add_notes(output_dir: str, lines: Sequence[str]) -> RunResult:
-    """Puts lines before the notes of the finished run in `output_dir`, and gives its result to every process."""
+    """Puts lines before the notes of the finished run in `output_dir`, and returns its result in every process."""
     if lines and dist.is_main():
         result = RunResult.load(output_dir)
         result.notes = [*lines, *(note for note in result.notes if note not in lines)]
@@ -33,7 +33,7 @@ def add_notes(output_dir: str, lines: Sequence[str]) -> RunResult:
 
 
 def class_names(cfg: CfgNode) -> list[str]:
-    """Names of the config's classes by contiguous id, from its data sets; empty if none of these is here any more."""
+    """Returns the class names by contiguous id from the config's data sets; empty if no data set is here any more."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         try:
             return list(catalog.class_names(*catalog.resolve([name], cfg.DATASETS.SPECS)))
@@ -49,9 +49,9 @@ def save_config(cfg: CfgNode, output_dir: Path) -> None:
 
 
 def data_digests(cfg: CfgNode, training: bool) -> dict[str, str]:
-    """`data set <name>` -> digest of its annotations, and of its images' names and sizes, for all that a run reads.
+    """Returns `data set <name>` -> digest of annotations and images' names and sizes, for each set that a run reads.
 
-    One that is not here any more is left out: a finished training is not lost for that.
+    A data set that is not here any more is left out, so that a finished training is not lost because of it.
     """
     names = dict.fromkeys((*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST))
     found = {}
@@ -81,9 +81,9 @@ def finish(
     """Assembles the result of a run and saves it as `OUTPUT_DIR/result.json`.
 
     Args:
-        started: `time.monotonic()` then.
-        iterations: optimizer steps that were done.
-        run_digest: of what was trained, where that is not what the config says (see `resume.run_digest`).
+        started: `time.monotonic()` at the run's start.
+        iterations: number of optimizer steps done.
+        run_digest: digest of what was trained, where that is not what the config says (see `resume.run_digest`).
     """
     weights = provenance.file_sha256(initial_weights) if initial_weights else None
     result = RunResult(

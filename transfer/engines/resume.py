@@ -1,4 +1,4 @@
-"""Going on with a run: whether to, from what, and whether it still is the same training. The same on both engines."""
+"""Decides whether and from what a run continues, and whether it is still the same training, on both engines."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _FREE = {
 
 @dataclass(frozen=True)
 class Change:
-    """One continuation under another schedule.
+    """Records one continuation under another schedule.
 
     Attributes:
-        iteration: done when it was continued.
+        iteration: number of iterations done when the run was continued.
         keys: key -> its value before and after.
-        past: whether the iterations before would have been others under the new values.
+        past: whether the iterations before would have run differently under the new values.
     """
 
     iteration: int
@@ -52,13 +52,13 @@ class Change:
 
     @property
     def words(self) -> str:
-        """A line for the notes of a result."""
+        """Returns a line for the notes of a result."""
         changes = ", ".join(f"{key} {short(old)} -> {short(new)}" for key, (old, new) in self.keys.items())
         return f"continued after {self.iteration} iterations with another schedule: {changes}"
 
 
 def check_resume(output_dir: Path, resume: str) -> bool:
-    """Whether to continue from a checkpoint in `output_dir`.
+    """Returns whether to continue from a checkpoint in `output_dir`.
 
     Raises:
         EngineError: `resume="must"` and there is nothing to continue from; `resume="no"` and there is something
@@ -88,13 +88,13 @@ def check_resume(output_dir: Path, resume: str) -> bool:
 
 
 def _point_to_a_whole_one(output_dir: Path) -> None:
-    """Sees to it that `last_checkpoint` names a checkpoint of this folder that can be gone on from, and is only data.
+    """Makes `last_checkpoint` name a whole checkpoint of this folder that holds nothing but data.
 
-    Detectron2 unpickles whatever the file names, wherever it is. Where it names no file of the run, or one that is cut
-    short, gone or asks for more than data, the newest whole one takes its place, and a warning says so.
+    Detectron2 unpickles whatever the file names, wherever that lies. If it names no file of the run, or one that is
+    missing, cut short or asks for more than data, the newest whole checkpoint takes its place, with a warning.
 
     Raises:
-        EngineError: there is no whole one.
+        EngineError: there is no whole checkpoint.
     """
     pointer = output_dir / LAST_CHECKPOINT
     named = pointer.read_bytes()[:1000].decode(errors="replace").strip()
@@ -121,13 +121,13 @@ def _point_to_a_whole_one(output_dir: Path) -> None:
 
 
 def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
-    """Holds a config against the one that the run in `output_dir` began with.
+    """Compares a config with the one that the run in `output_dir` began with.
 
     Returns:
         The keys of `SCHEDULE` that changed, with the value before and after.
 
     Raises:
-        EngineError: another key changed that training depends on; all of them, by name.
+        EngineError: other keys that training depends on changed; the message names all of them.
     """
     path = output_dir / "config.yaml"
     try:
@@ -167,17 +167,17 @@ def changed_keys(cfg: CfgNode, output_dir: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def _is_schedule(key: str, value: Any) -> bool:
-    """Whether what a file says can be the value of a key of `SCHEDULE`."""
+    """Returns whether a value read from a file can be that of a key of `SCHEDULE`."""
     if key == "SOLVER.STEPS":
         return isinstance(value, list | tuple) and all(isinstance(step, int | float) for step in value)
     return isinstance(value, int)
 
 
 def record_change(cfg: CfgNode, output_dir: Path, changed: Mapping[str, tuple[Any, Any]], done: int) -> None:
-    """Remembers that a run goes on after `done` iterations under another schedule.
+    """Records in the run's folder that it continues after `done` iterations under another schedule.
 
     Raises:
-        ConfigError: the run is longer already than SOLVER.MAX_ITER.
+        ConfigError: the run is already longer than SOLVER.MAX_ITER.
     """
     if done > cfg.SOLVER.MAX_ITER:
         raise ConfigError(
@@ -194,7 +194,7 @@ def record_change(cfg: CfgNode, output_dir: Path, changed: Mapping[str, tuple[An
 
 
 def changes(output_dir: Path) -> list[Change]:
-    """The continuations of the run in `output_dir` under other schedules."""
+    """Returns the continuations of the run in `output_dir` under other schedules."""
     try:
         found = json.loads(read_record(output_dir / RECORD))
         return [Change(c["iteration"], {k: tuple(v) for k, v in c["keys"].items()}, c["past"]) for c in found]
@@ -205,19 +205,19 @@ def changes(output_dir: Path) -> list[Change]:
 
 
 def run_digest(cfg: CfgNode, found: Sequence[Change]) -> str:
-    """Digest of what was trained: the config's, unless part of the run was trained under another schedule."""
+    """Returns a digest of what was trained: the config's own, unless part of the run had another schedule."""
     others = [{"iteration": c.iteration, "keys": dict(c.keys)} for c in found if c.past]
     return config_digest({"config": digest(cfg), "continued": others}) if others else digest(cfg)
 
 
 def check_weights(output_dir: Path, sha256: str | None) -> None:
-    """Holds the initial weights against those that the run in `output_dir` began with, which its result will name.
+    """Compares the initial weights with those that the run in `output_dir` began with, which its result will name.
 
     Args:
-        sha256: of the file that MODEL.WEIGHTS names now; None for random weights.
+        sha256: hash of the file that MODEL.WEIGHTS names now; None for random weights.
 
     Raises:
-        EngineError: they are others.
+        EngineError: the weights differ.
     """
     try:
         before = json.loads(read_record(output_dir / BEGUN))["weights_sha256"]
@@ -232,7 +232,7 @@ def check_weights(output_dir: Path, sha256: str | None) -> None:
 
 
 def begin(output_dir: Path, resuming: bool, sha256: str | None) -> None:
-    """Removes what would speak of another run than the one that begins or goes on now; remembers its weights."""
+    """Removes files that describe another run than the one that begins or continues now; records its weights."""
     if not dist.is_main():
         return
     output_dir.mkdir(parents=True, exist_ok=True)

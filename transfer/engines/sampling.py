@@ -1,4 +1,4 @@
-"""In which order images are trained on: endless, a function of the seed and the position alone, on both engines."""
+"""Gives the endless order of training images, a function of seed and position alone, on both engines."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ SUBSET = "RandomSubsetTrainingSampler"
 def index_stream(
     count: int, seed: int, rank: int = 0, world_size: int = 1, factors: Sequence[float] | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Endless (position, index): one permutation of all images after another, every `world_size`-th for each rank.
+    """Yields endless (position, index): permutation after permutation of all images; each rank takes its share.
+
+    Of the stream, which all ranks share, each one takes every `world_size`-th entry.
 
     Args:
-        count: of images.
+        count: number of images.
         factors: how often each image comes per pass, on average: a fraction is rounded up in that share of the passes
-            (LVIS, appendix B.2 of its second version), and 0 leaves the image out. None: once.
+            (LVIS, appendix B.2 of its second version), and 0 leaves the image out. None takes each image once.
     """
 
     def everything() -> Iterator[int]:
@@ -41,14 +43,14 @@ def index_stream(
 
 
 def _repeated(factors: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """(count,) factors -> the indices of one pass, fractions rounded at random."""
+    """Turns (count,) factors into the indices of one pass, with fractions rounded at random."""
     whole = factors.floor()
     times = whole + (torch.rand(len(factors), generator=generator) < factors - whole)
     return torch.arange(len(factors)).repeat_interleave(times.long())
 
 
 def configured_factors(cfg: CfgNode, records: Sequence[Mapping[str, Any]]) -> list[float] | None:
-    """Returns the factors that DATALOADER.SAMPLER_TRAIN asks for; None if all images come alike."""
+    """Returns the factors that DATALOADER.SAMPLER_TRAIN asks for; None if all images come equally often."""
     loader = cfg.DATALOADER
     if loader.SAMPLER_TRAIN == SUBSET:
         factors = subset_factors(len(records), loader.RANDOM_SUBSET_RATIO, seed := max(cfg.SEED, 0))
@@ -65,10 +67,10 @@ def configured_factors(cfg: CfgNode, records: Sequence[Mapping[str, Any]]) -> li
 
 
 def subset_factors(count: int, ratio: float, seed: int) -> list[float]:
-    """Draws the share `ratio` of `count` images, at least one: 1 for these, 0 for the others.
+    """Draws the share `ratio` of `count` images, at least one; returns 1 for these images and 0 for the others.
 
-    Each seed draws other images, so that the trials of a row differ in them and the rows of a trial agree; of one seed
-    a smaller share lies within a larger one.
+    Each seed draws different images, so trials of a row differ in them while the rows of a trial agree. For one seed,
+    a smaller share is a subset of a larger one.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, 2)))
     factors = torch.zeros(count)
@@ -79,13 +81,13 @@ def subset_factors(count: int, ratio: float, seed: int) -> list[float]:
 def repeat_factors(records: Iterable[Mapping[str, Any]], threshold: float, sqrt: bool = True) -> list[float]:
     """Computes how often each image comes per pass, so that rare classes are seen more often.
 
-    A class that is in a share f of the images asks for max(1, sqrt(threshold / f)) times; an image takes the largest
-    of its classes'. Crowd regions count as objects, as in Detectron2.
+    A class that occurs in a share f of the images asks for the factor max(1, sqrt(threshold / f)); an image takes the
+    largest factor of its classes. Crowd regions count as objects, as in Detectron2.
 
     Args:
-        records: in Detectron2's form.
+        records: records in Detectron2's form.
         threshold: share of images below which a class is repeated.
-        sqrt: take the root; False repeats rare classes more.
+        sqrt: whether the root is taken; without it rare classes are repeated more.
     """
     classes = [{annotation["category_id"] for annotation in record["annotations"]} for record in records]
     images_with = Counter(category for here in classes for category in here)

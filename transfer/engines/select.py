@@ -1,4 +1,4 @@
-"""Which engine runs: a command-line choice, never a config key."""
+"""Selects the engine that runs: a command-line choice, never a config key."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _INSTALL = "install it with `make detectron2`, or use --engine torchvision"
 
 
 def select(choice: str = "auto") -> Engine:
-    """The engine to use. `auto` takes Detectron2 where it imports, else torchvision, and logs which and why.
+    """Returns the engine to use. `auto` takes Detectron2 where it imports, else torchvision, and logs which and why.
 
     Raises:
-        EngineError: an explicit choice that is not available (it never falls back), or an unknown name.
+        EngineError: an explicit choice is not available (there is no fallback), or the name is unknown.
     """
     if choice not in CHOICES:
         raise EngineError(f"unknown engine '{choice}'; choose one of {', '.join(CHOICES)}")
@@ -37,7 +37,7 @@ def select(choice: str = "auto") -> Engine:
 
 
 def detectron2_problem() -> str | None:
-    """Why Detectron2 cannot be used here; None if it can."""
+    """Returns why Detectron2 cannot be used here, or None if it can."""
     try:
         from transfer.engines import d2
     except ImportError:
@@ -46,7 +46,7 @@ def detectron2_problem() -> str | None:
 
 
 def detectron2_verify() -> Verify | None:
-    """Detectron2's own check of a converted file; None where it does not import."""
+    """Returns Detectron2's own check of a converted file, or None where Detectron2 does not import."""
     if detectron2_problem() is not None:
         return None
     from transfer.engines.d2.verify import verify

@@ -1,4 +1,4 @@
-"""From a model's predictions to metrics and files: one loop, the same on both engines."""
+"""Turns a model's predictions into metrics and files, in one loop that both engines share."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test(
     """Scores a model on data sets; every process predicts its share, the main one scores and writes the files.
 
     Args:
-        evaluator: makes a fresh one for a data set.
+        evaluator: makes a fresh evaluator for a data set.
         predict: yields the predictions of this process's images, as the evaluator takes them.
-        output_dir: where the predictions are kept.
-        notes: what a reader of the numbers must know is added to them.
+        output_dir: folder that keeps the predictions.
+        notes: receives what a reader of the numbers must know.
 
     Returns:
-        Key -> points (with the data set's name in front if there are several), and per data set the details for
-        `RunResult.extra`; both empty in other processes than the main one.
+        Metric key -> points (with the data set's name in front if there are several), and per data set the details
+        for `RunResult.extra`; both are empty in all processes but the main one.
     """
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
@@ -58,7 +58,7 @@ def test(
 
 
 def _why(prefix: str, metrics: Mapping[str, float], undefined: Mapping[str, str]) -> list[str]:
-    """A sentence per reason for which metrics are undefined."""
+    """Returns one sentence per reason why metrics are undefined."""
     reasons: dict[str, list[str]] = {}
     for key in metrics:
         if key in undefined:

@@ -1,4 +1,4 @@
-"""The protocol of Cityscapes' instances: AP of masks over the eight classes of things."""
+"""Implements Cityscapes' protocol for instances: AP of masks over the eight classes of things."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transfer.evaluation.predictions import ImageDetections
 
 
 class CityscapesEvaluator(DetectionEvaluator):
-    """See `cityscapes_ap`."""
+    """Computes Cityscapes' AP of masks; see `cityscapes_ap` for its rules."""
 
     def scores(self) -> Scores:
         by_image = {d.image_id: d for d in self.detections}
@@ -30,7 +30,7 @@ class CityscapesEvaluator(DetectionEvaluator):
         return Scores("cityscapes", metrics, per_class, undefined=undefined_reasons(metrics, {}, why))
 
     def _image(self, position: int, detections: ImageDetections | None) -> tuple[list[Truth], list[Found]]:
-        """Objects and predictions of one image, with what they share."""
+        """Returns the objects and the predictions of one image, with the pixels that they share."""
         record = self.dataset.records[position]
         height, width = record["height"], record["width"]
         rles = [as_rle(a["segmentation"], height, width) for a in record["annotations"]]
@@ -59,7 +59,7 @@ class CityscapesEvaluator(DetectionEvaluator):
 
 
 def _shared(a: object, b: object) -> int:
-    """Pixels that two masks have in common."""
+    """Returns the number of pixels that two masks have in common."""
     return int(mask_util.area(mask_util.merge([a, b], intersect=True)))
 
 

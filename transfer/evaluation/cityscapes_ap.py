@@ -1,8 +1,8 @@
-"""Cityscapes' average precision of masks: not COCO's.
+"""Computes Cityscapes' average precision of masks, whose rules are not COCO's.
 
 An object is found by a prediction of its class whose IoU is *above* the threshold. Objects below 100 pixels do not
-count. A prediction that finds nothing is forgiven if more than the threshold's share of it lies on void, on groups of
-its class, or on such small objects. Precision over recall is not interpolated, and there is no cap on the number of
+count. A prediction that finds nothing is forgiven if a share of it above the threshold lies on void, on groups of its
+class, or on such small objects. Precision over recall is not interpolated, and there is no cap on the number of
 predictions. AP is the mean over classes with objects and over IoU .50, .55, ..., .95.
 """
 
@@ -19,9 +19,9 @@ SMALLEST = 100  # pixels of an object that counts
 
 @dataclass
 class Found:
-    """A predicted mask: its class's contiguous id, score, pixels, pixels on void, and on which objects it lies.
+    """Holds a predicted mask: its class's contiguous id, score, pixels, pixels on void, and the objects it lies on.
 
-    `shared`: position among the objects of its image -> pixels, for those of its class.
+    `shared` maps an object's position in the image to the pixels shared with it, for objects of the mask's class.
     """
 
     category: int
@@ -33,7 +33,7 @@ class Found:
 
 @dataclass
 class Truth:
-    """An annotated mask: its class's contiguous id, pixels, and whether it is a group."""
+    """Holds an annotated mask: its class's contiguous id, its pixels, and whether it is a group."""
 
     category: int
     pixels: int
@@ -71,7 +71,7 @@ def average_precision(images: Sequence[tuple[Sequence[Truth], Sequence[Found]]],
 def _match(
     truths: Sequence[Truth], predictions: Sequence[Found], category: int, threshold: float
 ) -> tuple[list[bool], list[float], int]:
-    """Of one image: whether each prediction that counts is right, its score, and the number of missed objects."""
+    """Returns for one image whether each counted prediction is right, its score, and the number of missed objects."""
     right: list[bool] = []
     scores: list[float] = []
     missed = 0
@@ -107,7 +107,7 @@ def _iou(found: Found, truth: Truth, t: int) -> float:
 
 
 def _area(right: np.ndarray, scores: np.ndarray, missed: int) -> float:
-    """The area under precision over recall, by the trapezoids that Cityscapes takes."""
+    """Returns the area under precision over recall, by the trapezoids that Cityscapes takes."""
     if not len(scores):
         return 0.0
     order = np.argsort(scores)

@@ -1,4 +1,4 @@
-"""The protocol of COCO: AP of boxes, and of masks where the task predicts them."""
+"""Implements COCO's protocol: AP of boxes, and of masks where the task predicts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
 
 
 class COCOEvaluator(DetectionEvaluator):
-    """COCO AP of at most 100 detections per image, as pycocotools computes it with ids counted from 1."""
+    """Computes COCO AP of at most 100 detections per image, as pycocotools does with ids counted from 1."""
 
     def scores(self) -> Scores:
         kinds: tuple[IouType, ...] = ("bbox", "segm") if self.masks else ("bbox",)

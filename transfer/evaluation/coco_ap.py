@@ -1,7 +1,7 @@
-"""COCO average precision of boxes, masks or keypoints, with Detectron2's conventions around it.
+"""Computes COCO's average precision of boxes, masks or keypoints, with Detectron2's conventions.
 
-faster-coco-eval computes it, in a fraction of pycocotools' time (benchmarks/coco_eval.py); the tests hold both, and
-Detectron2's evaluator, to the same numbers.
+faster-coco-eval does the computation, in a fraction of pycocotools' time (benchmarks/coco_eval.py); tests check that
+both, and Detectron2's evaluator, give the same numbers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STATISTICS = {kind: ("AP", "AP50", "AP75", "APs", "APm", "APl") for kind in ("b
 
 @dataclass(frozen=True)
 class COCOResult:
-    """Percent; NaN where a number is undefined: no detections at all, or no ground truth of that size or class.
+    """Holds AP in percent, NaN where undefined: no detections at all, or no ground truth of that size or class.
 
     Attributes:
         AP, AP50, AP75: means over classes with ground truth; AP is also over IoU .50, .55, ..., .95.
@@ -71,21 +71,21 @@ def coco_average_precision(
 ) -> COCOResult:
     """Computes AP over all images of a data set in COCO's layout, at most 100 detections per image.
 
-    Images, objects and categories are numbered from 1 for it: pycocotools takes an annotation whose id is 0 for no
-    match at all, and knows no ids but integers.
+    Images, objects and categories are renumbered from 1, since pycocotools takes an annotation with id 0 for no match
+    and knows only integer ids.
 
     Args:
-        dataset: the ground truth; areas and crowd regions are its annotations'.
-        detections: classes are contiguous; an image without an entry has no detections.
+        dataset: the ground truth, with areas and crowd regions as annotated.
+        detections: detections with contiguous classes; an image without an entry has none.
         iou_type: "segm" compares the masks, which every entry must then have, and sorts sizes by mask area. "keypoints"
             compares the points by their object keypoint similarity, at most 20 detections per image; objects without
             a labelled point do not count, and there is no APs.
-        backend: which of `BACKENDS` computes; the numbers are the same.
-        sigmas: of the keypoints, one each.
+        backend: the one of `BACKENDS` that computes; the numbers are the same.
+        sigmas: one value per keypoint.
 
     Raises:
-        EvaluationError: an unknown or repeated image, a class number out of range, or masks or keypoints that are
-            asked for and absent.
+        EvaluationError: an image is unknown or repeated, a class number is out of range, or masks or keypoints that
+            are asked for are absent.
     """
     make_truth, make_evaluation = BACKENDS[backend]
     names = dataset.classes
@@ -123,10 +123,10 @@ def ground_truth(dataset: Dataset, iou_type: IouType) -> dict[str, Any]:
     """Returns the annotations as an instances json holds them, with images, objects and categories numbered from 1.
 
     Args:
-        iou_type: what the objects are given beside their boxes: points, or masks, of which each must then have one.
+        iou_type: says what objects have beside their boxes: "keypoints" gives points, "segm" masks, one for each.
 
     Raises:
-        EvaluationError: an object without a mask.
+        EvaluationError: a mask is asked for and an object has none.
     """
     truth: Truth = dataset.truth
     masks = iou_type == "segm"
@@ -160,7 +160,7 @@ def ground_truth(dataset: Dataset, iou_type: IouType) -> dict[str, Any]:
 
 
 def _percent(value: float) -> float:
-    """pycocotools says -1 for undefined."""
+    """Turns a share into percent, and pycocotools' -1 for undefined into NaN."""
     return float(value * 100) if value >= 0 else NAN
 
 

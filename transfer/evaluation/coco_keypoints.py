@@ -1,4 +1,4 @@
-"""The protocol of COCO's keypoints: AP by the similarity of points, beside that of boxes, and of masks if there are."""
+"""Implements COCO's protocol for keypoints: AP by similarity of points, beside that of boxes and, if any, of masks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _SIZES = {"keypoints/APm": "medium", "keypoints/APl": "large"}
 
 
 class COCOKeypointEvaluator(COCOEvaluator):
-    """As pycocotools computes it: at most 20 detections per image, objects without a labelled point ignored."""
+    """Computes AP as pycocotools does: at most 20 detections per image, objects without a labelled point ignored."""
 
     def __init__(self, dataset: Dataset, masks: bool = False, sigmas: Sequence[float] = ()):
         """
         Args:
-            dataset: what the detections are of; it must have keypoints.
-            masks: score masks as well.
-            sigmas: of the points, one each; none takes COCO's where there are as many points as COCO has.
+            dataset: the data set that the detections belong to; it must have keypoints.
+            masks: whether masks are scored as well.
+            sigmas: one per point; none takes COCO's, if there are as many points as COCO has.
 
         Raises:
-            EvaluationError: the data set has no keypoints, or there is another number of sigmas.
+            EvaluationError: the data set has no keypoints, or the number of sigmas differs from that of the points.
         """
         super().__init__(dataset, masks)
         if dataset.keypoints is None:
@@ -76,10 +76,11 @@ def oks_sigmas(given: Sequence[float], points: int) -> tuple[float, ...]:
     """Returns the sigmas to score with.
 
     Args:
-        given: TEST.KEYPOINT_OKS_SIGMAS; empty for COCO's.
+        given: TEST.KEYPOINT_OKS_SIGMAS; empty takes COCO's.
+        points: number of keypoints.
 
     Raises:
-        EvaluationError: none are given and the points are not as many as COCO's, or as many as are given.
+        EvaluationError: the number of given sigmas (or of COCO's, if none are given) differs from that of the points.
     """
     if not given and points == len(COCO_SIGMAS):
         return COCO_SIGMAS

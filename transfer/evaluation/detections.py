@@ -1,4 +1,4 @@
-"""What evaluators of detections share: they keep them, in the data set's order, and save them."""
+"""Provides what evaluators of detections share: they keep detections in the data set's order and save them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class DetectionEvaluator(Evaluator):
     def __init__(self, dataset: Dataset, masks: bool = False):
         """
         Args:
-            dataset: what the detections are of.
-            masks: score masks as well as boxes; every detection must have one.
+            dataset: the data set that the detections belong to.
+            masks: whether masks are scored as well as boxes; every detection must then have one.
         """
         super().__init__()
         self.dataset, self.masks = dataset, masks
@@ -72,7 +72,7 @@ class DetectionEvaluator(Evaluator):
 
 
 class UnscoredEvaluator(DetectionEvaluator):
-    """Keeps the detections on a set without annotations, for whoever has them, and scores nothing."""
+    """Keeps the detections on a set without annotations, for whoever has these, and scores nothing."""
 
     def scores(self) -> Scores:
         why = f"data set '{self.dataset.name}': nothing is annotated that counts, so detections are kept and not scored"
@@ -83,5 +83,5 @@ NOTHING_FOUND = "no detection has a score above the threshold (MODEL.ROI_HEADS.S
 
 
 def undefined_reasons(metrics: dict[str, float], reason: dict[str, str], otherwise: str) -> dict[str, str]:
-    """Key -> why, for the metrics that are NaN; `reason`: by key, else `otherwise`."""
+    """Returns metric key -> why it is undefined, for metrics that are NaN: `reason` by key, else `otherwise`."""
     return {key: reason.get(key, otherwise) for key, value in metrics.items() if np.isnan(value)}

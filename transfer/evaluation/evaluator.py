@@ -1,4 +1,4 @@
-"""What scores predictions, the same on both engines: `add` as they come, `merge` over processes, then `scores`."""
+"""Defines what scores predictions on both engines: `add` each as it comes, `merge` over processes, then `scores`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a protocol says of predictions on one data set.
+    """Holds a protocol's scores of predictions on one data set.
 
     Attributes:
-        protocol: its name in `protocols.PROTOCOLS`.
+        protocol: the protocol's name in `protocols.PROTOCOLS`.
         metrics: key -> points (percent); NaN where a number is undefined.
         per_class: class -> metric key -> points, NaN where undefined.
         curves: class -> precision over recall, for protocols that have them.
@@ -39,11 +39,11 @@ class Scores:
     curve_metric: str = ""
 
     def details(self) -> dict[str, Any]:
-        """Returns what `RunResult.extra` keeps of them, beside the metrics."""
+        """Returns what `RunResult.extra` keeps of the scores, beside the metrics."""
         return {"protocol": self.protocol, "per_class": dict(self.per_class), "undefined": dict(self.undefined)}
 
     def to_json(self) -> dict[str, Any]:
-        """Returns metrics and details as JSON values; what is undefined is None."""
+        """Returns metrics and details as JSON values; undefined numbers are None."""
         per_class = {c: _defined(values) for c, values in self.per_class.items()}
         return {**self.details(), "metrics": _defined(self.metrics), "per_class": per_class, "notes": [*self.notes]}
 
@@ -55,8 +55,8 @@ def _defined(values: Mapping[str, float]) -> dict[str, float | None]:
 class Evaluator(ABC):
     """Scores the predictions of a model on one data set.
 
-    Every process adds its share; then one of them merges the states of all, and asks for the scores. It keeps what its
-    scores need and no more: detections, or a confusion matrix, but never maps of pixels.
+    Every process adds its share; then one of them merges all states and asks for the scores. An evaluator keeps no
+    more than its scores need: detections, or a confusion matrix, but never maps of pixels.
     """
 
     def __init__(self) -> None:
@@ -67,8 +67,7 @@ class Evaluator(ABC):
         """Takes the prediction of one image.
 
         Raises:
-            EvaluationError: of an image that is not of the data set, or that was there before; or of values that cannot
-                be scored.
+            EvaluationError: the image is not in the data set or was added before, or values cannot be scored.
         """
 
     @abstractmethod
@@ -77,7 +76,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def merge(self, states: Iterable[Any]) -> None:
-        """Takes the states of all processes, this one's included, in place of what was added here."""
+        """Replaces what was added here by the states of all processes, this one's included."""
 
     @abstractmethod
     def scores(self) -> Scores:
@@ -88,15 +87,15 @@ class Evaluator(ABC):
         """Writes the predictions to files in a run's folder, which later stages read."""
 
     def summarise(self, folder: Path, scores: Scores) -> None:  # noqa: B027  maps have none
-        """Writes what reports show of the predictions, so that they need not be read again; by default nothing.
+        """Writes what reports show of the predictions, so that reports need not read them; by default nothing.
 
         Args:
-            folder: where `save` has written.
-            scores: what `scores` gave.
+            folder: the folder that `save` has written to.
+            scores: the result of `scores`.
         """
 
     def _once(self, image_id: str | int, known: Mapping[str | int, Any]) -> None:
-        """Raises EvaluationError if an image is not among the data set's, or comes twice."""
+        """Raises EvaluationError if an image is not in the data set or comes twice."""
         if image_id not in known:
             example = next(iter(known), None)
             raise EvaluationError(

@@ -1,4 +1,4 @@
-"""The protocol of LVIS: AP of boxes and masks over a long tail of classes, at most 300 detections per image.
+"""Implements LVIS's protocol: AP of boxes and masks over a long tail of classes, at most 300 detections per image.
 
 Images are not annotated exhaustively: a detection of a class counts in an image only if the class is annotated there or
 known to be absent, and one that finds nothing is forgiven where not all objects of its class are annotated. APr, APc
@@ -28,7 +28,7 @@ GROUPS = {"APr": "rare", "APc": "common", "APf": "frequent"}
 
 
 class LVISEvaluator(DetectionEvaluator):
-    """See the module."""
+    """Computes LVIS AP; see the module for its rules."""
 
     def scores(self) -> Scores:
         metrics: dict[str, float] = {}
@@ -83,7 +83,7 @@ def lvis_precision(dataset: Dataset, detections: list[ImageDetections], kind: Li
 
 
 def surest(d: ImageDetections, number: int) -> ImageDetections:
-    """The `MOST` surest detections of an image, under another number; ties in the order that they come in."""
+    """Returns the `MOST` surest detections of an image, under the image id `number`; ties keep their order."""
     order = np.argsort(-d.scores, kind="stable")[:MOST]
     masks = None if d.masks is None else [d.masks[i] for i in order]
     return ImageDetections(number, d.boxes[order], d.scores[order], d.classes[order], masks)

@@ -1,7 +1,7 @@
-"""A metric as a value: its key in results, what tables call it, and how far it may be from a published number.
+"""Describes metrics: the key in results, the label in tables, and how far one may be from a published number.
 
-Reports, verdicts and status read labels and rules from here and name no metric of their own. Imports nothing heavy, so
-that `tools/status.py` is quick.
+Reports, verdicts and status read labels and rules from here and name no metric of their own. This module imports
+nothing heavy, so that `tools/status.py` is quick.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rule:
-    """When a difference from a published number is noise, in the metric's points.
+    """Says when a difference from a published number is noise, in the metric's points.
 
-    Either `std` or `gap` is given. `std`: the published number is a mean over `trials` fine-tunings of one checkpoint,
-    whose standard deviation is about this; Welch's t-test at 5% decides. `gap`: the published number is of one run, and
-    a difference up to this is within variation.
+    Either `std` or `gap` is given. With `std`, the published number is a mean over `trials` fine-tunings of one
+    checkpoint with about this standard deviation, and Welch's t-test at 5% decides. With `gap`, the published number
+    is that of one run, and a difference up to `gap` is within variation.
 
     Attributes:
-        needs: trials of ours without which there is no verdict.
+        needs: number of own trials below which there is no verdict.
     """
 
     std: float | None = None
@@ -35,7 +35,7 @@ class Rule:
 
     @property
     def words(self) -> str:
-        """What a report says of the rule, after "judged by"."""
+        """Returns what a report says about the rule after "judged by"."""
         if self.std is None:
             return f"a gap of at most {self.gap:g}, the published number being of one run"
         return f"Welch's t-test at 5%, the published mean taken as of {self.trials} trials with std {self.std:g}"
@@ -43,13 +43,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a result.
+    """Describes one number of a result.
 
     Attributes:
         key: its name in `RunResult.metrics`, e.g. "segm/AP".
-        label: what a table's head calls it, e.g. "mask AP".
-        rule: how a difference from a published number is judged; None where nobody has said.
-        per_class: whether the protocol gives it per class, under the same key.
+        label: its name in a table's head, e.g. "mask AP".
+        rule: how a difference from a published number is judged; None if no rule is known.
+        per_class: whether the protocol also gives it per class, under the same key.
     """
 
     key: str
@@ -59,5 +59,5 @@ class Metric:
 
 
 def full_key(name: str) -> str:
-    """The key of a metric as experiment files write it: `AP50` is `bbox/AP50`, `segm/AP` is itself."""
+    """Returns the key of a metric as experiment files write it: `AP50` is `bbox/AP50`, `segm/AP` stays as it is."""
     return name if "/" in name else f"bbox/{name}"

@@ -1,4 +1,4 @@
-"""The protocol of maps of classes: intersection over union of every class, and its mean, from one confusion matrix.
+"""Implements the protocol of maps of classes: IoU of every class and its mean, from one confusion matrix.
 
 Shape shorthand: K classes; (H, W) size of an image.
 """
@@ -25,16 +25,16 @@ KEPT = 24  # images, the first of a set, whose predicted maps are saved
 
 @dataclass(frozen=True)
 class Map:
-    """The prediction for one image: `classes` (H, W), integers in [0, K), at the image's original size."""
+    """Holds the prediction for one image: `classes` (H, W), integers in [0, K), at the image's original size."""
 
     image_id: str | int
     classes: np.ndarray
 
 
 class MIoUEvaluator(Evaluator):
-    """IoU per class, as Detectron2's SemSegEvaluator computes it; pixels that are ignored count nowhere.
+    """Computes IoU per class as Detectron2's SemSegEvaluator does; ignored pixels count nowhere.
 
-    `confusion[i, j]` counts the pixels that are predicted as i and labelled as j: (K, K) int64.
+    `confusion[i, j]`, (K, K) int64, counts the pixels that are predicted as i and labelled as j.
     """
 
     def __init__(self, dataset: Dataset):
@@ -81,7 +81,7 @@ class MIoUEvaluator(Evaluator):
         self.confusion, self._seen, self.kept = confusion, seen, kept
 
     def scores(self) -> Scores:
-        """Means are over classes that have a labelled pixel; a class without one has no IoU (NaN)."""
+        """Returns the scores; means are over classes with a labelled pixel, and a class without one has IoU NaN."""
         right = self.confusion.diagonal().astype(float)
         labelled, predicted = self.confusion.sum(0).astype(float), self.confusion.sum(1).astype(float)
         there = labelled > 0
@@ -105,7 +105,7 @@ class MIoUEvaluator(Evaluator):
         )  # fmt: skip
 
     def save(self, folder: Path) -> None:
-        """Writes the confusion matrix, and the predicted maps of the set's first images as index PNGs."""
+        """Writes the confusion matrix, and the predicted maps of the data set's first images as index PNGs."""
         matrix = {"classes": list(self.dataset.classes), "rows": "predicted", "confusion": self.confusion.tolist()}
         save_json(matrix, folder / confusion_file(self.dataset.name))
         for image_id, found in self.kept.items():
@@ -120,5 +120,5 @@ def confusion_file(dataset: str) -> str:
 
 
 def map_file(folder: Path, dataset: str, position: int) -> Path:
-    """Where a run's folder has the predicted map of the image at a position of the data set."""
+    """Returns the file in a run's folder that holds the predicted map of the image at a position of the data set."""
     return folder / f"maps_{part(dataset)}" / f"{position:06d}.png"

@@ -1,8 +1,8 @@
-"""Which objects of an image its surest detections find: what reports count, and draw as right or wrong.
+"""Finds which objects of an image its surest detections find; reports count these and draw them as right or wrong.
 
-The rule: take as many of the surest detections as the image has objects. One of them finds an object if it is of its
-class, overlaps it with an IoU of at least 0.5 and no surer one took it; each takes the free object that it overlaps
-most.
+As many of the surest detections are taken as the image has objects. A detection finds an object if it is of the same
+class, overlaps it with an IoU of at least 0.5, and no surer detection took the object; each takes the free object that
+it overlaps most.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ IOU = 0.5
 
 
 def objects(record: Record) -> list[dict[str, Any]]:
-    """The annotated objects that are drawn and counted: all but crowd regions, difficult ones included."""
+    """Returns the annotated objects that are drawn and counted: all but crowd regions, difficult ones included."""
     return [a for a in record["annotations"] if not a.get("iscrowd")]
 
 
 def surest(detections: ImageDetections, count: int) -> np.ndarray:
-    """Positions of the `count` surest detections, from the surest on; equal scores in the order given. (<= count,)"""
+    """Returns the positions (<= count,) of the `count` surest detections, surest first; ties in the order given."""
     return np.argsort(-detections.scores, kind="stable")[:count]
 
 
 def finders(record: Record, detections: ImageDetections | None) -> list[int]:
-    """Positions of the detections that find an object of an image, from the surest on."""
+    """Returns the positions of the detections that find an object of an image, surest first."""
     truth = objects(record)
     if detections is None or not truth or not len(detections.scores):
         return []
@@ -48,12 +48,12 @@ def finders(record: Record, detections: ImageDetections | None) -> list[int]:
 
 
 def all_found(records: Sequence[Record], detections: Mapping[str | int, ImageDetections]) -> np.ndarray:
-    """How many objects of every image are found, in the data set's order: (images,) float."""
+    """Returns how many objects are found in each image, in the data set's order: (images,) float."""
     return np.array([len(finders(r, detections.get(r["image_id"]))) for r in records], np.float64)
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """XYXY boxes (N, 4), (M, 4) -> (N, M)."""
+    """Returns the IoU of XYXY boxes (N, 4), (M, 4) as (N, M)."""
     corner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     both = np.clip(corner, 0, None).prod(axis=2)
     areas = [(x[:, 2:] - x[:, :2]).prod(axis=1) for x in (a, b)]

@@ -1,4 +1,4 @@
-"""Precision over recall at IoU .5, of VOC and COCO sets alike."""
+"""Provides curves of precision over recall at IoU .5, for VOC and COCO sets alike."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """One trial on one test set.
+    """Holds the curves of one trial on one test set.
 
     Attributes:
-        label: what the area under a curve is called, e.g. "AP50".
-        mean_score: percent, mean over classes, by the data set's own metric.
-        scores: class -> its own.
+        label: name of the area under a curve, e.g. "AP50".
+        mean_score: mean score over classes in percent, by the data set's own metric.
+        scores: class -> the class's own score.
         curves: class -> (recall, precision), both (N,) in [0, 1], as the metric's evaluation gives them.
     """
 
@@ -30,16 +30,16 @@ class PrecisionRecall:
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
     def sampled(self) -> dict[str, np.ndarray]:
-        """Class -> the best precision at each of `RECALLS` or more: (101,), 0 where a recall is not reached."""
+        """Returns class -> best precision at each of `RECALLS` or more, (101,), 0 where a recall is not reached."""
         return {name: at_recalls(*curve) for name, curve in self.curves.items()}
 
     def mean(self) -> np.ndarray:
-        """Mean of `sampled` over classes: (101,)."""
+        """Returns the mean of `sampled` over classes, (101,)."""
         return np.mean(list(self.sampled().values()), axis=0) if self.curves else np.zeros(len(RECALLS))
 
 
 def precision_recall(scores: Scores) -> PrecisionRecall | None:
-    """Returns the curves of what a protocol says; None if it has none."""
+    """Returns the curves in a protocol's scores, or None if the protocol has none."""
     metric = PROTOCOLS[scores.protocol].metric(scores.curve_metric)
     if not scores.curves or metric is None:
         return None
@@ -52,6 +52,6 @@ def precision_recall(scores: Scores) -> PrecisionRecall | None:
 
 
 def at_recalls(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """(N,), (N,) -> (101,): the best precision at each of `RECALLS` or more, 0 where it is not reached."""
+    """Returns the best precision at each of `RECALLS` or more, 0 where it is not reached: (N,), (N,) -> (101,)."""
     best_after = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return best_after[np.searchsorted(recall, RECALLS, side="left")]

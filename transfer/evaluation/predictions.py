@@ -1,4 +1,4 @@
-"""What a detector found, and its files: COCO's results json, and the VOC devkit's one text file per class.
+"""Holds a detector's detections and reads and writes their files: COCO's results json and the VOC devkit's texts.
 
 Boxes are XYXY absolute pixels counted from 0, as in `transfer.data.catalog`; class numbers are contiguous from 0.
 """
@@ -26,15 +26,15 @@ from transfer.data.segmentation import checked, is_number
 
 
 class EvaluationError(ExpectedError, ValueError):
-    """Detections or ground truth that cannot be evaluated; the message names the value and the remedy."""
+    """Says that detections or ground truth cannot be evaluated; the message names the value and the remedy."""
 
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """The detections of one image, in any order.
+    """Holds the detections of one image, in any order.
 
     Attributes:
-        image_id: as in the dataset's records (str in VOC, int in COCO).
+        image_id: the id in the dataset's records (str in VOC, int in COCO).
         boxes: (n, 4) float, XYXY absolute pixels, 0-based.
         scores: (n,) float, higher is surer.
         classes: (n,) int, contiguous category ids.
@@ -42,7 +42,7 @@ class ImageDetections:
         keypoints: None, or (n, k, 3) float: x and y in continuous pixels (half a pixel more than COCO's json), score.
 
     Raises:
-        EvaluationError: shapes that do not agree, or a number that is not finite.
+        EvaluationError: shapes do not agree, or a number is not finite.
     """
 
     image_id: str | int
@@ -75,22 +75,22 @@ class ImageDetections:
 
 
 def predictions_file(dataset: str) -> str:
-    """Name of the file, in a run's folder, that keeps its detections on `dataset` (COCO's results json)."""
+    """Returns the name of the file in a run's folder that keeps its detections on `dataset` (COCO's results json)."""
     return f"predictions_{part(dataset)}.json"
 
 
 def voc_text_folder(dataset: str) -> str:
-    """Name of the folder that keeps a VOC set's detections as the devkit's text files, one per class."""
+    """Returns the name of the folder that keeps a VOC set's detections as the devkit's text files, one per class."""
     return f"predictions_{part(dataset)}"
 
 
 def voc_text_files(names: Sequence[str]) -> list[str]:
-    """Names of the classes' files: the devkit's, where a class's name can be part of a file's."""
+    """Returns the names of the classes' files: the devkit's, if the class's name can be part of a file name."""
     return [f"comp4_det_{text}.txt" for text in parts(names)]
 
 
 def check(detections: Sequence[ImageDetections], image_ids: Iterable[str | int], n_classes: int) -> None:
-    """Raises EvaluationError if an image is not of the dataset or comes twice, or a class number is out of range."""
+    """Raises EvaluationError if an image is not in the dataset or comes twice, or a class number is out of range."""
     known = set(image_ids)
     seen: set[str | int] = set()
     for d in detections:
@@ -110,7 +110,7 @@ def check(detections: Sequence[ImageDetections], image_ids: Iterable[str | int],
 
 
 def to_coco_results(detections: Sequence[ImageDetections], category_ids: Sequence[int | str]) -> list[dict[str, Any]]:
-    """COCO's results list: image_id, category_id, bbox (XYWH), score; segmentation and keypoints where there are.
+    """Makes COCO's results list: image_id, category_id, bbox (XYWH), score, and segmentation and keypoints, if any.
 
     Args:
         category_ids: contiguous id -> the id in the file (`catalog.category_ids`).
@@ -149,8 +149,8 @@ def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int | st
     Numbers are float32 where that holds them exactly, as in files that a run has written, else float64.
 
     Raises:
-        EvaluationError: no such file, no results list, a category id that is not among `category_ids`, or a value of
-            the wrong kind.
+        EvaluationError: there is no such file, it is not a results list, a category id is not among `category_ids`,
+            or a value is of the wrong kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -189,21 +189,21 @@ def load_coco_json(path: str | os.PathLike[str], category_ids: Sequence[int | st
 
 
 def _keypoints(lists: Sequence[Sequence[float]]) -> np.ndarray:
-    """(n, k, 3) in continuous pixels, from the flat lists of a results json."""
+    """Turns the flat lists of a results json into (n, k, 3) in continuous pixels."""
     points = np.array(lists, np.float64).reshape(len(lists), -1, 3)
     points[:, :, :2] += HALF_PIXEL
     return _as_written(points)
 
 
 def _as_written(values: np.ndarray) -> np.ndarray:
-    """float64 values, as float32 if that loses nothing."""
+    """Returns float64 values as float32 if that loses nothing."""
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)
     return narrow if np.array_equal(narrow.astype(np.float64), values) else values
 
 
 def _result_fault(result: Any, category_ids: Mapping[Any, int]) -> str:
-    """What is wrong with one entry of a results json; empty if nothing is."""
+    """Returns what is wrong with one entry of a results json; empty if nothing is."""
     if not isinstance(result, dict):
         return f"{short(result)} is no object with keys"
     if absent := [key for key in ("image_id", "category_id", "bbox", "score") if key not in result]:
@@ -246,10 +246,10 @@ def save_voc_text(folder: str | os.PathLike[str], detections: Sequence[ImageDete
 
 
 def load_voc_text(folder: str | os.PathLike[str], names: Sequence[str]) -> list[ImageDetections]:
-    """The inverse of `save_voc_text`, up to its rounding; image ids are strings.
+    """Reads what `save_voc_text` wrote, with its rounding; image ids are strings.
 
     Raises:
-        EvaluationError: the file of a class is missing, or a line is not six words.
+        EvaluationError: the file of a class is missing, or a line does not have six words.
     """
     by_image: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     for cls, name in enumerate(voc_text_files(names)):

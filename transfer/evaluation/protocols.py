@@ -1,4 +1,4 @@
-"""How predictions are scored: one table of protocols, each with its metrics and the evaluator that computes them.
+"""Lists how predictions are scored: one table of protocols, each with its metrics and its evaluator.
 
 Nothing heavy is imported until an evaluator is made, so that `tools/status.py` is quick.
 """
@@ -18,14 +18,14 @@ _COCO_GAP = Rule(gap=0.3)  # the same notes: on COCO a difference of 0.3 AP is w
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to score predictions.
+    """Describes one way to score predictions.
 
     Attributes:
-        name: what results and data sets call it.
-        label: what people call it.
-        metrics: all that it computes, the headline first.
+        name: its name in results and data sets.
+        label: its name for people.
+        metrics: all metrics that it computes, the headline first.
         implementation: "module:Class" of its `evaluator.Evaluator`; empty for probes, which make their own results.
-        note: what a reader of its curves or tables must know, one sentence; may be empty.
+        note: one sentence that a reader of its curves or tables must know; may be empty.
         maps: whether a prediction is a map of classes, the size of its image.
         text_files: whether its predictions may also come as the VOC devkit's text files, one per class.
     """
@@ -39,12 +39,12 @@ class Protocol:
     maps: bool = False
 
     def metric(self, name: str) -> Metric | None:
-        """The metric of a key, or of a short name ("AP50"); None if the protocol has no such metric."""
+        """Returns the metric of a key or short name ("AP50"), or None if the protocol has no such metric."""
         key = full_key(name)
         return next((m for m in self.metrics if m.key == key), None)
 
     def evaluator(self, *args: Any, **kwargs: Any) -> Any:
-        """A fresh evaluator; the arguments are those of its class."""
+        """Makes a fresh evaluator; the arguments are those of its class."""
         module, _, name = self.implementation.partition(":")
         return getattr(importlib.import_module(module), name)(*args, **kwargs)
 
@@ -64,7 +64,7 @@ def _coco() -> Protocol:
 
 
 def _coco_keypoints(boxes_and_masks: Protocol) -> Protocol:
-    """Nobody has published how far two keypoint APs lie apart by chance: no rule."""
+    """Adds keypoint AP, which has no rule: nobody has published how far two keypoint APs lie apart by chance."""
     metrics = [Metric("keypoints/AP", "keypoint AP", per_class=True)]
     metrics += [Metric(f"keypoints/{m}", f"keypoint {m}") for m in ("AP50", "AP75", "APm", "APl")]
     evaluator = "transfer.evaluation.coco_keypoints:COCOKeypointEvaluator"
@@ -72,7 +72,7 @@ def _coco_keypoints(boxes_and_masks: Protocol) -> Protocol:
 
 
 def _densepose(boxes: Protocol) -> Protocol:
-    """Scored by DensePose's own evaluator, which comes with Detectron2's project: the one protocol of one engine."""
+    """Adds DensePose's AP, which only Detectron2's DensePose project computes: the one protocol of a single engine."""
     metrics = [Metric(f"densepose/{m}", f"DensePose {m}") for m in ("AP", "AP50", "AP75", "APm", "APl")]
     return Protocol(
         "densepose",
@@ -132,10 +132,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def known_metric(name: str) -> Metric | None:
-    """The first protocol's metric of that name, for labels where the protocol is not known; None if none has it."""
+    """Returns the first protocol's metric of that name, for labels of an unknown protocol; None if none has it."""
     return next((m for p in PROTOCOLS.values() if (m := p.metric(name)) is not None), None)
 
 
 def metric_names() -> list[str]:
-    """Every metric's key, each once."""
+    """Returns every metric's key once."""
     return list(dict.fromkeys(m.key for p in PROTOCOLS.values() for m in p.metrics))

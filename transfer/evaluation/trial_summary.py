@@ -1,7 +1,7 @@
-"""What reports show of a trial's detections on a test set, in a small file beside them.
+"""Keeps what reports show of a trial's detections on a test set in a small file beside them.
 
-A table of 25 trials would otherwise read two million detections to count what they find. The file is of tensors
-(safetensors), and names what it was made of; one that is of other detections or annotations is not read.
+Without it a table of 25 trials would read two million detections to count what they find. The file holds tensors
+(safetensors) and names what it was made from; a summary of other detections or annotations is not read.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ VERSION = "1"
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """Of one trial on one test set.
+    """Holds what reports show of one trial on one test set.
 
     Attributes:
-        objects: (images,) float, objects found in each image, in the data set's order; see `objects_found`.
-        surest: image id -> as many of its surest detections as it has objects, from the surest on, without masks;
-            images without any are left out.
-        curves: precision over recall, sampled; None if the protocol has none.
+        objects: (images,) float, number of objects found in each image, in the data set's order; see `objects_found`.
+        surest: image id -> as many of its surest detections as the image has objects, surest first, without masks;
+            images without detections are left out.
+        curves: sampled precision over recall; None if the protocol has none.
     """
 
     objects: np.ndarray
@@ -50,7 +50,7 @@ class TrialSummary:
 
 
 def summary_file(dataset: str) -> str:
-    """Name of the file, in a run's folder, that keeps the summary of its detections on `dataset`."""
+    """Returns the name of the file in a run's folder that keeps the summary of its detections on `dataset`."""
     return f"summary_{part(dataset)}.safetensors"
 
 
@@ -59,7 +59,7 @@ def summary(dataset: Dataset, detections: Sequence[ImageDetections], scores: Sco
 
     Args:
         detections: at most one entry per image of the data set.
-        scores: what the data set's protocol says of them.
+        scores: the detections' scores by the data set's protocol.
     """
     by_image = {d.image_id: d for d in detections}
     counts, kept = np.zeros(len(dataset.records)), {}
@@ -76,7 +76,7 @@ def summary(dataset: Dataset, detections: Sequence[ImageDetections], scores: Sco
 
 
 def save(folder: Path, dataset: Dataset, found: TrialSummary) -> None:
-    """Writes a summary beside the detections that it is of, atomically; not if the annotations are gone meanwhile."""
+    """Writes a summary atomically beside its detections, unless the annotations have disappeared meanwhile."""
     try:
         made_of = _made_of(folder, dataset)
     except (ExpectedError, OSError) as error:  # a finished training is not lost for that
@@ -105,7 +105,7 @@ def save(folder: Path, dataset: Dataset, found: TrialSummary) -> None:
 
 
 def load(folder: Path, dataset: Dataset) -> TrialSummary | None:
-    """Reads what `save` wrote; None if it is not there, of other detections or annotations, or damaged."""
+    """Reads what `save` wrote; None if it is missing, damaged, or made from other detections or annotations."""
     path = folder / summary_file(dataset.name)
     if not path.is_file():
         return None
@@ -127,7 +127,7 @@ def _made_of(folder: Path, dataset: Dataset) -> dict[str, str]:
 
 
 def _checked(arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], dataset: Dataset) -> TrialSummary:
-    """Puts a file's arrays together; whatever they are, they come out as a summary of this data set, or raise."""
+    """Puts a file's arrays together into a summary of this data set, and raises if they cannot be one."""
     found, counts, images = arrays["objects"], arrays["counts"], len(dataset.records)
     total = int(counts.sum())
     classes = arrays.get("classes", np.zeros(0, np.int64))
@@ -150,7 +150,7 @@ _PER_DETECTION = ("boxes", "scores", "classes", "keypoints")
 
 
 class _Surest(Mapping[str | int, ImageDetections]):
-    """Detections by image id, each made when it is asked for: a report shows those of a few images."""
+    """Maps image ids to detections, each made only when asked for, since a report shows those of a few images."""
 
     def __init__(self, arrays: Mapping[str, Any], ends: np.ndarray, dataset: Dataset):
         self.arrays, self.ends, self.dataset = arrays, ends, dataset

@@ -1,4 +1,4 @@
-"""The protocols of Pascal VOC: AP of boxes at ten overlaps, over 11 recalls (voc07) or by area (voc12)."""
+"""Implements Pascal VOC's protocols: AP of boxes at ten overlaps, over 11 recalls (voc07) or by area (voc12)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _YEAR = {"voc07": 2007, "voc12": 2012}
 
 
 class VOCEvaluator(DetectionEvaluator):
-    """VOC AP, rounded as Detectron2 rounds (the papers' numbers were made so), and unrounded as bbox_unrounded/."""
+    """Computes VOC AP with Detectron2's rounding, as the papers' numbers have it, and without as bbox_unrounded/."""
 
     def scores(self) -> Scores:
         (protocol,) = self.dataset.protocols

@@ -1,8 +1,8 @@
-"""Pascal VOC average precision at ten overlaps, equal to Detectron2's evaluator, in one matching pass per class.
+"""Computes Pascal VOC's average precision at ten overlaps, as Detectron2's evaluator, in one pass per class.
 
-The rules, all of them Detectron2's: widths are xmax - xmin + 1 in 1-based pixels; a detection is compared only with the
-object of its image and class that it overlaps most; it is correct if that overlap exceeds the threshold and no surer
-detection took the object; difficult objects neither count nor punish. Scores are rounded to three decimals and
+All rules are Detectron2's. Widths are xmax - xmin + 1 in 1-based pixels. A detection is compared only with the object
+of its image and class that it overlaps most; it is correct if that overlap exceeds the threshold and no surer
+detection took the object. Difficult objects neither count nor punish. Scores are rounded to three decimals and
 coordinates to a tenth before anything else, because the numbers in the papers were made from such text files.
 
 N = detections of a class, G = its objects, T = 10 thresholds.
@@ -29,14 +29,14 @@ _AT_50, _AT_75 = 0, 5
 
 @dataclass(frozen=True)
 class VOCResult:
-    """Percent, as the papers print them.
+    """Holds AP in percent, as the papers print it.
 
     Attributes:
         AP, AP50, AP75: means over classes; AP is also over the overlaps .50, .55, ..., .95.
         per_class: name -> {"AP", "AP50", "AP75"}.
         curves: name -> (recall, precision) at overlap .5, both (N,) in [0, 1], from the surest detection on; recall is
             0 throughout for a class without objects.
-        n_objects: name -> objects that count (not difficult).
+        n_objects: name -> number of objects that count (those that are not difficult).
     """
 
     AP: float
@@ -54,23 +54,23 @@ def voc_average_precision(
     year: int,
     rounded: bool = True,
 ) -> VOCResult:
-    """VOC AP of `detections` on the ground truth in `records`.
+    """Computes VOC AP of `detections` on the ground truth in `records`.
 
     Args:
         records: the whole dataset from `catalog.load`; an annotation without `difficult` is not difficult.
         detections: at most one entry per image; an image without one has no detections. Where scores tie, the order
             of this sequence counts.
-        class_names: by contiguous category id.
+        class_names: names by contiguous category id.
         year: 2007 for the 11-point metric, 2012 for the area under the precision-recall curve.
-        rounded: round detections as Detectron2 does, if all annotated coordinates are whole pixels, as in VOC. With
-            decimals among them, which Detectron2's evaluator cannot read, nothing is rounded: small objects would be
-            missed by even perfect detections. False evaluates the numbers as they are.
+        rounded: round detections as Detectron2 does, if all annotated coordinates are whole pixels, as in VOC. If some
+            have decimals, which Detectron2's evaluator cannot read, nothing is rounded, since even perfect detections
+            would then miss small objects. False evaluates the numbers as they are.
 
-    A class without objects that count has AP 0 in both metrics. (Detectron2 gives 0 in the 11-point metric, and in the
-    other NaN if there are detections of the class, which makes the mean NaN.)
+    A class without objects that count has AP 0 in both metrics. (Detectron2 gives 0 in the 11-point metric; in the
+    other it gives NaN if there are detections of the class, which makes the mean NaN.)
 
     Raises:
-        EvaluationError: an unknown or repeated image, a class number out of range, or a year other than these.
+        EvaluationError: an image is unknown or repeated, a class number is out of range, or the year is neither.
     """
     if year not in (2007, 2012):
         raise EvaluationError(f"year is {year!r}; give 2007 (11-point AP) or 2012 (area under the curve)")
@@ -106,7 +106,7 @@ def voc_average_precision(
 
 @dataclass(frozen=True)
 class _Truth:
-    """All objects, image by image. `boxes` (G, 4): XYXY, 1-based pixels, both ends included."""
+    """Holds all objects, image by image. `boxes` (G, 4) are XYXY in 1-based pixels, both ends included."""
 
     images: np.ndarray
     classes: np.ndarray
@@ -126,7 +126,7 @@ class _Truth:
 
     @property
     def whole(self) -> bool:
-        """Whether all coordinates are whole pixels."""
+        """Returns whether all coordinates are whole pixels."""
         return bool((self.boxes == np.rint(self.boxes)).all())
 
     def only(self, which: np.ndarray) -> _Truth:
@@ -135,7 +135,7 @@ class _Truth:
 
 @dataclass(frozen=True)
 class _Found:
-    """All detections in the order given. `boxes` (N, 4): XYXY, 1-based pixels."""
+    """Holds all detections in the order given. `boxes` (N, 4) are XYXY in 1-based pixels, both ends included."""
 
     images: np.ndarray
     classes: np.ndarray
@@ -161,10 +161,10 @@ class _Found:
 
 
 def _round(x: np.ndarray, digits: int) -> np.ndarray:
-    """float(f"{v:.{digits}f}") of every v: the nearest decimal, exact ties to even.
+    """Returns float(f"{v:.{digits}f}") of every v: the nearest decimal, with exact ties to even.
 
-    `np.round` multiplies first, and the product of a number just beside a tie may land on the tie: those few go
-    through the text.
+    `np.round` multiplies first, so the product of a number just beside a tie may land on the tie; only those few
+    numbers go through text.
     """
     scaled = x * 10**digits
     out = np.rint(scaled) / 10**digits
@@ -174,7 +174,7 @@ def _round(x: np.ndarray, digits: int) -> np.ndarray:
 
 
 def _curves(truth: _Truth, found: _Found, n_positive: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision (T, N) of one class, after each detection from the surest on."""
+    """Returns recall and precision (T, N) of one class after each detection, surest first."""
     order = np.argsort(-found.scores)  # not stable: Detectron2's order of ties
     overlap, best = _best_overlap(truth, found)
     overlap, best = overlap[order], best[order]
@@ -192,8 +192,10 @@ def _curves(truth: _Truth, found: _Found, n_positive: int) -> tuple[np.ndarray, 
 
 
 def _best_overlap(truth: _Truth, found: _Found) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection of a class, (N,): its largest IoU with an object of its image, -inf if there is none, and
-    that object's row in `truth` (the first if several are equal)."""
+    """Returns each detection's largest IoU with an object of its class and image, and that object's row in `truth`.
+
+    Both are (N,). IoU is -inf if there is no object; of several equal ones the first object counts.
+    """
     overlap, best = np.full(len(found.images), -np.inf), np.zeros(len(found.images), np.intp)
     first = np.searchsorted(truth.images, found.images, side="left")
     count = np.searchsorted(truth.images, found.images, side="right") - first  # objects to compare with
@@ -211,7 +213,7 @@ def _best_overlap(truth: _Truth, found: _Found) -> tuple[np.ndarray, np.ndarray]
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of paired boxes (P, 4), (P, 4) -> (P,), pixels included at both ends."""
+    """Returns the IoU of paired boxes, (P, 4), (P, 4) -> (P,), with pixels included at both ends."""
     width = np.maximum(np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0]) + 1.0, 0.0)
     height = np.maximum(np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1]) + 1.0, 0.0)
     intersection = width * height
@@ -222,7 +224,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _eleven_points(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Mean over the recalls 0, .1, ..., 1 of the best precision at that recall or more (0 where it is not reached)."""
+    """Returns the mean over recalls 0, .1, ..., 1 of the best precision at that recall or more (0 if not reached)."""
     if not len(recall):
         return 0.0
     best_after = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
@@ -233,7 +235,7 @@ def _eleven_points(recall: np.ndarray, precision: np.ndarray) -> float:
 
 
 def _area(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Area under the precision envelope over recall."""
+    """Returns the area under the precision envelope over recall."""
     recall = np.concatenate(([0.0], recall, [1.0]))
     envelope = np.maximum.accumulate(np.concatenate((precision, [0.0]))[::-1])[::-1]
     steps = np.flatnonzero(recall[1:] != recall[:-1])

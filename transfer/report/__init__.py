@@ -1,1 +1,1 @@
-"""From results on disk to the table and one self-contained page; published numbers always with their source."""
+"""Turns results on disk into the table and one self-contained page; published numbers always have their source."""

@@ -1,6 +1,6 @@
 """Reads what an experiment has on disk, once, into the values of `collected`.
 
-Nothing here runs or repairs anything. A row that is not finished, or whose trials do not belong together, says so.
+Nothing here runs or repairs anything. A row that is unfinished, or whose trials do not belong together, says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def collect(plan: Plan) -> ExperimentReport:
     """Reads the experiment's output folder.
 
     Raises:
-        ConfigError: the config of a row cannot be read (a row's folder can be missing or broken without that).
+        ConfigError: the config of a row cannot be read (a missing or broken folder of a row raises nothing).
     """
     e = plan.experiment
     sidecars = {path.parent.name: path for path in sorted((e.output / "converted").glob(f"*/{TRUNK}.json"))}
@@ -53,7 +53,7 @@ def collect(plan: Plan) -> ExperimentReport:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What the converter wrote beside a trunk; nothing, and a warning, if that cannot be read."""
+    """Returns what the converter wrote beside a trunk; if that cannot be read, logs a warning and returns nothing."""
     try:
         found = json.loads(read_record(path))
         if isinstance(found, dict):
@@ -66,7 +66,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def collect_column(plan: Plan, column: Column) -> ColumnReport:
-    """Reads what one column has on disk; raises as `collect`."""
+    """Reads what one column has on disk; raises what `collect` raises."""
     return ColumnReport(
         name=column.name,
         slug=column.slug,
@@ -134,7 +134,7 @@ def _row(plan: Plan, column: Column, row: Row) -> RowReport:
 
 
 def _earlier_failures(plan: Plan, column: Column, row: Row) -> list[str]:
-    """What went wrong before the row's trials: in its pre-training or the conversion of its weights."""
+    """Returns what went wrong before the row's trials, in its pre-training or the conversion of its weights."""
     folders = {plan.converted(plan.trunk_name(row)): "conversion"} if column.probe is None else {}
     if row.pretrain is not None:
         seeds: list[int | None] = [*column.seeds] if column.anew else [None]
@@ -145,9 +145,9 @@ def _earlier_failures(plan: Plan, column: Column, row: Row) -> list[str]:
 
 
 def _probed(plan: Plan, column: Column, row: Row, seed: int, result: RunResult) -> RunResult:
-    """A probe's result as one trial of its row: the pre-training's pretext metrics stand beside its own.
+    """Returns a probe's result as one trial of its row, with the pre-training's pretext metrics beside its own.
 
-    Where every seed pre-trains anew, the hash of its weights is no longer what the trials of the row share.
+    Where every seed pre-trains anew, trials of the row no longer share the hash of their weights.
     """
     metrics = {name if "/" in name else f"{result.kind}/{name}": value for name, value in result.metrics.items()}
     if row.pretrain is not None:
@@ -162,7 +162,7 @@ def _probed(plan: Plan, column: Column, row: Row, seed: int, result: RunResult) 
 def _aggregate(
     path: Path, results: Sequence[RunResult], seeds: tuple[int, ...], problems: list[str]
 ) -> Aggregate | None:
-    """The row that `path` records if it is of these seeds, checked against the results; else that of the results."""
+    """Returns the row that `path` records, if it has these seeds and fits the results; else the row of the results."""
     recorded = None
     if path.is_file():
         try:
@@ -184,7 +184,7 @@ def _aggregate(
 
 
 def _differences(plan: Plan, job: Job | None, results: Sequence[RunResult]) -> list[str]:
-    """Whether the results are of what the experiment file says now; of a probe its stages record that."""
+    """Returns how the results differ from what the experiment file says now; a probe's stages record that already."""
     if job is None:
         return []
     now, then = digest(plan.config(job.config, job.opts)), sorted({r.config_digest for r in results})
@@ -197,7 +197,7 @@ def _differences(plan: Plan, job: Job | None, results: Sequence[RunResult]) -> l
 
 
 def _pretraining(plan: Plan, name: str) -> Pretraining:
-    """The one that columns share, or the first that trials made anew."""
+    """Returns the pre-training that columns share, or the first that trials made anew."""
     folder = plan.pretrain_folder(name, next(iter(plan.pretraining_seeds(name)), None))
     try:
         result = RunResult.load(folder)

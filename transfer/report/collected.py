@@ -1,4 +1,4 @@
-"""What an experiment has on disk as plain values; tables, figures and sections are functions of these."""
+"""Holds what an experiment has on disk as plain values; tables, figures and sections are functions of these."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Curve = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class RowReport:
-    """A row of one column as it stands on disk.
+    """Holds a row of one column as it is on disk.
 
     Attributes:
-        name, slug: as in the experiment file.
+        name, slug: the row's name and folder name in the experiment.
         weights: what initialises the row, for people.
         pretrain: name of the experiment's pre-training behind it, if any.
-        seeds: one trial each, whether or not it is there; empty for a row that is not run in this column.
-        job: what is fine-tuned; None of a probe, and of a row that is not run.
+        seeds: one seed per trial, finished or not; empty for a row that is not run in this column.
+        job: what is fine-tuned; None for a probe, and for a row that is not run.
         results: the finished trials, in the order of their seeds.
         started: seeds of trials that have begun and are neither finished nor failed.
-        failed: seed -> why that trial failed. A row with one is never averaged.
-        aggregate: mean and spread; None unless every trial is there and they belong together.
+        failed: seed -> why that trial failed. A row with a failed trial is never averaged.
+        aggregate: mean and spread; None unless all trials are finished and belong together.
         published: metric key -> published number in points, or "fail".
-        problems: why the row is not to be trusted, or not averaged, beside trials that are missing.
+        problems: why the row cannot be trusted or averaged, beside missing trials.
         curves: seed -> fine-tuning curve.
-        folder: of the row's trials.
+        folder: folder of the row's trials.
     """
 
     name: str
@@ -59,7 +59,7 @@ class RowReport:
 
     @property
     def state(self) -> str:
-        """`5 trials`, or how many there are of how many: `3 of 5 trials, 1 failed, 1 more started`."""
+        """Returns `5 trials`, or how many are there, as in `3 of 5 trials, 1 failed, 1 more started`."""
         n = len(self.seeds)
         if not self.is_run:
             return "published only" if self.published else ""
@@ -70,51 +70,51 @@ class RowReport:
         return f"{len(self.results)} of {_trials(self.seeds)}{more}" if len(self.results) < n else "not averaged"
 
     def statistic(self, key: str) -> Statistic | None:
-        """Mean and spread of the metric with that key."""
+        """Returns mean and spread of the metric with that key."""
         return None if self.aggregate is None else self.aggregate.metrics.get(key)
 
     def values(self, key: str) -> tuple[float, ...]:
-        """The trials' numbers, of an unfinished row those that are there."""
+        """Returns the numbers of the trials; in an unfinished row, of those that are finished."""
         if (found := self.statistic(key)) is not None:
             return found.values
         return tuple(v for r in self.results if math.isfinite(v := r.metrics.get(key, math.nan)))
 
     @property
     def details(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """(test set, what the protocol says of it beside the metrics), of every finished trial."""
+        """Returns (test set, the protocol's details beside the metrics) for every finished trial."""
         return [(name, d) for r in self.results for name, d in r.extra.items() if isinstance(d, Mapping)]
 
     @property
     def protocol(self) -> Protocol | None:
-        """How the first test set was scored; None before a trial is finished, and of results that do not say."""
+        """Returns how the first test set was scored; None if no trial is finished or the results do not say."""
         named = [str(d["protocol"]) for _, d in self.details if "protocol" in d] or [r.kind for r in self.results]
         return PROTOCOLS.get(named[0]) if named else None
 
     def scored(self, key: str) -> Metric | None:
-        """A metric as the protocol that scored it describes it, be it of one test set of several."""
+        """Returns a metric, perhaps of one test set of several, as described by the protocol that scored it."""
         protocol, short = self._scoring(key)
         return None if protocol is None else protocol.metric(short)
 
     def scored_by(self, key: str) -> Protocol | None:
-        """The protocol behind a metric, be it of one test set of several; None of results that do not say."""
+        """Returns the protocol behind a metric, perhaps of one test set of several; None if results do not say."""
         return self._scoring(key)[0]
 
     def _scoring(self, key: str) -> tuple[Protocol | None, str]:
-        """The protocol behind a metric, and what that calls it."""
+        """Returns the protocol behind a metric, and the metric's name in that protocol."""
         for name, details in self.details:
             if key.startswith(f"{name}/"):
                 return PROTOCOLS.get(str(details.get("protocol"))), key.removeprefix(f"{name}/")
         return self.protocol, key
 
     def undefined(self, key: str) -> str:
-        """Why a metric is no number in any trial, if the results say so."""
+        """Returns why a metric is undefined in all trials, if the results say so."""
         said = [(d.get("undefined") or {}, key.removeprefix(f"{name}/")) for name, d in self.details]
         return next((str(reasons[k]) for reasons, short in said for k in (key, short) if k in reasons), "")
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One of the experiment's pre-trainings: its curve, and its result once it is finished."""
+    """Holds one of the experiment's pre-trainings: its curve, and its result once it is finished."""
 
     name: str
     curve: Curve
@@ -123,13 +123,13 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class ColumnReport:
-    """One column: what every section about trials is a function of.
+    """Holds one column, from which every section about trials is made.
 
     Attributes:
-        name, slug: empty where the table has but one column.
+        name, slug: empty if the table has only one column.
         engine: what evaluated the rows: an engine's name, or a probe's protocol.
-        rows: those of the whole table in its order, so that a row has one number, and colour, in all columns; one that
-            is not run here has no seeds.
+        rows: all rows of the table in its order, so that a row has the same number and colour in all columns; a row
+            that is not run here has no seeds.
     """
 
     name: str
@@ -142,23 +142,23 @@ class ColumnReport:
 
     @property
     def baseline(self) -> RowReport:
-        """What rows are compared with: the first that is run and called supervised, else the first that is run."""
+        """Returns the row to compare with, the first one run that is called supervised, else the first one run."""
         run = [row for row in self.rows if row.is_run] or list(self.rows)
         return next((row for row in run if "supervised" in row.name.lower()), run[0])
 
     @property
     def runner(self) -> str:
-        """What evaluated the rows, for people."""
+        """Returns what evaluated the rows, for people."""
         return PROBES.get(self.engine, f"{self.engine} engine")
 
     @property
     def prefix(self) -> str:
-        """What stands before a sentence about this column."""
+        """Returns the words that come before a sentence about this column."""
         return f"{self.name}: " if self.name else ""
 
     @property
     def run(self) -> tuple[RowReport, ...]:
-        """The rows that are run here."""
+        """Returns the rows that are run here."""
         return tuple(row for row in self.rows if row.is_run)
 
     @property
@@ -172,7 +172,7 @@ class ColumnReport:
 
 @dataclass(frozen=True)
 class ExperimentReport:
-    """All that a report says. `conversions`: name -> the facts that the converter wrote beside the weights."""
+    """Holds all that a report says. `conversions` maps a name to what the converter wrote beside the weights."""
 
     title: str
     columns: tuple[ColumnReport, ...]
@@ -183,11 +183,11 @@ class ExperimentReport:
 
     @property
     def rows(self) -> tuple[RowReport, ...]:
-        """The table's rows, for their names and colours."""
+        """Returns the table's rows, for their names and colours."""
         return self.columns[0].rows
 
     def cells(self) -> Iterator[tuple[ColumnReport, int, RowReport]]:
-        """(column, number of the row, row) of everything that is run."""
+        """Yields (column, number of the row, row) of everything that is run."""
         return ((c, i, row) for c in self.columns for i, row in enumerate(c.rows) if row.is_run)
 
 

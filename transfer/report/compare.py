@@ -1,4 +1,4 @@
-"""Two experiments side by side, or two engines' trials of one: as text, as Markdown and as a page."""
+"""Compares two experiments, or two engines' trials of one, as text, as Markdown and as a page."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _NOTHING = "Nothing to compare yet: no row is complete on both sides."
 
 @dataclass(frozen=True)
 class Compared:
-    """Both experiments.
+    """Holds both experiments.
 
     Attributes:
-        titles: of A and of B.
+        titles: titles of A and of B.
         sides: what else tells them apart.
-        same: columns that have one folder of results for both sides.
+        same: columns in which both sides have the same folder of results.
     """
 
     titles: tuple[str, str]
@@ -54,16 +54,17 @@ class Compared:
 
     @property
     def remarks(self) -> list[str]:
-        """What is not compared, and why numbers are not to be trusted."""
+        """Returns what is not compared, and why numbers cannot be trusted."""
         same = [f"{name}: both sides are the same results, so it is left out." for name in self.same]
         return [*(p.first.prefix + words for p in self.pairs for words in p.left_out()), *same, *problems(self.pairs)]
 
 
 def compare(left: Plan, right: Plan) -> Compared:
-    """Reads what both have on disk.
+    """Reads what both experiments have on disk.
 
     Raises:
-        ConfigError: nothing in common, numbers that mean different things (see `pairs.check`), or the same results.
+        ConfigError: they have nothing in common, have the same results, or their numbers mean different things (see
+            `pairs.check`).
     """
     columns: list[tuple[Column, Column]] = []
     same: list[tuple[Column, Column]] = []
@@ -90,7 +91,7 @@ def _side(plan: Plan, columns: Sequence[ColumnReport]) -> str:
 
 
 def _words(cell: Both, minus: str = "-") -> list[str]:
-    """Both means with their trials, difference, interval, p, verdict."""
+    """Returns both means with their trials, then difference, interval, p and verdict."""
     sides = [word for s in (cell.first, cell.second) for word in (str(s), str(s.n))]
     test = cell.test
     if test is None:
@@ -100,7 +101,7 @@ def _words(cell: Both, minus: str = "-") -> list[str]:
 
 
 def text(found: Compared) -> str:
-    """The comparison for the terminal."""
+    """Returns the comparison for the terminal."""
     blocks = ["\n".join([found.title, *found.lines])]
     for pair in found.pairs:
         rows = [[*_HEADS], *([c.name, c.metric.label, *_words(c)] for c in pair.cells())]
@@ -112,7 +113,7 @@ def text(found: Compared) -> str:
 
 
 def markdown(found: Compared) -> str:
-    """The comparison for a README or an issue."""
+    """Returns the comparison for a README or an issue."""
     lines = [f"**{escaped(found.title)}**", "", *(f"* {escaped(words)}" for words in found.lines)]
     for pair in found.pairs:
         lines += ["", *([f"**{escaped(pair.first.name)}**", ""] if pair.first.name else [])]
@@ -123,7 +124,7 @@ def markdown(found: Compared) -> str:
 
 
 def html(found: Compared) -> str:
-    """The comparison as a self-contained page: every trial of both as dots, and the table."""
+    """Returns the comparison as a self-contained page with every trial of both as dots, and the table."""
     header = [
         tag("p", "Two experiments" if found.titles[0] != found.titles[1] else "One experiment twice", class_="kicker"),
         tag("h1", found.title),
@@ -174,7 +175,7 @@ def _dots(colour: int, row: RowReport, letter: str, key: str) -> Dots:
 
 
 def table(cells: Sequence[Both], names: tuple[str, str]) -> Markup:
-    """A line per row and metric: mean, std and trials of both sides, the difference and its test."""
+    """Returns a line per row and metric: mean, std and trials of both sides, the difference and its test."""
     heads = ("Initialisation", "Metric", *names, "Difference", "95% interval", "p (Welch)", "Hedges' g", "")
     head = [tag("th", word, scope="col", class_="number" if 1 < i < 8 else None) for i, word in enumerate(heads)]
     element = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *map(_line, cells)))
@@ -192,7 +193,7 @@ def _line(cell: Both) -> Markup:
 
 
 def write_comparison(left: Plan, right: Plan, path: Path) -> str:
-    """Writes the page to `path` and the Markdown beside it; returns the comparison as text. Raises as `compare`."""
+    """Writes the page to `path` and the Markdown beside it; returns the text. Raises what `compare` raises."""
     found = compare(left, right)
     for file, content in ((path, html(found)), (path.with_suffix(".md"), markdown(found))):
         with atomic_write(file) as f:

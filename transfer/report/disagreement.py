@@ -1,4 +1,4 @@
-"""Which test images two rows disagree on most, by objects found (`evaluation.objects_found`).
+"""Finds the test images on which two rows disagree most, by objects found (`evaluation.objects_found`).
 
 A row's number is the mean over its finished trials; images are ranked by the difference of two rows.
 """
@@ -15,10 +15,10 @@ RULE = (
 
 
 def most(ours: np.ndarray, theirs: np.ndarray, count: int) -> list[int]:
-    """The at most `count` images of which `ours` found the most more than `theirs`, and more at all; best first.
+    """Returns up to `count` images in which `ours` found more objects than `theirs`, the largest differences first.
 
     Args:
-        ours, theirs: (images,) objects found.
+        ours, theirs: (images,) number of objects found.
     """
     gain = ours - theirs
     order = np.argsort(-gain, kind="stable")[:count]

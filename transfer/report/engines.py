@@ -1,4 +1,4 @@
-"""Two engines, one experiment: each cell of both, the difference and its test."""
+"""Compares two engines on one experiment: each cell of both, the difference and its test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def report_file(engine: str) -> str:
 
 
 def other(plan: Plan) -> str | None:
-    """The engine beside the plan's that has a finished trial of this experiment; None if there is none."""
+    """Returns the engine beside the plan's that has a finished trial of this experiment; None if there is none."""
     for name in (name for name in CHOICES if name not in ("auto", plan.engine.name)):
         folders = [plan.row_folder(column, row, name) for column, row in plan.experiment.runs() if row.job(column)]
         if any(next(folder.glob(f"seed_*/{FILE_NAME}"), None) for folder in folders):
@@ -30,7 +30,7 @@ def other(plan: Plan) -> str | None:
 
 
 def both(plan: Plan, report: ExperimentReport, engine: str) -> Iterator[Both]:
-    """The cells whose trials are complete on both engines."""
+    """Yields the cells whose trials are complete on both engines."""
     for column, found in zip(plan.experiment.columns, report.columns, strict=True):
         for i, row in enumerate(plan.experiment.rows):
             if row.job(column) is None:
@@ -43,7 +43,7 @@ def both(plan: Plan, report: ExperimentReport, engine: str) -> Iterator[Both]:
 
 
 def _statistics(folder: Path, seeds: tuple[int, ...]) -> Mapping[str, Statistic]:
-    """Metric key -> statistic; nothing of trials that are not all there or do not belong together."""
+    """Returns metric key -> statistic; empty if a trial is missing or the trials do not belong together."""
     try:
         return aggregate([RunResult.load(trial_folder(folder, seed)) for seed in seeds]).metrics
     except (AggregateError, FileNotFoundError, ValueError):
@@ -51,7 +51,7 @@ def _statistics(folder: Path, seeds: tuple[int, ...]) -> Mapping[str, Statistic]
 
 
 def page(plan: Plan, report: ExperimentReport, engine: str) -> tuple[Markup, Markup]:
-    """Header and content of the page that compares the plan's engine with `engine`."""
+    """Returns header and content of the page that compares the plan's engine with `engine`."""
     names = plan.engine.name, engine
     links = []
     for name in names:

@@ -1,6 +1,6 @@
-"""One page in Markdown for several experiments: which of the papers' findings show, and by which numbers.
+"""Writes one page in Markdown for several experiments: which of the papers' findings show, and by which numbers.
 
-It is a record that is kept with the code: tables and pictures, commands, digests and hours, and no weights.
+The page is a record that is kept with the code: tables, pictures, commands, digests and hours, but no weights.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def write(plans: Sequence[Plan], page: Path) -> list[Judged]:
     """Writes the page, and a picture per experiment and metric that a finding is about beside it.
 
     Args:
-        plans: of experiments; one of which nothing has run yet is left out. If that is all of them, nothing is written:
-            the page may be a record made elsewhere.
+        plans: plans of experiments; those of which nothing has run yet are left out. If none has run, nothing is
+            written, since the page may be a record made elsewhere.
         page: a Markdown file; its pictures go to `pictures/` in the same folder.
 
     Returns:
-        all findings, in the page's order.
+        All findings, in the page's order.
 
     Raises:
         ConfigError: the config of a row cannot be read.
@@ -69,11 +69,11 @@ def write(plans: Sequence[Plan], page: Path) -> list[Judged]:
 
 
 def check_page(page: Path) -> None:
-    """Makes the page's folders, and refuses what could not be written after hours of work.
+    """Makes the page's folders, and refuses beforehand a page that could not be written after hours of work.
 
     Raises:
         ConfigError: the page is a folder.
-        OSError: its folder cannot be written.
+        OSError: the page's folder cannot be written.
     """
     if page.is_dir():
         raise ConfigError(f"the page '{page}' is a folder; give a file, e.g. {page / 'evidence.md'}")
@@ -124,7 +124,7 @@ def _spent(lines: Iterable[hours.Spent]) -> str:
 
 
 def _origin(report: ExperimentReport) -> str:
-    """Machine, versions and digests, each value once."""
+    """Returns machine, versions and digests, each value once."""
     results = [r for _, _, row in report.cells() for r in row.results]
     results += [p.result for p in report.pretrainings if p.result is not None]
     packages = [r.provenance.get("packages", {}) for r in results]
@@ -145,7 +145,7 @@ def _origin(report: ExperimentReport) -> str:
 
 
 def _pictures(plan: Plan, report: ExperimentReport, folder: Path) -> list[tuple[str, str]]:
-    """(path from the page, alternative text) of a picture per column and metric that a finding is about."""
+    """Writes a picture per column and metric of a finding; returns (path from the page, alternative text) of each."""
     wanted = {(c.name, f.metric.key) for f in report.findings for c in (f.column, f.than_column)}
     saved = []
     for column in report.columns:
@@ -160,7 +160,7 @@ def _pictures(plan: Plan, report: ExperimentReport, folder: Path) -> list[tuple[
 
 
 def standalone(svg: Markup) -> str:
-    """A figure of the report as a file: the page's light colours and font are written into it, on a white ground."""
+    """Returns a report's figure as a file of its own, with the page's light colours and font on a white ground."""
     css = (files("transfer.report") / "report.css").read_text(encoding="utf-8")
     light = css[: css.index("@media")]
     colours = dict(re.findall(r"--([\w-]+):\s*([^;]+);", light))
@@ -173,12 +173,12 @@ def standalone(svg: Markup) -> str:
 
 
 def _code(words: str) -> str:
-    """Words as code, which nothing in them can end."""
+    """Returns words as code in Markdown, which nothing in them can end."""
     return f"`{' '.join(visible(words).replace('`', chr(39)).split())}`"
 
 
 def _anchor(title: str) -> str:
-    """The heading's anchor as GitHub makes it."""
+    """Returns the heading's anchor as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 

@@ -1,8 +1,8 @@
-"""Whether the papers' qualitative findings show: two rows of a table each, judged by their 95% intervals.
+"""Judges whether the papers' qualitative findings show; each compares two rows of a table by their 95% intervals.
 
-A finding *shows* where the intervals of both means are apart in the direction that the paper says, which is stricter
-than Welch's t-test at 5%; *reversed* where they are apart in the other; *does not show* where they overlap. It is open
-until every trial of both rows is there, and of fewer than two trials.
+A finding *shows* if the intervals of both means are apart in the direction that the paper says, which is stricter than
+Welch's t-test at 5%; it is *reversed* if they are apart in the other direction, and *does not show* if they overlap. It
+is open until all trials of both rows are finished, and if a row has fewer than two trials.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Verdict = Literal["shows", "does not show", "reversed", "open"]
 
 @dataclass(frozen=True)
 class Judged:
-    """A finding with its numbers, in points; None where they are not there yet.
+    """Holds a finding with its numbers in points; None where they do not exist yet.
 
     Attributes:
-        row, than: means and spreads of the row that is to be above, and of the one beneath it.
+        row, than: mean and spread of the row that should be above, and of the one that should be beneath it.
         versus: the test of their difference.
     """
 
@@ -35,7 +35,7 @@ class Judged:
 
     @property
     def numbers(self) -> str:
-        """Both means, their difference and its interval, in words; empty while it is open."""
+        """Returns both means, their difference and its interval in words; empty while the finding is open."""
         if self.versus is None:
             return ""
         words = self.versus.words.rpartition(": ")[0] or self.versus.words
@@ -43,14 +43,14 @@ class Judged:
 
     @property
     def words(self) -> str:
-        """The numbers, or why there are none."""
+        """Returns the numbers, or why there are none."""
         if self.row is None or self.than is None:
             return "not all trials are there"
         return self.numbers or "one trial has no spread; it takes 2 or more of each row"
 
 
 def judge(finding: Finding, row: Statistic | None, than: Statistic | None) -> Judged:
-    """The verdict of a finding, of what its two rows have."""
+    """Judges a finding by the statistics of its two rows."""
     versus = welch(row, than) if row is not None and than is not None else None
     if row is None or than is None or versus is None:
         return Judged(finding, row, than, None, "open")
@@ -61,7 +61,7 @@ def judge(finding: Finding, row: Statistic | None, than: Statistic | None) -> Ju
 
 
 def judged(report: ExperimentReport) -> list[Judged]:
-    """Every finding of the experiment, in the file's order."""
+    """Judges every finding of the experiment, in the file's order."""
     found = []
     for finding in report.findings:
         row, than = (
@@ -73,12 +73,12 @@ def judged(report: ExperimentReport) -> list[Judged]:
 
 
 def lines(report: ExperimentReport) -> list[str]:
-    """The findings for the terminal."""
+    """Returns the findings for the terminal."""
     return [f"{j.finding.claim} ({j.finding.source}): {j.verdict}; {j.words}" for j in judged(report)]
 
 
 def to_json(report: ExperimentReport) -> list[dict[str, Any]]:
-    """The findings as JSON values."""
+    """Returns the findings as JSON values."""
     return [
         {
             "claim": j.finding.claim,

@@ -1,6 +1,7 @@
-"""The experiment's table for a paper: rows by initialisation, metrics across, differences to the baseline in brackets.
+"""Writes the experiment's table for a paper: a row per initialisation, metrics across, gains in brackets.
 
-Needs the packages booktabs and xcolor. Published numbers stand in grey rows of their own.
+Gains are differences to the baseline. The table needs the packages booktabs and xcolor. Published numbers have grey
+rows of their own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _HEAD = r"""% needs \usepackage{booktabs} and \usepackage{xcolor}
 
 
 def table(report: ExperimentReport) -> str:
-    """A table environment, ready to be \\input. A gain of 0.5 points or more that is a difference by test is green."""
+    """Returns a table environment for \\input. A gain of 0.5 points or more that is significant by test is green."""
     metrics = [m for column in report.columns for m in column.metrics]
     heads = " & ".join(f"\\multicolumn{{2}}{{c}}{{{escaped(m.label)}}}" for m in metrics)
     lines = [_HEAD, "\\begin{tabular}{l" + "r@{\\;}l" * len(metrics) + "}", "\\toprule", *_groups(report)]
@@ -41,7 +42,7 @@ def table(report: ExperimentReport) -> str:
 
 
 def _groups(report: ExperimentReport) -> list[str]:
-    """The columns' names over their metrics, where there are several."""
+    """Returns the columns' names over their metrics, if there are several columns."""
     if len(report.columns) == 1:
         return []
     sizes = [len(column.metrics) for column in report.columns]
@@ -53,18 +54,18 @@ def _groups(report: ExperimentReport) -> list[str]:
 
 
 def _rules(sizes: Sequence[int]) -> str:
-    """A line beneath each group of so many metrics."""
+    """Returns a rule beneath each group of metrics; `sizes` are the groups' numbers of metrics."""
     ends = [1 + 2 * sum(sizes[: i + 1]) for i in range(len(sizes))]
     return "".join(f"\\cmidrule(lr){{{e - 2 * n + 1}-{e}}}" for e, n in zip(ends, sizes, strict=True))
 
 
 def escaped(words: str) -> str:
-    """Text as LaTeX prints it, on one line."""
+    """Returns text escaped for LaTeX, on one line."""
     return "".join(_SPECIAL.get(c, c) for c in " ".join(visible(words).splitlines()))
 
 
 def _ours(row: RowReport, c: Cell) -> str:
-    """Two columns: the mean with its std, and the gain."""
+    """Returns two columns: the mean with its std, and the gain."""
     if not row.is_run:
         return "&"
     if c.statistic is None:
@@ -78,7 +79,7 @@ def _ours(row: RowReport, c: Cell) -> str:
 
 
 def _published(c: Cell) -> str:
-    """Two columns: the published number, and ours minus it."""
+    """Returns two columns: the published number, and ours minus it."""
     if c.published is None:
         return "&"
     if not isinstance(c.published, float):

@@ -1,4 +1,4 @@
-"""Elements of the page as strings; children are escaped unless they are markup already."""
+"""Makes elements of the page as strings; children are escaped unless they are already markup."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ N_COLOURS = 8  # `--row-0` to `--row-7` in report.css; a row of the experiment k
 
 
 class Markup(str):
-    """Text that is HTML and goes into a page as it is."""
+    """Marks text that is HTML and goes into a page as it is."""
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """`<name attribute="...">children</name>`. Children are escaped unless they are Markup; None is left out.
+    """Returns `<name attribute="...">children</name>`. Children are escaped unless they are Markup; None is left out.
 
     Args:
         attributes: a trailing underscore is dropped (`class_`), others become hyphens (`aria_label`); None or False is
@@ -34,13 +34,13 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def join(children: Iterable[object], between: str = "") -> Markup:
-    """The children one after the other, escaped unless they are Markup."""
+    """Joins the children, each escaped unless it is Markup."""
     parts = [c if isinstance(c, Markup) else escaped(str(c)) for c in children if c is not None]
     return Markup(between.join(parts))
 
 
 def escaped(text: str, quote: bool = False) -> str:
-    """Text that means itself in HTML, with what no reader sees written out."""
+    """Escapes text for HTML, and writes out characters that no reader would see."""
     return html.escape(visible(text), quote)
 
 
@@ -53,24 +53,24 @@ def section(name: str, title: str, *children: object) -> Markup:
 
 
 def named(row: int, name: str) -> Markup:
-    """A row's name with its colour, never parted by a line break."""
+    """Returns a row's name with its colour, which no line break can separate."""
     swatch = tag("span", class_="swatch", style=f"--colour: {css_colour(row)}")
     return tag("span", swatch, tag("span", name), class_="named")
 
 
 def prefixed(element: Markup, prefix: str) -> Markup:
-    """The element with `prefix` before all its ids and what refers to them, so that a page can hold it twice."""
+    """Puts `prefix` before all of an element's ids and the references to them, so that a page can hold it twice."""
     names = re.compile(r'(\bid="|="#|url\(#)(?=[^")])')
     return Markup(re.sub(r"<[^>]*>", lambda found: names.sub(rf"\g<1>{prefix}", found[0]), element))
 
 
 def scroll(element: Markup, label: str) -> Markup:
-    """An element that may be wider than the page in a frame of its own, which the keyboard reaches."""
+    """Puts an element that may be wider than the page into a scrolling frame, which the keyboard reaches."""
     return tag("div", element, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
 def fact(value: Any) -> str:
-    """A JSON value as a reader writes it; file names without their folders."""
+    """Returns a JSON value as a reader would write it, and file names without their folders."""
     if value is None:
         return "not stated"
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""What a trunk holds to be alike: nearest neighbours of a few images by cosine in its pooled features.
+"""Finds the images that a trunk considers alike: nearest neighbours by cosine in its pooled features.
 
-The trunk is frozen and has no head. Computed at most once per weights and images, and kept as
-`<output>/neighbours/<name>.json`: some seconds on a CPU for a ResNet-50.
+The trunk is frozen and has no head. Neighbours are computed at most once per weights and images, which takes some
+seconds on a CPU for a ResNet-50, and are kept as `<output>/neighbours/<name>.json`.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _UNSTATED = ("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # torch
 
 @dataclass(frozen=True)
 class Pool:
-    """The images among which neighbours are looked for.
+    """Holds the images among which neighbours are searched.
 
     Attributes:
-        paths, labels: of every image; the label is its folder, empty if the set has none.
+        paths, labels: path and label of every image; the label is its folder, or empty if the set has no folders.
         queries: positions of the images whose neighbours are shown, evenly spaced over folders or images.
-        words: what they are, for people.
+        words: what the images are, for people.
     """
 
     paths: tuple[Path, ...]
@@ -66,18 +66,18 @@ class Pool:
     words: str
 
     def digest(self) -> str:
-        """Of names and sizes in order, wherever the set lies."""
+        """Returns a digest of names and sizes in order, which does not depend on where the set lies."""
         lines = (f"{path.parent.name}/{path.name} {path.stat().st_size}\n" for path in self.paths)
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What one trunk says.
+    """Holds what one trunk finds.
 
     Attributes:
-        nearest: per query its neighbours, nearest first: (position in the pool, cosine).
-        same: percent of the nearest neighbours of all images that are of the image's own folder; None without folders.
+        nearest: per query its neighbours as (position in the pool, cosine), nearest first.
+        same: percentage of all images' nearest neighbours that are in the image's own folder; None without folders.
     """
 
     nearest: tuple[tuple[tuple[int, float], ...], ...]
@@ -86,10 +86,10 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Trunk:
-    """A pre-trained trunk of the experiment, and the same network as it is initialised.
+    """Holds the neighbours by a pre-trained trunk of the experiment and by the same network as initialised.
 
     Attributes:
-        name: of the pre-training, or the slug of the row that starts from a file.
+        name: name of the pre-training, or the slug of the row that starts from a file.
     """
 
     name: str
@@ -98,10 +98,10 @@ class Trunk:
 
 
 def pool(plan: Plan) -> Pool | None:
-    """Images of a pre-training if they lie in a folder, else the first row's test images; None if neither is here.
+    """Returns a pre-training's images if they lie in a folder, else the first row's test images, else None.
 
     Raises:
-        ValueError, OSError: a data set that cannot be read.
+        ValueError, OSError: a data set cannot be read.
     """
     for name, job in plan.experiment.pretrain.items():
         given = pretraining_data(job.config, job.opts)
@@ -117,7 +117,7 @@ def pool(plan: Plan) -> Pool | None:
 
 
 def _in_folders(root: Path) -> list[tuple[Path, str]]:
-    """(file, folder): evenly spaced folders and evenly spaced images in each; of a flat folder, images without one."""
+    """Returns (file, folder) of evenly spaced images in evenly spaced folders; in a flat folder, folder is empty."""
     names = read_tree(root, SUFFIXES).files
     inside: dict[str, list[str]] = {}  # folder -> the images in it, at any depth
     for name in names:
@@ -143,14 +143,14 @@ def _evenly(values: Sequence[Any], count: int) -> list[Any]:
 
 
 def view(path: Path) -> Image.Image:
-    """The square of an image that the trunks see: RGB, SIDE x SIDE."""
+    """Returns the square of an image that the trunks see, RGB of SIDE x SIDE pixels."""
     with opened(path) as file:
         file.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a fraction of its size
         return ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
 def trunks(plan: Plan, images: Pool | None) -> tuple[list[Trunk], dict[str, str]]:
-    """Every pre-trained trunk that a row starts from; name -> why there are no neighbours of the others."""
+    """Returns the pre-trained trunks that rows start from, and name -> why the others have no neighbours."""
     found: list[Trunk] = []
     problems: dict[str, str] = {}
     twins: dict[str, Neighbours] = {}
@@ -169,7 +169,7 @@ def trunks(plan: Plan, images: Pool | None) -> tuple[list[Trunk], dict[str, str]
 
 
 def _weights(plan: Plan) -> Iterable[tuple[str, Path | None]]:
-    """(name, file) of the trunks: what was converted, else what it would be converted from; None if neither is here."""
+    """Yields (name, file) of the trunks: the converted file, else the file to convert; None if neither is here."""
     for column, row in plan.experiment.runs():
         source = row.file if row.pretrain is None else plan.source(column, row, column.seeds[0])
         if source is not None:
@@ -179,7 +179,7 @@ def _weights(plan: Plan) -> Iterable[tuple[str, Path | None]]:
 
 
 def _trunk(folder: Path, name: str, path: Path, images: Pool, twins: dict[str, Neighbours]) -> Trunk:
-    """Args: twins: what random networks of the trunks before this one have said, by architecture and normalisation."""
+    """Makes one trunk; `twins` holds what earlier trunks' random networks found, by architecture and normalisation."""
     key = {"version": VERSION, "weights": file_sha256(path), "images": images.digest(), "side": SIDE}
     place = folder_name(name)
     files = folder / f"{place}.json", folder / f"{place}-random.json"
@@ -218,17 +218,17 @@ def _load(path: Path, key: dict[str, Any]) -> Neighbours | None:
 
 
 def initialised(architecture: Architecture, stride_in_1x1: bool = False) -> nn.Module:
-    """The network with the weights of seed 0; the caller's random numbers are not touched."""
+    """Builds the network with the weights of seed 0; the caller's random state is not touched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return architecture.build(stride_in_1x1=stride_in_1x1)
 
 
 def pooled(net: nn.Module, paths: Sequence[Path], facts: Mapping[str, Any], words: str) -> np.ndarray:
-    """Globally averaged res5 features of a torchvision ResNet: (N, C) float32.
+    """Computes globally averaged res5 features of a torchvision ResNet, (N, C) float32.
 
     Args:
-        facts: channel order, mean and std of the file, 0 to 255; None where it does not say.
+        facts: the file's channel order, mean and std (0 to 255); None where the file does not say.
     """
     order, mean, std = (facts[key] for key in ("channel_order", "pixel_mean", "pixel_std"))
     if order is None:
@@ -249,7 +249,7 @@ def pooled(net: nn.Module, paths: Sequence[Path], facts: Mapping[str, Any], word
 def nearest(
     features: np.ndarray, queries: Sequence[int], count: int = NEAREST
 ) -> tuple[tuple[tuple[int, float], ...], ...]:
-    """Per query the `count` other rows of (N, C) features with the largest cosine, (row, cosine), nearest first."""
+    """Returns per query the `count` nearest other rows of (N, C) features by cosine, (row, cosine), nearest first."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     cosine = unit[list(queries)] @ unit.T
     cosine[np.arange(len(queries)), list(queries)] = -np.inf
@@ -260,7 +260,7 @@ def nearest(
 
 
 def same_folder(features: np.ndarray, labels: Sequence[str], count: int = NEAREST) -> float | None:
-    """Percent of every image's `count` nearest neighbours that have its label; None if there is but one label."""
+    """Returns which percentage of each image's `count` nearest neighbours have its label; None for a single label."""
     if len(set(labels)) < 2:
         return None
     found = nearest(features, range(len(labels)), count)
@@ -268,5 +268,5 @@ def same_folder(features: np.ndarray, labels: Sequence[str], count: int = NEARES
 
 
 def chance(labels: Sequence[str]) -> float:
-    """What `same_folder` expects of features that say nothing: percent."""
+    """Returns the percentage that `same_folder` gives on average for features without information."""
     return 100 * fmean(labels.count(label) - 1 for label in labels) / (len(labels) - 1)

@@ -1,4 +1,4 @@
-"""The frame of every page: one file with its style inside, that opens from disk."""
+"""Makes the frame of every page: one file with its style inside, which opens from disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transfer.report.markup import Markup, escaped
 
 
 def page(title: str, header: Markup, main: Markup) -> str:
-    """The whole page as HTML."""
+    """Returns the whole page as HTML."""
     here = files("transfer.report")
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
         title=escaped(title),

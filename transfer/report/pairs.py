@@ -1,4 +1,4 @@
-"""What two experiments have in common, and whether its numbers may stand side by side."""
+"""Finds what two experiments have in common, and checks that its numbers may be compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LETTERS = ("A", "B")  # what a comparison calls its sides: titles and folders ar
 
 @dataclass(frozen=True)
 class Both:
-    """One row in one metric as both sides have it: means over all trials.
+    """Holds one row in one metric for both sides, as means over all trials.
 
     Attributes:
         colour: number of the row on the first side.
@@ -32,18 +32,18 @@ class Both:
 
     @property
     def difference(self) -> float:
-        """The first side's mean minus the second's, in points."""
+        """Returns the first side's mean minus the second's, in points."""
         return self.first.mean - self.second.mean
 
     @property
     def test(self) -> Comparison | None:
-        """Welch's test of the difference; None unless both have two trials or more."""
+        """Returns Welch's test of the difference; None unless both sides have two trials or more."""
         return welch(self.first, self.second)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A column of both experiments. `metrics`: those that both show."""
+    """Holds a column of both experiments. `metrics` are those that both show."""
 
     first: ColumnReport
     second: ColumnReport
@@ -54,14 +54,14 @@ class Pair:
         return tuple(m for m in self.first.metrics if m.key in theirs)
 
     def rows(self) -> Iterator[tuple[int, RowReport, RowReport]]:
-        """(number, row, row) of the rows that are run on both sides, by name, in the first side's order."""
+        """Yields (number, row, row) of the rows that are run on both sides, by name, in the first side's order."""
         theirs = {row.name: row for row in self.second.run}
         return (
             (i, row, theirs[row.name]) for i, row in enumerate(self.first.rows) if row.is_run and row.name in theirs
         )
 
     def cells(self) -> list[Both]:
-        """The numbers of rows that are complete on both sides, by row, then metric."""
+        """Returns the numbers of rows that are complete on both sides, by row, then metric."""
         found = []
         for i, a, b in self.rows():
             for metric in self.metrics:
@@ -71,7 +71,7 @@ class Pair:
         return found
 
     def left_out(self) -> list[str]:
-        """What only one side has, and what is not complete, for people."""
+        """Returns what only one side has, and what is not complete, for people."""
         lines = []
         for letter, mine, other in zip(LETTERS, (self.first, self.second), (self.second, self.first), strict=True):
             for what, names, known in (
@@ -87,10 +87,10 @@ class Pair:
 
 
 def matched(left: Plan, right: Plan) -> list[tuple[Column, Column]]:
-    """The columns that both experiments have, by name; of tables with one column each these two.
+    """Returns the columns that both experiments have, by name; if each has just one column, these two.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: the experiments share no column.
     """
     ours, theirs = left.experiment.columns, right.experiment.columns
     if len(ours) == len(theirs) == 1:
@@ -103,10 +103,10 @@ def matched(left: Plan, right: Plan) -> list[tuple[Column, Column]]:
 
 
 def check(pair: Pair) -> None:
-    """Refuses numbers that mean different things.
+    """Refuses to compare numbers that mean different things.
 
     Raises:
-        ConfigError: no row or metric is in both, a row's metric was scored by different protocols or by one that its
+        ConfigError: no row or metric is in both, or a row's metric was scored by different protocols, by one that its
             results do not name, or on different test sets.
     """
     where = pair.first.prefix
@@ -145,7 +145,7 @@ def _check_alike(what: str, a: RowReport, b: RowReport, key: str) -> None:
 
 
 def _test_set(row: RowReport, key: str) -> tuple[str, set[str]]:
-    """Name of the test set behind a metric, and what digests the trials recorded of it."""
+    """Returns the name of the test set behind a metric, and the digests of it that the trials recorded."""
     names = list(dict.fromkeys(name for name, details in row.details if "protocol" in details))
     name = next((n for n in names if key.startswith(f"{n}/")), names[0] if names else "val")
     kept = [r.inputs.get(f"data set {name}" if names else name) for r in row.results]
@@ -153,6 +153,6 @@ def _test_set(row: RowReport, key: str) -> tuple[str, set[str]]:
 
 
 def problems(pairs: Sequence[Pair]) -> list[str]:
-    """Why a row of either side is not to be trusted."""
+    """Returns why rows of either side cannot be trusted."""
     sides = [(letter, c) for p in pairs for letter, c in zip(LETTERS, (p.first, p.second), strict=True)]
     return [f"{letter}: {c.prefix}{row.name}: {why}" for letter, c in sides for row in c.run for why in row.problems]

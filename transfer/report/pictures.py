@@ -1,4 +1,4 @@
-"""Pictures for looking at data and detections: boxes, masks and names on images, contact sheets, PR curves."""
+"""Draws pictures of data and detections: boxes, masks and names on images, contact sheets, PR curves."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Objects:
-    """What to draw on one image.
+    """Holds what to draw on one image.
 
     Attributes:
         boxes: (M, 4) XYXY pixels of the image.
         labels: (M,) contiguous category ids.
         scores: (M,), or None for ground truth, which is drawn dashed.
         masks: (M, h, w) bool, or None.
-        keypoints: (M, k, 3) x and y in pixels, and what says by being above 0 that there is a point, or None.
+        keypoints: (M, k, 3) x and y in pixels and a value above 0 where there is a point, or None.
         skeleton: (from, to) places of keypoints between which lines are drawn.
-        classes: (h, w) class ids, or None; what is no class is left as it is.
+        classes: (h, w) class ids, or None; pixels of no class are left as they are.
     """
 
     boxes: np.ndarray
@@ -39,22 +39,22 @@ class Objects:
 
     @classmethod
     def of_map(cls, classes: np.ndarray) -> Objects:
-        """A map of classes and no objects."""
+        """Makes a map of classes without objects."""
         return cls(np.zeros((0, 4)), np.zeros(0, int), classes=classes)
 
 
 def colour(category: int) -> Colour:
-    """A category's colour, the same in every picture; neighbours are far apart."""
+    """Returns a category's colour, the same in every picture; neighbouring ids have very different colours."""
     r, g, b = colorsys.hsv_to_rgb((category * 0.61803) % 1, 0.75, 1.0)
     return int(255 * r), int(255 * g), int(255 * b)
 
 
 def draw(image: np.ndarray, objects: Objects, names: Sequence[str], long_edge: int = 640) -> Image.Image:
-    """The image with its objects, scaled so that its longer edge has `long_edge` pixels.
+    """Draws the objects on the image, scaled so that its longer edge has `long_edge` pixels.
 
     Args:
         image: (h, w, 3) uint8 RGB.
-        names: of the categories.
+        names: names of the categories.
     """
     scale = long_edge / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
@@ -89,7 +89,7 @@ def draw(image: np.ndarray, objects: Objects, names: Sequence[str], long_edge: i
 
 
 def _pose(pen: ImageDraw.ImageDraw, points: np.ndarray, skeleton: Sequence[tuple[int, int]], ink: Colour) -> None:
-    """Points as dots, those that are hidden (visibility 1) hollow, and the lines between those that there are."""
+    """Draws points as dots, hollow if hidden (visibility 1), and the lines between existing points."""
     places = [(float(x), float(y)) for x, y, _ in points]
     for a, b in skeleton:
         if points[a, 2] > 0 and points[b, 2] > 0:
@@ -100,7 +100,7 @@ def _pose(pen: ImageDraw.ImageDraw, points: np.ndarray, skeleton: Sequence[tuple
 
 
 def tinted(pixels: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
-    """(h, w, 3) float pixels under the colours of a (h, w) map; ids from `count` on are ignored and stay untinted."""
+    """Tints (h, w, 3) float pixels with the colours of a (h, w) map; ids from `count` on are ignored, not tinted."""
     colours = np.array([colour(i) for i in range(count)], np.float32).reshape(-1, 3)
     known = classes < count
     out = pixels.copy()
@@ -109,7 +109,7 @@ def tinted(pixels: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
 
 
 def _places(classes: np.ndarray | None, count: int) -> dict[int, tuple[float, float]]:
-    """Class id -> (x, y) of its pixel nearest to their centre, of classes that cover a hundredth of the image."""
+    """Returns class id -> (x, y) of its pixel nearest to its centre, for classes on at least 1% of the image."""
     places: dict[int, tuple[float, float]] = {}
     if classes is None:
         return places
@@ -132,7 +132,7 @@ def _dashed(pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float], in
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str] = (), gap: int = 8) -> Image.Image:
-    """Pictures in rows, on white; `heads` stand over the columns."""
+    """Arranges pictures in rows on white, with `heads` over the columns."""
     columns = max(map(len, rows))
     widths = [max(row[c].width for row in rows if c < len(row)) for c in range(columns)]
     heights = [max(picture.height for picture in row) for row in rows]
@@ -150,7 +150,7 @@ def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str] = (), gap:
 def precision_recall(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], scores: Mapping[str, float], title: str, path: Path
 ) -> None:
-    """A PNG with a small plot per class: precision over recall at IoU .5.
+    """Draws a PNG with a small plot per class: precision over recall at IoU .5.
 
     Args:
         curves: name -> (recall, precision), in [0, 1].

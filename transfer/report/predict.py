@@ -1,4 +1,4 @@
-"""What a trained network finds on anybody's images: pictures, a COCO json, a CSV, index maps."""
+"""Writes what a trained network finds on a user's images: pictures, a COCO json, a CSV, index maps."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _FIELDS = ("file", "class", "score", "x0", "y0", "x1", "y1")
 
 
 def image_files(given: Iterable[str]) -> list[Path]:
-    """The image files that are meant by names of files, of folders (all images below) and by patterns, each once.
+    """Returns, each once, the image files that names of files, folders (all images below) and patterns stand for.
 
     Raises:
-        ConfigError: a name that leads to none.
+        ConfigError: a name stands for no image.
     """
     found: dict[Path, None] = {}
     for name in given:
@@ -62,10 +62,10 @@ def image_files(given: Iterable[str]) -> list[Path]:
 
 
 def records(files: Sequence[Path], cfg: CfgNode) -> tuple[list[Record], dict[Path, str]]:
-    """Decodes every image once, so that none ends a prediction that has begun.
+    """Decodes every image once, so that none can end a prediction that has begun.
 
     Returns:
-        A record per image that the network can take, numbered from 1, and of each other file why it cannot.
+        A record for each image that the network can take, numbered from 1, and for each other file the reason.
     """
     good, bad = list[Record](), dict[Path, str]()
     for path, size in zip(files, in_threads(lambda f: image_size(f, decode=True), files, "images"), strict=True):
@@ -80,7 +80,7 @@ def records(files: Sequence[Path], cfg: CfgNode) -> tuple[list[Record], dict[Pat
 
 
 def check_apart(files: Iterable[Path], folder: Path) -> None:
-    """Raises ConfigError for an image that lies where pictures or maps are written, and earlier ones are removed."""
+    """Raises ConfigError for an image that lies where pictures or maps are written and earlier ones removed."""
     written = [(folder / name).resolve() for name in (PICTURES, MAPS)]
     for path in files:
         if path.resolve().parent in written:
@@ -91,7 +91,7 @@ def check_apart(files: Iterable[Path], folder: Path) -> None:
 
 
 def names_of_run(folder: Path, cfg: CfgNode, count: int) -> list[str]:
-    """Names of the classes that a run's network tells apart: of its result, else of its data sets, else numbers."""
+    """Returns a run's class names from its result, else from its data sets, else numbers."""
     names: Any = RunResult.load(folder).extra.get("classes") if (folder / FILE_NAME).is_file() else None
     if not isinstance(names, list) or len(names) != count:
         names = results.class_names(cfg)
@@ -102,14 +102,14 @@ def names_of_run(folder: Path, cfg: CfgNode, count: int) -> list[str]:
 
 
 class Output:
-    """Takes one prediction after the other, draws it, and writes the files in the end, be it before all are there."""
+    """Takes and draws one prediction after the other, and writes the files at the end, even of an interrupted run."""
 
     def __init__(self, folder: Path, names: Sequence[str], threshold: float, draws: bool):
-        """Makes the folder; what an earlier prediction has left in it goes once there is something in its place.
+        """Makes the folder; an earlier prediction's files in it are removed once there are new ones.
 
         Args:
-            names: of the classes.
-            threshold: scores below are left out, of all files.
+            names: names of the classes.
+            threshold: detections with a lower score are left out of all files.
             draws: whether pictures are made, which takes longest.
 
         Raises:
@@ -164,7 +164,7 @@ class Output:
         return [path for name in (PICTURES, MAPS, JSON, CSV, SKIPPED) if (path := self.folder / name).exists()]
 
     def _coco(self) -> dict[str, Any]:
-        """A COCO data set whose annotations have scores; categories are numbered from 1."""
+        """Returns a COCO data set whose annotations have scores; categories are numbered from 1."""
         found = to_coco_results(self._found, range(1, len(self.names) + 1))
         for number, result in enumerate(found, 1):
             _, _, width, height = result["bbox"]
@@ -189,7 +189,7 @@ class Output:
 
 
 def _kept(found: ImageDetections, keep: np.ndarray) -> ImageDetections:
-    """The detections at these places, the surest first."""
+    """Returns the detections at these places, the surest first."""
     keep = keep[np.argsort(-found.scores[keep], kind="stable")]
     return replace(
         found,

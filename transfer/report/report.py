@@ -1,4 +1,4 @@
-"""One self-contained page per experiment, and its table as files beside it."""
+"""Writes one self-contained page per experiment, and its table as files beside it."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ Sections = dict[str, Markup | None]
 def write_report(plan: Plan, report: ExperimentReport | None = None) -> Path:
     """Writes the page and the table as files to the experiment's folder, each atomically.
 
-    Of fine-tunings both name the engine: `report-torchvision.html`, `table-torchvision.{md,csv,json,tex}`. The page to
-    open is `report.html`: the same page, or, where there are trials of both engines, what tells these apart. Pages open
-    from disk: no network, no script. Rows that are unfinished are shown as such.
+    For fine-tunings both names contain the engine: `report-torchvision.html`, `table-torchvision.{md,csv,json,tex}`.
+    The page to open is `report.html`: the same page, or, if there are trials of both engines, their comparison. Pages
+    open from disk, with no network and no script. Unfinished rows are shown as such.
 
     Args:
-        report: what `collect` gives of the plan, if it was read already.
+        report: the result of `collect` for the plan, if it has already been read.
 
     Returns:
-        the path of `report.html`.
+        The path of `report.html`.
 
     Raises:
         ConfigError: the config of a row cannot be read.
@@ -88,9 +88,9 @@ def _two_engines(plan: Plan, report: ExperimentReport, other: str) -> str:
 
 
 def page(plan: Plan, report: ExperimentReport) -> str:
-    """The page as HTML: the table, sections of each column, then what the columns share.
+    """Returns the page as HTML: the table, the sections of each column, then what the columns share.
 
-    Nearest neighbours are computed if no page before has: the only thing here that takes more than a few seconds.
+    Nearest neighbours are computed unless an earlier page did; nothing else here takes more than a few seconds.
     """
     plan = replace(plan, listing=functools.cache(plan.listing))
     columns = [(column, _column(plan, column)) for column in report.columns]
@@ -118,7 +118,7 @@ def page(plan: Plan, report: ExperimentReport) -> str:
 
 
 def _column(plan: Plan, column: ColumnReport) -> Sections:
-    """The sections about one column's trials."""
+    """Returns the sections about one column's trials."""
     try:
         sets = evaluated.read(plan, column)
         pictures = detections.images(column, sets)
@@ -136,7 +136,7 @@ def _column(plan: Plan, column: ColumnReport) -> Sections:
 
 
 def _named(column: ColumnReport, sections: Sections) -> Markup | None:
-    """The column's sections under its name, with ids of their own."""
+    """Returns the column's sections under its name, with ids of their own."""
     found = [prefixed(section, f"{column.slug}-") for section in sections.values() if section is not None]
     if not found:
         return None

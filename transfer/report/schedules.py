@@ -48,7 +48,7 @@ class Change:
 
     @property
     def words(self) -> str:
-        """Says what the gap to the baseline does: "opens", "closes", "changes sides" or "stays"; "" without a gap."""
+        """Says whether the gap to the baseline "opens", "closes", "changes sides" or "stays"; "" without a gap."""
         if self.left_gap is None or self.right_gap is None:
             return ""
         a, b = round(self.left_gap, 1), round(self.right_gap, 1)

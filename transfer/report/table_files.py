@@ -1,4 +1,4 @@
-"""The experiment's table as Markdown, JSON and CSV."""
+"""Writes the experiment's table as Markdown, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transfer.report.tables import Cell, caption, cell, mine, remarks, row_cells
 
 
 def markdown(report: ExperimentReport) -> str:
-    """The table for a README or an issue; published numbers in rows of their own."""
+    """Returns the table for a README or an issue, with published numbers in rows of their own."""
     heads = [word for c in report.columns for word in ("n", *(f"{c.name} {m.label}".strip() for m in c.metrics))]
     lines = [f"**{escaped(report.title)}**", "", line("row", map(escaped, heads)), "|---|" + "---|" * len(heads)]
     for i, first in enumerate(report.rows):
@@ -34,7 +34,7 @@ def markdown(report: ExperimentReport) -> str:
 
 
 def line(name: str, words: Iterable[str]) -> str:
-    """A row of a table in Markdown; the words are escaped already."""
+    """Returns a row of a table in Markdown; the words must already be escaped."""
     return "|" + "|".join(f" {word} " if word else " " for word in (name, *words)) + "|"
 
 
@@ -47,7 +47,7 @@ def _verdict(c: Cell) -> str:
 
 
 def to_json(report: ExperimentReport) -> dict[str, Any]:
-    """The table with every trial's number, as JSON values; the columns of a table with several are a list."""
+    """Returns the table with every trial's number as JSON values; several columns are a list."""
     columns = [_column(column) for column in report.columns]
     found = {"findings": judgement.to_json(report)} if report.findings else {}
     if len(columns) == 1 and not report.columns[0].name:
@@ -100,7 +100,7 @@ _FIELDS = (
 
 
 def to_csv(report: ExperimentReport) -> str:
-    """One line per row and metric; empty fields are unknown. A table with several columns begins with their names."""
+    """Returns a line per row and metric; empty fields are unknown. With several columns, their names come first."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     named = any(column.name for column in report.columns)
@@ -120,12 +120,12 @@ def to_csv(report: ExperimentReport) -> str:
 
 
 def plain(words: str) -> str:
-    """Words as a cell that a spreadsheet does not compute: those that begin as a formula does get an apostrophe."""
+    """Returns words as a cell that a spreadsheet does not compute; words that start a formula get an apostrophe."""
     words = visible(words)
     return f"'{words}" if re.match(r"\s*[=+\-@＝＋－＠]|[\t\n]", words) else words
 
 
 def escaped(words: str) -> str:
-    """Words that mean themselves in Markdown, on one line, in a cell of a table too: no HTML, no links, no emphasis."""
+    """Escapes words for Markdown, table cells included, on one line: no HTML, no links, no emphasis."""
     words = " ".join(visible(words).splitlines())
     return re.sub(r"[\\|*<>`\[\]&~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", words)

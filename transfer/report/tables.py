@@ -1,4 +1,4 @@
-"""The experiment's table: its cells, and the table for the terminal. Published numbers stand apart from ours."""
+"""Makes the experiment's table: its cells, and the table for the terminal. Published numbers stay apart from ours."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ GREEN = 0.5  # points over the baseline from which the papers print a gain in gr
 
 @dataclass(frozen=True)
 class Cell:
-    """One row in one metric, in points. What is unknown is None.
+    """Holds one row in one metric, in points. Unknown values are None.
 
     Attributes:
-        statistic: ours; None unless every trial is there.
-        published: as the experiment file gives it; "fail" where the authors' training failed.
-        gap: ours minus published.
-        gain: ours minus the baseline row's (None in that row).
+        statistic: our number; None unless all trials are finished.
+        published: the number in the experiment file; "fail" where the authors' training failed.
+        gap: our number minus the published one.
+        gain: our number minus the baseline row's (None in that row).
         verdict: whether `gap` is noise; None where no rule covers the metric.
-        interval: 95%, of the mean; None for one trial.
+        interval: 95% interval of the mean; None for one trial.
         versus: the test behind `gain`; None unless both rows have two trials or more.
-        rule: by which the verdict was made.
+        rule: the rule of the verdict.
     """
 
     statistic: Statistic | None
@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def better(self) -> bool:
-        """Whether the gain is one that the papers print in green, and more than chance."""
+        """Returns whether the gain is one that papers print in green, and more than chance."""
         different = self.versus is not None and self.versus.verdict == "different"
         return different and self.gain is not None and round(self.gain, 1) >= GREEN
 
@@ -74,13 +74,13 @@ def row_cells(column: ColumnReport, row: RowReport) -> list[Cell]:
 
 
 def verdicts(column: ColumnReport) -> list[tuple[RowReport, Metric, Verdict]]:
-    """(row, metric, verdict) of every number that can be compared with a published one."""
+    """Returns (row, metric, verdict) of every number that can be compared with a published one."""
     found = [(row, m, cell(column, row, m).verdict) for row in column.rows for m in column.metrics]
     return [(row, m, verdict) for row, m, verdict in found if verdict is not None and verdict.status != "open"]
 
 
 def rules(column: ColumnReport) -> str:
-    """By which rules the column's verdicts were made, each with its metrics."""
+    """Says by which rules the column's verdicts were made, each with its metrics."""
     used: dict[Rule, list[str]] = {}
     for row, m, _ in verdicts(column):
         if (rule := cell(column, row, m).rule) is not None and m.label not in used.setdefault(rule, []):
@@ -89,19 +89,19 @@ def rules(column: ColumnReport) -> str:
 
 
 def comparisons(column: ColumnReport) -> list[tuple[RowReport, Metric, Comparison]]:
-    """(row, metric, test) of every mean that can be compared with the baseline row's."""
+    """Returns (row, metric, test) of every mean that can be compared with the baseline row's."""
     found = [(row, m, cell(column, row, m).versus) for row in column.rows for m in column.metrics]
     return [(row, m, versus) for row, m, versus in found if versus is not None]
 
 
 def signed(x: float, minus: str = "-") -> str:
-    """One decimal with its sign, and never -0.0."""
+    """Writes a number with its sign and one decimal, and never as -0.0."""
     text = f"{x:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", minus)
 
 
 def tested(c: Comparison, minus: str = "-") -> tuple[str, str, str, str]:
-    """A test in words: difference, its interval, p, effect."""
+    """Writes a test in words: difference, its interval, p, effect."""
     p = "–" if c.p is None else "< 0.001" if c.p < 0.001 else f"{c.p:.3f}"
     bounds = f"{signed(c.low, minus)} to {signed(c.high, minus)}"
     effect = "–" if c.effect is None else f"{round(c.effect, 1) + 0.0:.1f}".replace("-", minus)
@@ -109,14 +109,14 @@ def tested(c: Comparison, minus: str = "-") -> tuple[str, str, str, str]:
 
 
 def text_table(plan: Plan) -> str:
-    """The experiment's table for the terminal, of what is on disk now. Raises what `collect` raises."""
+    """Returns the experiment's table for the terminal from what is on disk now. Raises what `collect` raises."""
     return text(collect(plan))
 
 
 def text(report: ExperimentReport) -> str:
-    """Per row name, trials and mean ± std, and beneath it the published number with ours minus it.
+    """Writes each row's name, trials and mean ± std, and beneath it the published number with ours minus it.
 
-    Verdicts have a line of their own where there is one column; of several, those outside are listed beneath.
+    With one column, verdicts have a line of their own; with several, those outside are listed beneath the table.
     """
     alone = len(report.columns) == 1
     body = [["", *(word for c in report.columns for word in ("n", *(m.label for m in c.metrics)))]]
@@ -144,7 +144,7 @@ def text(report: ExperimentReport) -> str:
 
 
 def _headings(columns: Sequence[ColumnReport], widths: Sequence[int]) -> str:
-    """The columns' names over their numbers."""
+    """Writes the columns' names over their numbers."""
     line, at, first = "", widths[0] + 2, 1
     for column in columns:
         line = line.ljust(at) + column.name + "  "
@@ -154,12 +154,12 @@ def _headings(columns: Sequence[ColumnReport], widths: Sequence[int]) -> str:
 
 
 def captions(report: ExperimentReport) -> list[str]:
-    """How the numbers came about, of all columns."""
+    """Says how the numbers of all columns came about."""
     return [line for column in report.columns for line in caption(column)]
 
 
 def caption(column: ColumnReport) -> list[str]:
-    """How the numbers of a column came about, for its reader: one sentence or two per line."""
+    """Says how the numbers of a column came about, in one or two sentences per line."""
     n = len(column.seeds)
     ours = f"mean ± sample std over n = {n} trials (seeds {column.seeds[0]} to {column.seeds[-1]})"
     lines = [f"Ours: {column.runner}, {ours if n > 1 else f'one trial (seed {column.seeds[0]}), so no std'}."]
@@ -172,7 +172,7 @@ def caption(column: ColumnReport) -> list[str]:
 
 
 def remarks(column: ColumnReport) -> list[str]:
-    """What must be said beneath the table: missing trials, problems, and how the published numbers compare."""
+    """Says what a reader must know beneath the table: missing trials, problems, comparison with published numbers."""
     lines: list[str] = []
     for row in column.rows:
         if row.aggregate is None and len(row.results) < len(row.seeds):
@@ -190,7 +190,7 @@ def remarks(column: ColumnReport) -> list[str]:
 
 
 def undefined(column: ColumnReport, row: RowReport) -> list[tuple[str, str]]:
-    """(label, why) of the metrics that are no number in any trial, where the results say why."""
+    """Returns (label, why) of the metrics that are undefined in all trials, where the results say why."""
     return [(m.label, why) for m in column.metrics if not row.values(m.key) and (why := row.undefined(m.key))]
 
 
@@ -201,26 +201,26 @@ def _so_far(column: ColumnReport, row: RowReport) -> str:
 
 
 def count(row: RowReport) -> str:
-    """How many trials the row's mean is of, or how far it is; empty of one that is not run."""
+    """Says how many trials the row's mean is of, or how far the row is; empty for a row that is not run."""
     if not row.is_run:
         return ""
     return str(len(row.aggregate.seeds)) if row.aggregate is not None else row.state.split(", ")[0]
 
 
 def mine(row: RowReport, cells: Sequence[Cell]) -> list[str]:
-    """How many trials, and our numbers; blanks for a row that is not run in this column."""
+    """Writes the number of trials and our numbers; blanks for a row that is not run in this column."""
     return [count(row), *map(ours, cells)] if row.is_run else [""] * (1 + len(cells))
 
 
 def ours(c: Cell) -> str:
-    """`81.5 ± 0.2 (+0.3)`, a dash if there is no mean yet."""
+    """Writes our number as `81.5 ± 0.2 (+0.3)`, or a dash if there is no mean yet."""
     if c.statistic is None:
         return "-"
     return str(c.statistic) + (f" ({signed(c.gain)})" if c.gain is not None else "")
 
 
 def theirs(c: Cell) -> str:
-    """`81.5 (-0.1)`, `fail`, or nothing."""
+    """Writes the published number as `81.5 (-0.1)`, `fail`, or nothing."""
     if c.published is None:
         return ""
     number = f"{c.published:.1f}" if isinstance(c.published, float) else c.published

@@ -1,4 +1,4 @@
-"""From a config, or from a finished run, to pictures: training inputs, ground truth, detections, PR curves."""
+"""Makes pictures from a config or a finished run: training inputs, ground truth, detections, PR curves."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Skeleton = Sequence[tuple[int, int]]
 
 
 def training_inputs(inputs: Iterable[TrainingInput], spec: DatasetSpec, path: Path) -> None:
-    """A sheet of augmented training images with their objects.
+    """Draws a sheet of augmented training images with their objects.
 
     Args:
-        spec: of the training set, whose classes and skeleton are drawn.
+        spec: spec of the training set, whose classes and skeleton are drawn.
         path: PNG to write.
     """
     names, skeleton = catalog.class_names(spec), _skeleton(spec)
@@ -43,13 +43,13 @@ def training_inputs(inputs: Iterable[TrainingInput], spec: DatasetSpec, path: Pa
 
 
 def _skeleton(spec: DatasetSpec) -> Skeleton:
-    """The lines between a data set's keypoints; none if it has no keypoints."""
+    """Returns the lines between a data set's keypoints; none if it has no keypoints."""
     keypoints = catalog.open_dataset(spec).keypoints
     return () if keypoints is None else keypoints.skeleton
 
 
 def ground_truth(spec: DatasetSpec, count: int, path: Path) -> None:
-    """A sheet of `count` annotated images, evenly spaced in the set's order."""
+    """Draws a sheet of `count` annotated images, evenly spaced in the set's order."""
     names, skeleton = catalog.class_names(spec), _skeleton(spec)
     records = choose(catalog.load(spec), count)
     _save([draw(pixels(record), _annotated(record, skeleton), names) for record in records], path)
@@ -59,7 +59,7 @@ def of_run(spec: DatasetSpec, run: Path, count: int, threshold: float, folder: P
     """Draws what a run kept of its predictions on a test set, into `folder`; returns the files.
 
     Raises:
-        ConfigError: it kept nothing of this set.
+        ConfigError: the run kept nothing for this set.
     """
     dataset = catalog.open_dataset(spec)
     if PROTOCOLS[dataset.protocols[0]].maps:
@@ -75,7 +75,7 @@ def of_run(spec: DatasetSpec, run: Path, count: int, threshold: float, folder: P
 
 
 def maps(dataset: catalog.Dataset, run: Path, count: int, path: Path) -> None:
-    """A sheet of test images: annotated beside predicted classes, evenly spaced among the images whose map was kept."""
+    """Draws a sheet of annotated beside predicted maps, for images evenly spaced among those whose map was kept."""
     kept = [i for i in range(len(dataset.records)) if map_file(run, dataset.name, i).is_file()]
     if not kept:
         raise ConfigError(
@@ -91,13 +91,13 @@ def maps(dataset: catalog.Dataset, run: Path, count: int, path: Path) -> None:
 
 
 def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path: Path) -> None:
-    """A sheet of test images: annotated beside detected with a score of at least `threshold`.
+    """Draws a sheet of test images: annotated objects beside detections with a score of at least `threshold`.
 
     Args:
         run: folder of a finished run.
 
     Raises:
-        ConfigError: the run kept no detections of this set.
+        ConfigError: the run kept no detections on this set.
     """
     found = {d.image_id: d for d in _load(spec, run)}
     names, skeleton = catalog.class_names(spec), _skeleton(spec)
@@ -110,7 +110,7 @@ def detections(spec: DatasetSpec, run: Path, count: int, threshold: float, path:
 
 
 def curves(spec: DatasetSpec, run: Path, path: Path) -> None:
-    """Precision over recall at IoU .5 for every class."""
+    """Draws precision over recall at IoU .5 for every class."""
     found = precision_recall(box_scores(catalog.open_dataset(spec), _load(spec, run)))
     if found is None:
         raise ConfigError(f"no precision and recall of '{spec.name}': nothing was detected, or nothing is annotated")
@@ -135,7 +135,7 @@ def _save(pictures: Sequence[Image.Image], path: Path) -> None:
 
 
 def pixels(record: Record) -> np.ndarray:
-    """(h, w, 3) uint8 RGB, as a viewer that obeys the EXIF orientation shows it."""
+    """Reads an image as (h, w, 3) uint8 RGB, turned upright by its EXIF orientation."""
     with opened(record["file_name"]) as file:
         return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
 
@@ -162,7 +162,7 @@ def _mask(segmentation: object, record: Record) -> np.ndarray:
 
 
 def surest(found: ImageDetections | None, threshold: float, skeleton: Skeleton = ()) -> Objects:
-    """What to draw of the detections with a score of at least `threshold`."""
+    """Returns what to draw of the detections with a score of at least `threshold`."""
     if found is None:
         return Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
     keep = np.flatnonzero(found.scores >= threshold)

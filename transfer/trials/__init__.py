@@ -1,1 +1,1 @@
-"""Trials: several seeds of one config, their mean and spread, and experiments made of such rows."""
+"""Runs trials: several seeds of one config with their mean and spread, and experiments made of such rows."""

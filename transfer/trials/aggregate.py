@@ -1,4 +1,4 @@
-"""Mean and spread over trials. Pure functions of results."""
+"""Computes mean and spread over trials, by pure functions of results."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pretrain.runtime.result import RunResult
 
 
 class AggregateError(ExpectedError, ValueError):
-    """Results that must not be averaged together."""
+    """Says that results must not be averaged together."""
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """One metric over n trials: mean, sample standard deviation (n - 1; None for one trial), range, every value."""
+    """Holds a metric over n trials: mean, sample standard deviation (n - 1; None for one trial), range, all values."""
 
     mean: float
     std: float | None
@@ -28,12 +28,16 @@ class Statistic:
     values: tuple[float, ...]
 
     def __str__(self) -> str:
-        """`81.5 ± 0.2`, or `81.5` for one trial."""
+        """Returns `81.5 ± 0.2`, or `81.5` for one trial."""
         return f"{self.mean:.1f}" if self.std is None else f"{self.mean:.1f} ± {self.std:.1f}"
 
 
 def statistic(values: Sequence[float], name: str = "a metric") -> Statistic:
-    """Raises AggregateError for no values, or a value that is not a number (a failed trial is never averaged away)."""
+    """Computes the statistic of a metric's values.
+
+    Raises:
+        AggregateError: there are no values, or one is not a number (a failed trial is never averaged away).
+    """
     if not values:
         raise AggregateError("no trial to aggregate")
     if any(not math.isfinite(v) for v in values):
@@ -47,7 +51,7 @@ def statistic(values: Sequence[float], name: str = "a metric") -> Statistic:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A row of a table: what its trials share, and a statistic per metric."""
+    """Holds a row of a table: what its trials share, and one statistic per metric."""
 
     engine: str
     config_digest: str
@@ -67,7 +71,7 @@ class Aggregate:
 
 
 def aggregate(results: Sequence[RunResult]) -> Aggregate:
-    """The row that `results` make.
+    """Makes a table's row of the results of its trials.
 
     Raises:
         AggregateError: engines, config digests or initial weights differ, a seed comes twice, or a metric is missing.

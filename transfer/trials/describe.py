@@ -1,4 +1,4 @@
-"""A plan as text, before anything runs: its stages and commands, what is missing, and what the papers say it costs."""
+"""Describes a plan before it runs: its stages and commands, what is missing, and what the papers say it costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transfer.trials.rows import Column, Cost
 
 
 def describe(plan: Plan) -> str:
-    """The plan: stages with their state and command, the cost, then what is missing."""
+    """Returns the plan as text: stages with state and command, the cost, then what is missing."""
     e = plan.experiment
     lines = [f"{e.title}: {'; '.join(_size(plan, column) for column in e.columns)}, into {e.output}", ""]
     for n, stage in enumerate(plan.stages(), 1):
@@ -32,7 +32,7 @@ def _size(plan: Plan, column: Column) -> str:
 
 
 def costs(plan: Plan) -> list[str]:
-    """What the papers state for each part of the plan; a sum only of what is stated."""
+    """Returns the cost that the papers state for each part of the plan, and the sum of the stated costs."""
     e = plan.experiment
     parts: list[tuple[str, int, Cost | None]] = []
     if not plan.only or "pretrain" in plan.only:
@@ -52,7 +52,7 @@ def costs(plan: Plan) -> list[str]:
 
 
 def problems(outcomes: Sequence[Outcome]) -> list[str]:
-    """What did not get done, one line or more per stage; what waits for the same thing is told together."""
+    """Returns lines about the stages that are not done; stages that wait for the same thing share a line."""
     ended = [o for o in outcomes if o.state in ("failed", "stopped")]
     lines = [o.error if o.error.startswith(o.stage) else f"{o.stage}: {o.error}" for o in ended]
     waiting: dict[str, list[str]] = {}

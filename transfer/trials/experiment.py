@@ -1,4 +1,4 @@
-"""An experiment file: a table of a paper as data. Parsed and checked whole before anything runs.
+"""Reads experiment files, which hold a paper's table as data; each is checked whole before anything runs.
 
     title: MoCo, Table 4
     source: where the published numbers stand
@@ -32,7 +32,7 @@ A table with several columns names them; a pre-training is then made once, and a
         published: {ImageNet: {linear/acc1: 60.6}, VOC: {AP50: 81.5}}
         columns: {VOC: {config: ..., opts: [...]}, ImageNet: null}        # its own there; null: not run there
 
-What the rows are to show may be said beforehand, and is judged once every trial is there (see `report.judgement`):
+A file may also say what its rows should show; this is judged once every trial is there (see `report.judgement`):
 
     findings:
       - {claim: MoCo is ahead of random init., source: "MoCo, Table 2", row: MoCo, than: random init, metric: AP}
@@ -79,8 +79,8 @@ def load_experiment(
         trials: overrides the file's own number of trials, in every column.
 
     Raises:
-        ConfigError: unknown or missing keys, values of another type, metrics that no protocol has, a config that does
-            not exist, a row that names an unknown pre-training or column, names that would share a folder.
+        ConfigError: keys are unknown or missing, values are of another type, no protocol has a metric, a config does
+            not exist, a row names an unknown pre-training or column, or names would share a folder.
     """
     path = Path(path)
     data = load_yaml(path)
@@ -139,7 +139,7 @@ def _entries(
 
 
 class _Reader:
-    """Turns what a file says into what it means; `error` names the file."""
+    """Turns a file's parsed content into an experiment; the errors of `error` name the file."""
 
     def __init__(self, path: Path, out: Path, pretrain: Mapping[str, said.JobModel]):
         self.path, self.out = path, out
@@ -187,7 +187,7 @@ class _Reader:
         return config
 
     def opts(self, given: tuple[str, ...], where: str, reserved: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        """The words, `{data}` filled in. What the experiment itself decides cannot be an option."""
+        """Returns the options with `{data}` filled in; refuses those that the experiment itself decides."""
         for key in given[::2]:
             if key in (RESERVED if reserved is None else reserved):
                 raise self.error(where, f"{key} is the experiment's to set ({RESERVED[key]}); leave it out of opts")
@@ -210,7 +210,7 @@ class _Reader:
         return Entry(run, self.published(row.published, column, where))
 
     def check_scratch(self, row: said.PlainRow | said.ColumnsRow, run: Job | Probe | None, where: str) -> None:
-        """A classifier from scratch has no checkpoint that says its architecture."""
+        """Checks that a classifier from scratch, which has no checkpoint to say so, has its architecture stated."""
         if row.weights is None and isinstance(run, Probe) and run.config is not None:
             model = load_yaml_with_base(run.config).get("MODEL")
             given = dict(zip(run.opts[::2], run.opts[1::2], strict=True))
@@ -225,7 +225,7 @@ class _Reader:
         return dict(zip(keys, given.values(), strict=True))
 
     def finding(self, n: int, given: said.FindingModel, columns: Sequence[Column], rows: Sequence[Row]) -> Finding:
-        """A claim about two rows that are both run, in one column or in two."""
+        """Reads a claim about two rows that are both run, in one column or in two."""
         where = f"findings[{n}]"
         by_name = {column.name: column for column in columns}
         beneath = given.than_column or given.column
@@ -263,7 +263,7 @@ class _Reader:
 
 
 def _shown(protocols: tuple[Protocol, ...]) -> list[str]:
-    """The metrics of a column that names none: the papers' three of detection, a probe's first."""
+    """Returns the metrics of a column that names none: the papers' three of detection, or a probe's first."""
     first = protocols[0].metrics
     return [metric.label for metric in first if metric.rule is not None] or [first[0].key]
 
@@ -273,7 +273,7 @@ def _cost(given: said.CostModel | None) -> Cost | None:
 
 
 def _check_folders(e: Experiment) -> None:
-    """Rows, columns and pre-trainings have folders of their own, and conversions of both kinds too."""
+    """Checks that rows, columns, pre-trainings and both kinds of conversions each have a folder of their own."""
     trunks = [(f"pre-training '{name}'", folder(name)) for name in e.pretrain]
     files = [(f"row '{row.name}'", row.slug) for row in e.rows if row.file is not None]
     try:

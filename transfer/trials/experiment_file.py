@@ -1,7 +1,7 @@
-"""What an experiment file may say, typed to the leaf; `experiment` says what it means.
+"""Declares what an experiment file may contain, typed to the leaf; `experiment` interprets it.
 
-Two forms: `OneColumn` has `transfer` or `probe` at the top, `Columns` has several of them under `columns`. A value of
-another type, an unknown key and a number that is none fail with the place and the remedy.
+There are two forms: `OneColumn` has `transfer` or `probe` at the top, `Columns` has several of them under `columns`. A
+value of another type, an unknown key or a number that is not finite is an error that gives the place and the remedy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_TRIALS = 1000
 
 
 def _words(value: Any) -> tuple[str, ...]:
-    """`[KEY, VALUE, ...]` as words. Values are scalars or flat lists of them, which configs read as literals."""
+    """Turns `[KEY, VALUE, ...]` into words. Values are scalars or flat lists, which configs read as literals."""
     if not isinstance(value, list) or len(value) % 2:
         raise ValueError(f"is {short(value)}; give a list KEY, VALUE, KEY, VALUE, ...")
     for key, word in zip(value[::2], value[1::2], strict=True):
@@ -69,7 +69,7 @@ Metrics = Annotated[list[Text], Field(min_length=1)]
 
 
 class Strict(BaseModel):
-    """No conversions, and no unknown keys."""
+    """Allows neither type conversions nor unknown keys."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -80,7 +80,7 @@ class CostModel(Strict):
 
 
 class JobModel(Strict):
-    """`config` is relative to the experiment file, or configs/... for the installed one."""
+    """Holds a job's keys; `config` is relative to the experiment file, or configs/... for an installed one."""
 
     config: Text
     opts: Opts = ()
@@ -120,7 +120,7 @@ class WeightsModel(Strict):
 
 
 class Override(Strict):
-    """What a row has of its own in a column."""
+    """Holds what a row sets for itself in a column."""
 
     config: Text = ""
     opts: Opts = ()
@@ -132,12 +132,12 @@ class _Row(Strict):
 
     @property
     def runs(self) -> bool:
-        """Whether it is run here: its weights are given, be it as null. A row without them is published only."""
+        """Returns whether the row is run, since its weights are given, if only as null; else it is published only."""
         return "weights" in self.model_fields_set
 
 
 def _check_published_only(row: _Row, published: bool, run: bool) -> None:
-    """Args: run: whether the row says how it is to be run."""
+    """Refuses a row without weights that is not published, or that says how it is run (`run`)."""
     if not row.runs and (run or not published):
         raise ValueError(
             "'weights' is missing; a row without them is published only, and has but a name and `published`"
@@ -156,7 +156,7 @@ class PlainRow(_Row):
 
 
 class ColumnsRow(_Row):
-    """`columns`: overrides by column; null where the row is not run there."""
+    """Holds a row's keys; `columns` has overrides by column, or null where the row is not run."""
 
     published: dict[Text, Values] = {}
     columns: dict[Text, Override | None] = {}
@@ -168,7 +168,7 @@ class ColumnsRow(_Row):
 
 
 class _Evaluated(Strict):
-    """What is done with the rows' weights, how often, and which numbers of it are shown."""
+    """Says what is done with the rows' weights, how often, and which of its numbers are shown."""
 
     transfer: JobModel | None = None
     probe: ProbeModel | None = None
@@ -188,13 +188,13 @@ class _Evaluated(Strict):
 
 
 class ColumnModel(_Evaluated):
-    """`anew`: every seed of a probe pre-trains anew, instead of all of them starting from one pre-training."""
+    """Holds a column's keys; with `anew` every seed of a probe pre-trains anew instead of sharing one pre-training."""
 
     anew: bool = False
 
 
 def _parameters(values: Any) -> Any:
-    """Options of datasets/prepare_generated.py as its own parameters take them."""
+    """Turns options of datasets/prepare_generated.py into what its own parameters take."""
     for key, value in values.items() if isinstance(values, dict) else ():
         if key == "palette":
             continue
@@ -211,15 +211,15 @@ def _parameters(values: Any) -> Any:
 
 
 class DataModel(Strict):
-    """`generated`: options of datasets/prepare_generated.py."""
+    """Holds the keys of `data`; `generated` has options of datasets/prepare_generated.py."""
 
     generated: Annotated[dict[str, int | str | list[int]] | None, BeforeValidator(_parameters)]
 
 
 class FindingModel(Strict):
-    """What the rows are to show: that `row` is above `than` in `metric`, with the paper that says so.
+    """Holds what the rows should show: that `row` is above `than` in `metric`, with the paper that says so.
 
-    `than` may stand in another column than `row`, as the same row of a longer schedule does.
+    `than` may be in another column than `row`, as for the same row under a longer schedule.
     """
 
     claim: Text
@@ -266,10 +266,10 @@ class Columns(_Shared):
 
 
 def parse(data: Mapping[str, Any], path: object) -> OneColumn | Columns:
-    """The content of the file `path`, checked.
+    """Checks the content of the file `path` and returns it.
 
     Raises:
-        ConfigError: the what is wrong with it, in one line.
+        ConfigError: the content has a fault, which the message says in one line.
     """
     if "columns" in data:
         return validate(Columns, data, path, ConfigError)

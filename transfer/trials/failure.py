@@ -1,4 +1,4 @@
-"""`failed.json`: why a stage or a trial did not finish. It goes when the work is taken up again."""
+"""Keeps in `failed.json` why a stage or a trial did not finish; the file is removed when the work goes on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAILED = "failed.json"
 
 
 def write_failure(folder: Path, reason: str) -> None:
-    """Keeps the reason in the folder, if the disk lets it: what has failed may be the disk."""
+    """Writes the reason to the folder, if the disk permits, since the disk itself may have failed."""
     try:
         checkpoint.save_json({"error": reason, "time": time.strftime("%Y-%m-%d %H:%M:%S")}, folder / FAILED)
     except OSError as error:
@@ -24,7 +24,7 @@ def write_failure(folder: Path, reason: str) -> None:
 
 
 def read_failure(folder: Path) -> str | None:
-    """The reason, on one line; None if nothing failed."""
+    """Returns the reason on one line; None if nothing failed."""
     try:
         return " ".join(json.loads(read_record(folder / FAILED))["error"].split())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which GPUs the trials that run side by side on this machine get."""
+"""Assigns GPUs to the trials that run side by side on this machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 
 
 def gpu_slots(num_gpus: int, jobs: int, per_gpu: int = 1) -> list[tuple[int, ...]]:
-    """The GPUs of each of the chains that run side by side here; empty tuples where there is nothing to share out.
+    """Returns the GPUs of each chain that runs side by side here; the tuples are empty if there is nothing to assign.
 
     Args:
-        num_gpus: of one chain.
-        jobs: chains; 0: as many as there are GPUs for, and one without any GPU or without submitit.
-        per_gpu: chains that share a GPU.
+        num_gpus: number of GPUs of one chain.
+        jobs: number of chains; 0 takes as many as there are GPUs for, or one without any GPU or without submitit.
+        per_gpu: number of chains that share a GPU.
 
     Raises:
-        ConfigError: more GPUs are wanted than there are, or they are not named by number.
+        ConfigError: more GPUs are wanted than there are, or GPUs are not named by number.
     """
     count = torch.cuda.device_count()
     apart = count // num_gpus

@@ -1,4 +1,4 @@
-"""What a stage reads from disk beside files of other stages: image folders and data sets, and digests of them."""
+"""Finds and digests the image folders and data sets that a stage reads beside files of other stages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transfer.trials.rows import Probe
 
 
 def is_present(spec: catalog.DatasetSpec) -> bool:
-    """Whether a data set seems to be here, without reading it."""
+    """Returns whether a data set seems to be here, without reading it."""
     return format_of(spec).is_present(spec)
 
 
@@ -27,16 +27,16 @@ def expanded(path: str) -> Path:
 
 
 def pretraining_data(config: Path, opts: Sequence[str]) -> str | None:
-    """DATA.TRAIN of a pre-training config; read as YAML, since transfer knows nothing of the other half's defaults."""
+    """Returns DATA.TRAIN of a pre-training config, read as YAML, since transfer does not know that half's defaults."""
     given = dict(zip(opts[::2], opts[1::2], strict=True))
     return given.get("DATA.TRAIN") or _data(config).get("TRAIN")
 
 
 def _data(config: Path) -> Mapping[str, str]:
-    """The folders in the DATA group of a config.
+    """Returns the folders in the DATA group of a config.
 
     Raises:
-        ConfigError: DATA is no group, or a folder's name no text.
+        ConfigError: DATA is not a group, or a folder's name is not text.
     """
     data = load_yaml_with_base(config).get("DATA", {})
     if not isinstance(data, Mapping):
@@ -49,7 +49,7 @@ def _data(config: Path) -> Mapping[str, str]:
 
 
 def probed_data(probe: Probe) -> dict[str, str | None]:
-    """Option or key -> folder of labelled images that the probe reads."""
+    """Returns option or key -> folder of labelled images that the probe reads."""
     given = dict(zip(probe.opts[::2], probe.opts[1::2], strict=True))
     if probe.config is None:
         return {name: given.get(name) for name in ("--train", "--val")}
@@ -58,7 +58,7 @@ def probed_data(probe: Probe) -> dict[str, str | None]:
 
 
 def images(path: str | None) -> str | None:
-    """Digest of a folder's names, as far as its readers see them, or of what a list says; of shards, the words."""
+    """Returns a digest of the names in a folder that its readers see, or of a list's content; for shards the words."""
     if path is None:
         return None
     place = expanded(path).resolve()
@@ -74,6 +74,6 @@ def _content(file: Path, changed: int) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _listing(folder: Path, changed: int) -> str:
-    """One read of the directories, and no file is looked at: a second or two for ImageNet on a local disk."""
+    """Reads the directories once and opens no file, which takes a second or two for ImageNet on a local disk."""
     tree = read_tree(folder)
     return hashlib.sha256(os.fsencode("\0".join((*tree.folders, "", *tree.files)))).hexdigest()[:16]

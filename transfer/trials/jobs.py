@@ -1,4 +1,4 @@
-"""What one job does: the stages of a chain, one after the other. When its node is taken away, it is put back."""
+"""Runs one job, which is the stages of a chain in order; a job whose node is taken away is put back into the queue."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ GRACE = 240.0  # seconds that a command has for its checkpoint when the job must
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage.
+    """Says what became of a stage.
 
     Attributes:
         state: "done", "failed", "stopped" (run it again to continue), or "blocked" (what it needs was not made).
-        error: why it is not done.
+        error: why the stage is not done.
     """
 
     stage: str
@@ -35,10 +35,10 @@ class Outcome:
 def run_chain(
     chain: Sequence[Stage], own_session: bool = False, begin: Callable[[Stage], None] | None = None
 ) -> list[Outcome]:
-    """Runs stages in order; after the first that is not done, the others are not tried.
+    """Runs stages in order; after the first stage that does not get done, the others are not tried.
 
     Args:
-        begin: called before each that is tried.
+        begin: called before each stage that is tried.
     """
     outcomes: list[Outcome] = []
     for stage in chain:
@@ -62,10 +62,10 @@ def run_chain(
 
 
 class Work:
-    """A chain as submitit runs it, in a process of its own.
+    """Wraps a chain as submitit runs it, in a process of its own.
 
-    A preempted or timed-out job gets submitit's signal: its command is asked to stop, writes its checkpoint, and the
-    job is put back into the queue. A command that stops by itself, with exit code 75, has the same effect.
+    When submitit signals that a job is preempted or timed out, its command is asked to stop and writes its checkpoint,
+    and the job is put back into the queue. A command that stops by itself with exit code 75 has the same effect.
     """
 
     def __init__(self, chain: Sequence[Stage]):
@@ -85,14 +85,14 @@ class Work:
         return outcomes
 
     def checkpoint(self) -> Any:
-        """What submitit calls before it puts the job back; returns what is to be run then."""
+        """Stops the commands when submitit is about to put the job back; returns what must be run then."""
         from submitit.helpers import DelayedSubmission
 
         stop_running(GRACE)
         return DelayedSubmission(self)
 
     def lost(self, reason: str) -> list[Outcome]:
-        """The outcomes of a job that cannot tell them itself."""
+        """Returns the outcomes of a job that cannot report them itself."""
         states = ["done" if stage.state() == "done" else "failed" for stage in self.chain]
         return [
             Outcome(stage.name, stage.folder, state, reason if state == "failed" else "")

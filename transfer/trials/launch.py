@@ -1,7 +1,7 @@
-"""Runs a plan: here in order, here side by side, or on a SLURM cluster. The last two are submitit's work.
+"""Runs a plan: here in order, here side by side, or on a SLURM cluster. Submitit does the last two.
 
-A chain of stages that cannot be finished does not stop the others. Every stage's command stands in the dry run, so that
-any other scheduler can run it: a command that exits with 75 wants to be run again, and continues.
+A chain of stages that cannot be finished does not stop the others. The dry run shows every stage's command, so that any
+other scheduler can run it; a command that exits with code 75 must be run again, and then continues.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _BAR = re.compile(r"([^\r\n|]+?):\s+(\d+%)\|")  # what tqdm begins with
 
 
 def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
-    """Runs every stage that is not done, and writes the row of every row whose trials are complete.
+    """Runs every stage that is not done, and writes `trials.json` of every row whose trials are complete.
 
     Args:
-        launcher: default: here, one after the other.
+        launcher: where the chains run; by default here, one after the other.
 
     Returns:
         One outcome per stage. After a stage that was asked to stop here, the rest is left for the next call.
 
     Raises:
-        ConfigError: something is missing (all of it is listed); submitit is needed and not installed.
+        ConfigError: something is missing (the message lists all of it), or submitit is needed and not installed.
     """
     launcher = launcher or Launcher(jobs=1)
     refuse_missing(plan)
@@ -76,7 +76,7 @@ def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
 
 
 def _side_by_side(plan: Plan, chains: Sequence[Chain], slots: Sequence[tuple[int, ...]]) -> list[Outcome]:
-    """At most one chain per slot at a time, each with its slot's GPUs, through submitit's local executor."""
+    """Runs at most one chain per slot at a time, each with its slot's GPUs, through submitit's local executor."""
     submitit, folder = _submitit(), jobs_folder(plan)
 
     def submit(work: Work, slot: int) -> Any:
@@ -92,10 +92,10 @@ def _side_by_side(plan: Plan, chains: Sequence[Chain], slots: Sequence[tuple[int
 
 @contextmanager
 def _as_a_job(jobs: int) -> Iterator[None]:
-    """What a process started here inherits: its share of the cores, and SIGINT, by which submitit cancels it.
+    """Sets what a process started here inherits: its share of the cores, and SIGINT, by which submitit cancels it.
 
-    Jobs that take all cores each are far slower; OMP_NUM_THREADS, where it is set, stays. A shell script starts what it
-    puts into the background with SIGINT ignored.
+    Jobs that each take all cores are far slower; OMP_NUM_THREADS stays if it is set. SIGINT is restored because a shell
+    script starts its background jobs with SIGINT ignored.
     """
     given, handler = os.environ.get("OMP_NUM_THREADS"), signal.getsignal(signal.SIGINT)
     os.environ["OMP_NUM_THREADS"] = given or str(max(1, len(os.sched_getaffinity(0)) // jobs))
@@ -109,7 +109,7 @@ def _as_a_job(jobs: int) -> Iterator[None]:
 
 
 def _pool(works: Sequence[Work], submit: Callable[[Work, int], Any], slots: int) -> list[Outcome]:
-    """`submit(work, slot)` for all works, one at a time in each slot."""
+    """Calls `submit(work, slot)` for all works, with one at a time in each slot."""
     outcomes: dict[int, list[Outcome]] = {}
     waiting, running = list(enumerate(works)), dict[int, tuple[int, Any]]()
     attempts = [0] * len(works)
@@ -142,7 +142,7 @@ def _pool(works: Sequence[Work], submit: Callable[[Work, int], Any], slots: int)
 
 
 def _how_far(work: Work, log: Path) -> str:
-    """Where a job is: what its chain is to end in, and the last bar in its log."""
+    """Returns a job's progress: the name of its chain's last stage, and the last progress bar in its log."""
     try:
         with open_regular(log) as f:
             f.seek(max(0, log.stat().st_size - 4096))
@@ -153,7 +153,7 @@ def _how_far(work: Work, log: Path) -> str:
 
 
 def _on_slurm(plan: Plan, chains: Sequence[Chain], launcher: Launcher) -> list[Outcome]:
-    """All chains that are not done as one job array; SLURM decides when each runs, and puts preempted ones back."""
+    """Submits all unfinished chains as one job array; SLURM decides when each runs, and puts preempted ones back."""
     submitit = _submitit()
     outcomes, works = _not_done(chains)
     if not works:
@@ -185,7 +185,7 @@ def _on_slurm(plan: Plan, chains: Sequence[Chain], launcher: Launcher) -> list[O
 
 
 def _not_done(chains: Sequence[Chain]) -> tuple[list[Outcome], list[Work]]:
-    """Outcomes of the chains that need no job, and the others as work."""
+    """Returns the outcomes of the chains that need no job, and the other chains as work."""
     outcomes: list[Outcome] = []
     works = []
     for chain in chains:
@@ -201,7 +201,7 @@ def _announce(work: Work, job: Any) -> None:
 
 
 def _result(work: Work, job: Any, attempt: int) -> list[Outcome] | None:
-    """What a job has come to, once it is over; None if it is to be submitted again."""
+    """Returns the outcomes of a job once it is over, or None if it must be submitted again."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     try:
@@ -218,12 +218,12 @@ def _result(work: Work, job: Any, attempt: int) -> list[Outcome] | None:
 
 
 def jobs_folder(plan: Plan) -> Path:
-    """Where submitit keeps its files and the logs of the jobs."""
+    """Returns the folder in which submitit keeps its files and the logs of the jobs."""
     return plan.experiment.output / "jobs"
 
 
 def _rows(plan: Plan) -> list[Outcome]:
-    """Writes `trials.json` of every complete row; one outcome per row whose trials do not belong together."""
+    """Writes `trials.json` of every complete row; returns an outcome per row whose trials do not belong together."""
     problems = []
     for column, row in plan.runs():
         if column.probe is not None:

@@ -1,4 +1,4 @@
-"""Where the chains of a plan run: here, side by side or not, or as a SLURM job array; and what SLURM is asked for."""
+"""Says where a plan's chains run (here, side by side or not, or as a SLURM job array) and what SLURM is asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAUNCHERS = ("local", "slurm")
 
 
 class SlurmOptions(BaseModel):
-    """What `--slurm` takes: submitit's own parameters, and those of sbatch under `slurm_`."""
+    """Declares what `--slurm` takes: submitit's own parameters, and those of sbatch with the prefix `slurm_`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, str | int | float | bool]
@@ -32,16 +32,16 @@ class SlurmOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Launcher:
-    """Where chains run.
+    """Says where chains run.
 
     Attributes:
         kind: "local" or "slurm".
-        jobs: chains side by side; 0 stands for as many as there are GPUs for, on SLURM for as many as it grants.
-        per_gpu: local chains that share a GPU, for networks that use a fraction of one.
+        jobs: number of chains side by side; 0 takes as many as there are GPUs for, or as many as SLURM grants.
+        per_gpu: number of local chains that share a GPU, for networks that use a fraction of one.
         options: submitit's parameters for SLURM, e.g. {"slurm_partition": "gpu", "timeout_min": 1440}.
 
     Raises:
-        ConfigError: values that do not go together.
+        ConfigError: the values do not go together.
     """
 
     kind: str = "local"
@@ -63,10 +63,10 @@ class Launcher:
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE words as submitit's parameters: its own names as they are, others as sbatch's (`slurm_` before them).
+    """Turns KEY=VALUE words into submitit's parameters; names that are not its own get sbatch's prefix `slurm_`.
 
     Raises:
-        ConfigError: a word without `=`, or a value of the wrong type.
+        ConfigError: a word has no `=`, or a value is of the wrong type.
     """
     options: dict[str, Any] = {}
     for word in words:

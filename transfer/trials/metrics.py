@@ -1,4 +1,4 @@
-"""The metrics that an experiment file names, as values: by key, of boxes by short name, of one of several test sets."""
+"""Finds the metrics that an experiment file names, by key, by short name (boxes), or of one of several test sets."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from transfer.evaluation.protocols import PROTOCOLS, Protocol
 
 
 def of_fine_tuning() -> tuple[Protocol, ...]:
-    """Returns the protocols that fine-tuned networks are scored by; which of them it is, the data set says."""
+    """Returns the protocols that score fine-tuned networks; the data set says which of them applies."""
     return tuple(protocol for protocol in PROTOCOLS.values() if protocol.implementation)
 
 
 def find(name: str, protocols: Sequence[Protocol] | None = None) -> Metric:
-    """The metric of that name, as the first protocol that has it describes it.
+    """Returns the metric of that name, as described by the first protocol that has it.
 
     Args:
-        name: a key ("segm/AP"), of boxes without "bbox/" ("AP50"), or with the data set before it where a config
-            tests on several ("cells_test/bbox/AP50").
-        protocols: where to look; those of fine-tuning by default.
+        name: a key ("segm/AP"), for boxes also without "bbox/" ("AP50"); with the data set in front if a config tests
+            on several ("cells_test/bbox/AP50").
+        protocols: protocols to search; by default those of fine-tuning.
 
     Raises:
-        ConfigError: none of the protocols has it; the message names the nearest that they have.
+        ConfigError: none of the protocols has the metric; the message names the nearest that they have.
     """
     protocols = of_fine_tuning() if protocols is None else protocols
     if (known := _known(name, protocols)) is not None:

@@ -45,7 +45,7 @@ class OutputFolders:
         return self.experiment.output / "converted" / name
 
     def pretrain_folder(self, name: str, seed: int | None = None) -> Path:
-        """Returns the folder of a pre-training; with a seed, of the one made anew for the trial of this seed."""
+        """Returns the folder of a pre-training, or with a seed that of the one made anew for this seed's trial."""
         folder = self.experiment.output / "pretrain" / folder_name(name)
         return folder if seed is None else trial_folder(folder, seed)
 

@@ -68,29 +68,29 @@ class Plan(OutputFolders):
 
     @property
     def chosen(self) -> tuple[Row, ...]:
-        """The rows that are to be run."""
+        """Returns the rows that will be run."""
         return tuple(r for r in self.experiment.rows if not self.rows or r.name in self.rows or r.slug in self.rows)
 
     def runs(self) -> Iterator[tuple[Column, Row]]:
-        """The cells of the chosen rows that are run, by column, then row."""
+        """Yields the cells of the chosen rows that are run, by column, then row."""
         return ((column, row) for column, row in self.experiment.runs() if row in self.chosen)
 
     @property
     def pretrainings(self) -> list[str]:
-        """Names of the pre-trainings behind the chosen rows, each once."""
+        """Returns the names of the pre-trainings behind the chosen rows, each once."""
         used = {row.pretrain for _, row in self.runs()}
         return [name for name in self.experiment.pretrain if name in used]
 
     def pretraining_seeds(self, name: str) -> list[int | None]:
-        """The seeds with which a pre-training is made for the chosen rows; None is the one that columns share."""
+        """Returns the seeds of a pre-training for the chosen rows; None stands for the one that columns share."""
         columns = [column for column, row in self.runs() if row.pretrain == name]
         shared: list[int | None] = [None] if any(not column.anew for column in columns) else []
         return [*shared, *sorted({seed for column in columns if column.anew for seed in column.seeds})]
 
     def waves(self) -> Iterator[list[Chain]]:
-        """What is to be run, in order: chains of one wave may run side by side, stages of a chain one by one.
+        """Yields the waves in order: chains of one wave may run side by side, stages of a chain one by one.
 
-        Ask for the next wave only when the one before has run: what its stages are may depend on files.
+        Ask for the next wave only after the one before has run, since its stages may depend on files.
         """
         for wave in self._waves():
             left = [tuple(stage for stage in chain if not self.only or stage.kind in self.only) for chain in wave]
@@ -98,13 +98,13 @@ class Plan(OutputFolders):
                 yield chains
 
     def stages(self) -> Iterator[Stage]:
-        """All stages, one after the other; see `waves`."""
+        """Yields all stages one after the other; see `waves`."""
         for wave in self.waves():
             for chain in wave:
                 yield from chain
 
     def outline(self) -> list[Stage]:
-        """All stages, quickly: what they are called and where they work, but not what data they stand on."""
+        """Returns all stages quickly, with their names and folders but without the digests of their data."""
         return list(replace(self, listing=lambda spec: "").stages())
 
     def _waves(self) -> Iterator[list[Chain]]:
@@ -124,7 +124,7 @@ class Plan(OutputFolders):
         yield [once.chain(column, row, seed) for column, row in led for seed in column.seeds]
 
     def _trunks(self) -> Iterator[Chain]:
-        """The pre-trainings that are made once, each with its conversion if something is fine-tuned from it."""
+        """Yields the pre-trainings that are made once, each with its conversion if something is fine-tuned from it."""
         for name in self.pretrainings:
             if None in self.pretraining_seeds(name):
                 detected = any(row.pretrain == name and column.probe is None for column, row in self.runs())
@@ -132,14 +132,14 @@ class Plan(OutputFolders):
                 yield (made, self._convert(folder_name(name), self.checkpoint(name))) if detected else (made,)
 
     def _files(self) -> Iterator[Chain]:
-        """The conversions of files that something is fine-tuned from."""
+        """Yields the conversions of files that something is fine-tuned from."""
         for row in self.chosen:
             detected = any(row.job(column) is not None for column in self.experiment.columns)
             if detected and row.file is not None and needs_conversion(row.file):
                 yield (self._convert(row.slug, row.file),)
 
     def chain(self, column: Column, row: Row, seed: int) -> Chain:
-        """The stages of one trial: a fine-tuning, or a probe, after a pre-training of its own if that is made anew."""
+        """Returns the stages of one trial: a fine-tuning or a probe, after its own pre-training if made anew."""
         if column.probe is None:
             return (self.trial(column, row, seed),)
         probe = self.probe(column, row, seed)
@@ -148,7 +148,7 @@ class Plan(OutputFolders):
         return (self._pretrain(row.pretrain, seed), probe)
 
     def trial(self, column: Column, row: Row, seed: int) -> Stage:
-        """The stage that trains and evaluates one seed of a row."""
+        """Returns the stage that trains and evaluates one seed of a row."""
         job, weights, folder = row.job(column), self.weights(row), self.row_folder(column, row)
         assert job is not None
         opts = [*job.opts, "MODEL.WEIGHTS", str(weights)] if weights is not None else list(job.opts)
@@ -176,18 +176,18 @@ class Plan(OutputFolders):
         )  # fmt: skip
 
     def _made(self, weights: Path | None) -> tuple[Path, ...]:
-        """What earlier stages must have left for a fine-tuning."""
+        """Returns the files that earlier stages must have made for a fine-tuning."""
         made = [self.experiment.output / "data" / "manifest.json"] if self.experiment.generated is not None else []
         return (*made, weights) if weights is not None else tuple(made)
 
     def config(self, file: Path, opts: Sequence[str]) -> CfgNode:
-        """What a fine-tuning runs: the file with options, at the batch of `auto_scale`."""
+        """Returns the config that a fine-tuning runs: the file with options, at the batch of `auto_scale`."""
         cfg = load_config(file, opts, self.engine.defaults())
         scaling = None if self.auto_scale is None else scale(cfg, self.auto_scale)
         return cfg if scaling is None else load_config(file, [*opts, *scaling.opts], self.engine.defaults())
 
     def probe(self, column: Column, row: Row, seed: int) -> Stage:
-        """The stage that classifies with one seed's trunk: of a pre-training, of the row's file, or a random one."""
+        """Returns the stage that classifies with one seed's trunk: a pre-training's, the row's file or a random one."""
         probe = row.entry(column).run
         assert isinstance(probe, Probe)
         source = self.source(column, row, seed) if row.pretrain is not None else row.file
@@ -212,12 +212,12 @@ class Plan(OutputFolders):
         return Stage(name, folder, self._processes(*words), inputs, (RESULT,), "trials", needs)
 
     def runner(self, column: Column) -> str:
-        """What evaluates the rows: an engine, or a probe's protocol."""
+        """Returns what evaluates the rows: an engine or a probe's protocol."""
         return column.probe or self.engine.name
 
     @property
     def detects(self) -> bool:
-        """Whether anything is fine-tuned, so that results are of an engine."""
+        """Returns whether anything is fine-tuned, so that results belong to an engine."""
         return any(column.probe is None for column in self.experiment.columns)
 
     def _data(self) -> Stage:
@@ -274,7 +274,7 @@ class Plan(OutputFolders):
         return (sys.executable, str(self.tools / script), *words)
 
     def _processes(self, script: str, *words: str) -> tuple[str, ...]:
-        """A tool that is to run in as many processes as there are GPUs, under torchrun."""
+        """Returns the command that runs a tool in as many processes as there are GPUs, under torchrun."""
         if self.num_gpus == 1:
             return self._tool(script, *words)
         torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.num_gpus))

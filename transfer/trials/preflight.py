@@ -1,4 +1,4 @@
-"""What an experiment needs and this machine lacks: found before anything runs, each with its remedy."""
+"""Finds, before anything runs, what an experiment needs and this machine lacks, each with its remedy."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from transfer.trials.rows import Job, Probe, Row
 
 
 def missing(plan: Plan) -> list[Missing]:
-    """Everything that the chosen rows need and that is not here, each once: weights, data, parts of the engine.
+    """Returns, each once, the weights, data and parts of the engine that the chosen rows need and that are not here.
 
-    A file of weights that is here and has another SHA-256 than the experiment says counts as missing.
+    A file of weights whose SHA-256 differs from the one in the experiment counts as missing.
     """
     e, found = plan.experiment, dict[str, Missing]()
     runs = {kind for kind in ("pretrain", "convert", "trials") if not plan.only or kind in plan.only}
@@ -51,13 +51,13 @@ def missing(plan: Plan) -> list[Missing]:
 
 
 def refuse_missing(*plans: Plan) -> None:
-    """Raises ConfigError with everything that is missing, of all plans and each once, before any of them runs."""
+    """Raises ConfigError that lists everything missing for any of the plans, each once, before one of them runs."""
     if lacking := dict.fromkeys(str(found) for plan in plans for found in missing(plan)):
         raise ConfigError("cannot run yet, missing:\n" + "\n".join(lacking))
 
 
 def _data(cfg: CfgNode) -> Iterator[Missing]:
-    """The data sets of a fine-tuning that are not here."""
+    """Yields the data sets of a fine-tuning that are not here."""
     for spec in catalog.resolve((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.DATASETS.SPECS):
         if not is_present(spec):
             remedy = spec.remedy or "check the paths of its spec file, see datasets/README.md"
@@ -65,7 +65,7 @@ def _data(cfg: CfgNode) -> Iterator[Missing]:
 
 
 def _weights(row: Row) -> Missing | None:
-    """A row's file, if it is not here or is another one than the experiment means."""
+    """Returns a row's file if it is not here or is not the one that the experiment means."""
     if row.file is None:
         return None
     remedy = row.get + (f"; to make them anew takes about {row.cost}" if row.cost else "")

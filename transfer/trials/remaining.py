@@ -1,4 +1,4 @@
-"""How long an experiment still takes on this machine, by what its finished stages have taken."""
+"""Estimates how long an experiment still takes on this machine, from the times of its finished stages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from transfer.trials.stages import Stage
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is left of an experiment.
+    """Holds how much of an experiment remains to be done.
 
     Attributes:
-        stages: how many are not done.
-        seconds: what those take one after the other of which others alike are done.
-        unknown: how many are not done of which none alike is.
+        stages: number of unfinished stages.
+        seconds: time that unfinished stages take one after the other, as far as similar stages have finished.
+        unknown: number of unfinished stages for which no similar stage has finished.
     """
 
     stages: int
@@ -38,7 +38,7 @@ class Remaining:
 
 
 def remaining(stages: Sequence[Stage]) -> Remaining:
-    """Looks at what lies in the folders of all stages of a plan; conversions and data take no time worth counting."""
+    """Estimates from the folders of all stages of a plan; the time of conversions and data is not worth counting."""
     took: dict[Path, list[float]] = {}
     left = []
     for stage in stages:
@@ -52,7 +52,7 @@ def remaining(stages: Sequence[Stage]) -> Remaining:
 
 
 def _kind(stage: Stage) -> Path:
-    """What is alike: the trials of one column on one engine (`.../<row>/seed_<n>`), and the pre-trainings."""
+    """Returns a folder that similar stages share: trials of a column on one engine (`.../<row>/seed_<n>`) or others."""
     return stage.folder.parent.parent if stage.kind == "trials" else stage.folder.parent
 
 

@@ -1,4 +1,4 @@
-"""A table as values: rows, columns, what each row has in each column, and what is pre-trained for them."""
+"""Holds a table as values: rows, columns, what each row has in each column, and what is pre-trained for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transfer.evaluation.metric import Metric
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of something takes, in GPU-hours, and who says so."""
+    """Holds the GPU-hours that one run of something takes, and their source."""
 
     gpu_hours: float
     source: str
@@ -24,7 +24,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Job:
-    """A config with options: something to pre-train, or to fine-tune. `cost`: as published, of one run."""
+    """Holds a config with options that is pre-trained or fine-tuned. `cost` is the published cost of one run."""
 
     config: Path
     opts: tuple[str, ...] = ()
@@ -33,10 +33,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Probe:
-    """An evaluation of a trunk by classification: knn with options of tools/knn_eval.py, others with a config's keys.
+    """Evaluates a trunk by classification: knn takes options of tools/knn_eval.py, other protocols a config's keys.
 
     Attributes:
-        config: of the protocols linear and finetune; None for knn.
+        config: config file of the protocols linear and finetune; None for knn.
     """
 
     protocol: str
@@ -55,12 +55,12 @@ PROBES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One way to evaluate the rows.
+    """Describes one way to evaluate the rows.
 
     Attributes:
-        name: as in the file; empty in the form without `columns`, whose one column has no name.
+        name: name in the file; empty in the form without `columns`, whose one column has no name.
         probe: a protocol of `PROBES`; None if rows are fine-tuned to another task.
-        anew: every seed of a probe pre-trains anew.
+        anew: whether every seed of a probe pre-trains anew.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Column:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether a trunk with random weights means nothing here, because it would stay as it is."""
+        """Returns whether a trunk with random weights makes no sense here, because it would stay as it is."""
         return self.probe in ("knn", "linear")
 
     @property
@@ -85,13 +85,13 @@ class Column:
 
     @property
     def prefix(self) -> str:
-        """What stands before a sentence about this column."""
+        """Returns the words that come before a sentence about this column."""
         return f"{self.name}: " if self.name else ""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What one row has in one column.
+    """Holds what one row has in one column.
 
     Attributes:
         run: what is fine-tuned or probed; None where the row is published only.
@@ -104,15 +104,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table. At most one of `pretrain` and `file` is set; neither means random initialisation.
+    """Describes a row of the table. At most one of `pretrain` and `file` is set; neither means random initialisation.
 
     Attributes:
-        entries: column name -> what the row has there; a column that it lacks is not among them.
+        entries: column name -> what the row has there; columns without an entry are left out.
         pretrain: name of the experiment's pre-training whose trunk initialises this row.
         file: a checkpoint on disk, converted if it is not in Detectron2's form.
         get: where to get `file`, for people.
-        sha256: of `file`, lower-case hex: all 64 digits or the first 8 and more; empty if it is not known.
-        cost: of making `file` anew.
+        sha256: SHA-256 of `file` in lower-case hex, all 64 digits or at least the first 8; empty if it is not known.
+        cost: cost of making `file` again.
     """
 
     name: str
@@ -125,29 +125,29 @@ class Row:
 
     @property
     def slug(self) -> str:
-        """The row's folder name."""
+        """Returns the row's folder name."""
         return slug(self.name)
 
     def entry(self, column: Column) -> Entry:
         return self.entries.get(column.name, Entry())
 
     def job(self, column: Column) -> Job | None:
-        """What is fine-tuned in the column, if anything is."""
+        """Returns what is fine-tuned in the column, or None."""
         run = self.entry(column).run
         return run if isinstance(run, Job) else None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A paper's qualitative result, as a comparison of two rows, of one column or of two.
+    """Holds a paper's qualitative result as a comparison of two rows, in one column or in two.
 
     Attributes:
-        claim: the result, in words.
-        source: who says so.
-        column, row: where the row that is to be above stands, and its name.
-        than_column, than: of the one beneath it; mostly in the same column.
-        metric: in which `row` is above `than`.
-        unless: the most likely reason if it does not show, and what would decide it; empty if none is known.
+        claim: the result in words.
+        source: the paper that states it.
+        column, row: column and name of the row that should be above.
+        than_column, than: column and name of the row that should be beneath it, mostly in the same column.
+        metric: the metric in which `row` should be above `than`.
+        unless: the most likely reason if the result does not show, and what would decide it; empty if none is known.
     """
 
     claim: str
@@ -162,10 +162,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment file says; see `experiment`.
+    """Holds what an experiment file says; see `experiment`.
 
     Attributes:
-        remark: what a reader of the findings must know beside them; empty if nothing.
+        remark: what a reader of the findings must know beside them; may be empty.
     """
 
     path: Path
@@ -179,5 +179,5 @@ class Experiment:
     remark: str = ""
 
     def runs(self) -> Iterator[tuple[Column, Row]]:
-        """Every cell that is run, by column, then row."""
+        """Yields every cell that is run, by column, then row."""
         return ((c, row) for c in self.columns for row in self.rows if row.entry(c).run is not None)

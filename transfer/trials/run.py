@@ -1,4 +1,4 @@
-"""Runs the trials of one config: finished ones are skipped, a broken one resumes where it was, a failed one is kept."""
+"""Runs the trials of one config: skips finished ones, resumes interrupted ones and keeps what failed ones left."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPLAINED = (FloatingPointError, base.EngineError, checkpoint.CheckpointError)  
 
 
 class TrialsFailed(ExpectedError, RuntimeError):
-    """Some trials of a row failed; the message says which and why."""
+    """Says that some trials of a row failed; the message names them and their reasons."""
 
 
 def trial_folder(output_dir: Path, seed: int) -> Path:
@@ -46,12 +46,12 @@ def run_trial(
     num_gpus: int = 1,
     notes: Sequence[str] = (),
 ) -> RunResult:
-    """One trial in its folder: skipped if it is finished, else trained and evaluated, or continued.
+    """Runs one trial in its folder: skips it if it is finished, else trains and evaluates or continues it.
 
-    A trial that fails leaves the reason as `failed.json` in its folder, until it is run again.
+    A trial that fails leaves the reason as `failed.json` in its folder until it is run again.
 
     Raises:
-        ConfigError, DatasetError: from the engine, before a trial has begun.
+        ConfigError, DatasetError: the engine raised it before a trial began.
         LockError: another run works in the trial's folder.
         TRIAL_ERRORS: the trial failed.
         AggregateError: the folder holds the trial of another config, engine or weights.
@@ -104,17 +104,17 @@ def run_trials(
 ) -> Aggregate:
     """Trains and evaluates `config` once per seed, each in its own folder, and writes the row to `trials.json`.
 
-    A trial that fails does not stop the others; the row is then not made, and calling this again retries what failed.
+    A failed trial does not stop the others, but the row is then not made; calling this again retries what failed.
 
     Args:
         opts: options for every trial; OUTPUT_DIR and SEED are set per trial.
-        seeds: non-negative and different; one trial each.
-        num_gpus: see `Engine.train`. In a process group every process calls this; the main one writes the row. There
-            the first failure ends the call, since the processes may no longer be in step.
+        seeds: non-negative and distinct, one trial for each.
+        num_gpus: see `Engine.train`. In a process group every process calls this, and the main one writes the row; the
+            first failure then ends the call, since the processes may no longer be in step.
         notes: lines for the notes of every trial's result.
 
     Raises:
-        ConfigError, DatasetError: from the engine; finished trials stay finished.
+        ConfigError, DatasetError: the engine raised it; finished trials stay finished.
         LockError: another run works in a trial's folder.
         TrialsFailed: some trials failed, after all the others were run.
         AggregateError: a folder holds the trial of another config, engine or weights.

@@ -1,6 +1,6 @@
-"""Whether two means differ by more than chance: intervals, Welch's t-test and effect sizes, all from scipy's t.
+"""Tests whether two means differ by more than chance: intervals, Welch's t-test and effect sizes, from scipy's t.
 
-Welch's test does not ask for equal variances. One trial has no variance: it gets no interval and no test.
+Welch's test does not assume equal variances. A single trial has no variance, so it gets no interval and no test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Status = Literal["within", "above", "below", "open"]
 
 
 def interval(s: Statistic) -> tuple[float, float] | None:
-    """The 95% interval of the mean by Student's t with n - 1 degrees of freedom; None for one trial."""
+    """Returns the mean's 95% interval by Student's t with n - 1 degrees of freedom; None for one trial."""
     if s.std is None:
         return None
     if s.std == 0:
@@ -32,13 +32,13 @@ def interval(s: Statistic) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One initialisation against another, in points.
+    """Compares one initialisation with another, in points.
 
     Attributes:
-        difference: of the means.
+        difference: difference of the means.
         low, high: 95% interval of the difference.
-        p: of Welch's two-sided t-test; None where neither side has any spread, so that there is nothing to test.
-        effect: Hedges' g, the difference in pooled standard deviations, corrected for few trials; None likewise.
+        p: p of Welch's two-sided t-test; None where neither side has any spread, so that there is nothing to test.
+        effect: Hedges' g, the difference in pooled standard deviations, corrected for few trials; None as for `p`.
     """
 
     difference: float
@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def words(self) -> str:
-        """`+2.4 [+2.1, +2.7], p < 0.001, g = 9.8`, and whether that is a difference."""
+        """Returns `+2.4 [+2.1, +2.7], p < 0.001, g = 9.8`, and whether that is a difference."""
         if self.p is None or self.effect is None:
             return f"{self.difference:+.1f}, no spread on either side to test it against"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
@@ -64,7 +64,7 @@ class Comparison:
 
 
 def welch(ours: Statistic, base: Statistic) -> Comparison | None:
-    """Compares two rows; None unless both have two trials or more."""
+    """Compares two rows; returns None unless both have two trials or more."""
     if ours.std is None or base.std is None:
         return None
     difference = ours.mean - base.mean
@@ -85,7 +85,7 @@ def pooled_std(a: Statistic, b: Statistic) -> float:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Our mean against a published one. `words`: for a cell of a table. `p`: None where no test was made."""
+    """Judges our mean against a published one. `words` fit a table's cell; `p` is None where no test was made."""
 
     status: Status
     words: str
@@ -97,10 +97,10 @@ class Verdict:
 
 
 def judge(ours: Statistic, published: float, rule: Rule) -> Verdict:
-    """Our mean against a published number, by the metric's rule; of fewer trials than it needs there is no verdict.
+    """Judges our mean against a published number by the metric's rule; too few trials for the rule get no verdict.
 
     Args:
-        published: in points.
+        published: the published number in points.
     """
     if ours.n < rule.needs:
         return Verdict("open", "one trial: no verdict" if ours.n == 1 else f"{ours.n} trials: no verdict")

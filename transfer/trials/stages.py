@@ -1,8 +1,8 @@
-"""A stage: a command, the inputs that define it, the files it makes. Done is what its records say.
+"""Runs stages: each is a command, the inputs that define it and the files it makes; its record says if it is done.
 
 A stage's folder holds `stage.json`: its inputs (digests and hashes) and, once it is done, the hashes of its outputs.
 The version of this package is among the inputs: a new release makes results anew, a new commit does not (every result
-names its commit). A command that fails leaves `failed.json`, which goes when the stage is run again.
+names its commit). A command that fails leaves `failed.json`, which is removed when the stage is run again.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _running: set[int] = set()
 
 
 class StageError(ExpectedError, RuntimeError):
-    """A stage that failed; the message names its command and its folder."""
+    """Says that a stage failed; the message names its command and its folder."""
 
 
 class StageStopped(StageError):
-    """A stage whose command was asked to stop; running it again continues it."""
+    """Says that a stage's command was asked to stop; running the stage again continues it."""
 
 
 class _Record(BaseModel):
-    """`stage.json`: what a stage was started with, and the hashes of what it left once it is done."""
+    """Declares `stage.json`: what a stage was started with, and the hashes of its outputs once it is done."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -62,7 +62,7 @@ class _Record(BaseModel):
 
 @dataclass(frozen=True)
 class Checked:
-    """An input or an output of a stage: its recorded digest, and the present one; None if it is gone."""
+    """Holds the recorded and the present digest of a stage's input or output; the latter is None if it is gone."""
 
     what: str
     recorded: str
@@ -75,17 +75,17 @@ class Checked:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of an experiment.
+    """Describes one step of an experiment.
 
     Attributes:
-        name: what the plan and the log call it.
-        folder: where it works; its own.
-        command: what runs it, as a list of words. It must resume by itself when it is run again after a kill.
-        inputs: JSON values that define the result; a Path stands for the file's hash. Equal inputs mean that the
-            result need not be made again.
-        outputs: files (relative to the folder) that it leaves.
+        name: its name in the plan and the log.
+        folder: the folder it works in, which no other stage shares.
+        command: its command as a list of words; it must resume by itself when it is run again after a kill.
+        inputs: JSON values that define the result; a Path stands for the file's hash. With equal inputs the result
+            need not be made again.
+        outputs: files that it makes, relative to the folder.
         kind: "data", "pretrain", "convert" or "trials".
-        needs: files that must be there first; other stages make them.
+        needs: files that must exist first; other stages make them.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Stage:
         return shlex.join(self.command)
 
     def state(self) -> str:
-        """ "done", "failed", "started" (same inputs, not finished), "stale" (of other inputs) or "new"."""
+        """Returns "done", "failed", "started" (same inputs, not finished), "stale" (other inputs) or "new"."""
         record = self._record()
         if record is None:
             return "new"
@@ -113,15 +113,15 @@ class Stage:
         return "failed" if read_failure(self.folder) else "started"
 
     def changes(self) -> str:
-        """Which inputs differ from the recorded ones."""
+        """Says which inputs differ from the recorded ones."""
         recorded, wanted = (self._record() or {"inputs": {}})["inputs"], self._wanted()
         return ", ".join(sorted(k for k in {*recorded, *wanted} if recorded.get(k) != wanted.get(k)))
 
     def checked(self) -> list[Checked]:
-        """Holds what the stage has recorded against what is here: its inputs, and its outputs once it is done.
+        """Compares the stage's recorded inputs, and its outputs once it is done, with what is here now.
 
         Raises:
-            StageError: its record cannot be read.
+            StageError: the record cannot be read.
         """
         if (record := self._record()) is None:
             return []
@@ -139,13 +139,13 @@ class Stage:
         return found
 
     def run(self, own_session: bool = False) -> None:
-        """Runs the command unless the stage is done. What a stale folder holds is kept under another name.
+        """Runs the command unless the stage is done. A stale folder's content is kept under another name.
 
-        Another process that runs the same stage is waited for. The command holds the folder's lock too, so that no
-        second one starts beside it if this process is killed.
+        If another process runs the same stage, this waits for it. The command holds the folder's lock too, so that no
+        second command starts beside it if this process is killed.
 
         Args:
-            own_session: start the command in a session of its own, where signals to this process do not reach it.
+            own_session: start the command in its own session, so that signals to this process do not reach it.
 
         Raises:
             StageStopped: the command was asked to stop.
@@ -178,7 +178,7 @@ class Stage:
             checkpoint.save_json({"inputs": wanted, "outputs": hashes}, self.folder / RECORD)
 
     def _failed(self, what: str) -> StageError:
-        """The error to raise; the reason is kept in the folder unless the command has left a better one."""
+        """Returns the error to raise, and keeps its reason in the folder unless the command has left a better one."""
         reason = read_failure(self.folder)
         if reason is None:
             write_failure(self.folder, f"the command {what}")
@@ -186,7 +186,7 @@ class Stage:
         return StageError(f"{self.name} {what}{detail} (folder '{self.folder}'); its command:\n  {self.shell}")
 
     def _wanted(self) -> dict[str, Any]:
-        """The inputs as they are now, as JSON values."""
+        """Returns the present inputs as JSON values."""
         values = {k: _hash(v) if isinstance(v, Path) else v for k, v in self.inputs.items()}
         return json.loads(json.dumps(values | {"code": CODE}))
 
@@ -215,14 +215,14 @@ class Stage:
 
 
 def _shown(value: Any) -> str:
-    """A recorded digest as it is, any other value as its digest."""
+    """Returns a recorded digest as it is, and any other value as its digest."""
     return value if isinstance(value, str) else digest(value)
 
 
 def stop_running(grace: float) -> None:
-    """Asks this process's running commands to stop, and waits so many seconds for them; then ends them.
+    """Asks this process's running commands to stop, waits `grace` seconds for them, then ends them.
 
-    Reaps nothing, so that it can be called from a signal handler while `Stage.run` waits for the same process.
+    It reaps no process, so that a signal handler can call it while `Stage.run` waits for the same process.
     """
     until = time.monotonic() + grace
     for pid in tuple(_running):
@@ -267,5 +267,5 @@ def _meaning(code: int) -> str:
 
 
 def _hash(path: Path) -> str:
-    """First 16 digits of the file's SHA-256."""
+    """Returns the first 16 digits of the file's SHA-256."""
     return sharded.sha256(path)[:16] if path.is_file() else PENDING

@@ -1,8 +1,8 @@
-"""Where every run under a folder stands, read from the files that runs leave. Imports no torch: quick over ssh.
+"""Reads the state of every run under a folder from the files that runs leave. It imports no torch: quick over ssh.
 
 rows/torchvision/moco-v2/seed_1   running   12000/24000  50%   3:10:00   total_loss 0.52   12 s ago
 
-Whether a run lives is what its locks say. Files may be anything: what cannot be read is left out.
+A run's locks say whether it lives. Files may hold anything; those that cannot be read are left out.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _LOSSES = ("loss", "total_loss")
 
 @dataclass(frozen=True)
 class Run:
-    """One run's state.
+    """Holds one run's state.
 
     Attributes:
-        name: its folder below the one that was asked for, printable.
+        name: the run's folder below the requested one, printable.
         state: "done", "failed", "running", "stopped", or "unknown" where the file system has no locks to ask.
-        done, total: iterations; None where unknown.
-        eta: seconds from now; None unless it is running and its rate is known.
-        metric: the newest number, or why it failed.
-        age: seconds since it last wrote.
+        done, total: numbers of iterations; None where unknown.
+        eta: seconds until it is done; None unless it is running and its rate is known.
+        metric: the newest number, or why the run failed.
+        age: seconds since the run last wrote.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Run:
 
 
 def runs(folder: Path, now: float | None = None) -> Iterator[Run]:
-    """Every run below `folder`, in the order of their paths; what was set aside as stale is left out."""
+    """Yields every run below `folder` in the order of their paths, without those that were set aside as stale."""
     now = time.time() if now is None else now
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and ".stale" not in name)
@@ -86,7 +86,7 @@ def _run(folder: Path, name: str, now: float) -> Run:
 
 
 def _life(folder: Path) -> str:
-    """What the locks of a folder say: "running", "stopped" or "unknown"."""
+    """Returns what the locks of a folder say: "running", "stopped" or "unknown"."""
     try:
         return "stopped" if lock.worker_in(folder) is None else "running"
     except lock.LockError:
@@ -101,7 +101,7 @@ def _written(path: Path) -> float | None:
 
 
 def _size(folder: Path, lines: list[dict[str, Any]]) -> tuple[int | None, int | None]:
-    """Iterations of the whole run, and images per batch."""
+    """Returns the number of iterations of the whole run, and the images per batch."""
     try:
         config = load_yaml(folder / "config.yaml")
     except ConfigError:
@@ -122,7 +122,7 @@ def _size(folder: Path, lines: list[dict[str, Any]]) -> tuple[int | None, int | 
 
 
 def _eta(lines: list[dict[str, Any]], done: int | None, total: int | None, batch: int | None) -> float | None:
-    """Seconds from the last line on: as the run says, else by the mean rate of its last ten lines."""
+    """Returns the seconds left after the last line, as the run says, else by the mean rate of its last ten lines."""
     if lines and (said := _number(lines[-1].get("eta_seconds"))) is not None:
         return said
     rates = [rate for line in lines[-10:] if (rate := _number(line.get("images_per_second"))) and rate > 0]
@@ -132,7 +132,7 @@ def _eta(lines: list[dict[str, Any]], done: int | None, total: int | None, batch
 
 
 def _headline(result: dict[str, Any]) -> str:
-    """What the result is judged by, named as its protocol does: the one that knows most of its metrics."""
+    """Returns the result's headline metric, named by the protocol that knows most of the result's metrics."""
     given, group = result.get("metrics"), _GROUPS.get(str(result.get("kind")), "")
     metrics = {k if "/" in k else group + k: _number(v) for k, v in given.items()} if isinstance(given, dict) else {}
     protocol = max(PROTOCOLS.values(), key=lambda p: sum(m.key in metrics for m in p.metrics))
@@ -147,7 +147,7 @@ def _newest(lines: list[dict[str, Any]]) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, None for anything else."""
+    """Returns a finite number as it is, and None for anything else."""
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _HUGE
     return float(value) if usable else None
 
@@ -157,7 +157,7 @@ def _count(value: Any) -> int | None:
 
 
 def _tail(path: Path) -> list[dict[str, Any]]:
-    """The last lines of a metrics file; broken ones (the first and the last may be cut) are left out."""
+    """Returns the last lines of a metrics file without broken ones (the first and the last may be cut)."""
     try:
         with open_regular(path) as f:
             f.seek(max(os.fstat(f.fileno()).st_size - _TAIL, 0))
@@ -186,7 +186,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def screen(found: list[Run], width: int) -> str:
-    """A table of at most `width` columns: long names lose their beginning, long messages their end."""
+    """Returns a table at most `width` characters wide; long names lose their beginning, long messages their end."""
     if not found:
         return "no runs"
     rows = [("run", "state", "iterations", "", "left", "written", "last")]

@@ -1,4 +1,4 @@
-"""Annotations of other tools, made into sets in the COCO layout: one table, a module per tool."""
+"""Turns other tools' annotations into sets in the COCO layout: one table lists a module per tool."""
 
 from __future__ import annotations
 

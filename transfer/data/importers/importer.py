@@ -1,4 +1,4 @@
-"""What a reader of another tool's annotations gives: images, and shapes as that tool calls them."""
+"""Defines what a reader of another tool's annotations gives: images, and shapes as that tool calls them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ BOX, POLYGON, ELLIPSE = "box", "polygon", "ellipse"
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape, not yet checked.
+    """Holds one shape, not yet checked.
 
     Attributes:
-        word: what the tool calls it.
+        word: the tool's word for it.
         kind: `BOX`, whose values are two opposite corners [x0, y0, x1, y1]; `POLYGON`, [x0, y0, x1, y1, ...];
-            `ELLIPSE`, [x, y, radius, other radius, angle]; or None for what is no region. Pixels from the image's
-            upper left corner, the angle in radians from x towards y.
-        values: as they stand in the file, of any type.
-        label: of its class, of any type.
-        where: the file, and its place there.
-        group: shapes of one image with one label and one group are parts of one object; None: it is alone.
-        scaled: values are shares of the image's width and height.
+            `ELLIPSE`, [x, y, radius, other radius, angle]; or None for what is no region. Values are pixels from the
+            image's upper left corner; the angle is in radians from x towards y.
+        values: values as in the file, of any type.
+        label: label of its class, of any type.
+        where: the file and the place in it.
+        group: shapes of one image with the same label and group are parts of one object; None for a shape alone.
+        scaled: whether values are shares of the image's width and height.
     """
 
     word: str
@@ -44,12 +44,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sheet:
-    """One image's annotations.
+    """Holds one image's annotations.
 
     Attributes:
-        file_name: of the image below its folder, parts joined by slashes.
-        where: the file that says so.
-        size: (width, height) that the file states; None: it states none.
+        file_name: path of the image below its folder, parts joined by slashes.
+        where: the file that holds the annotations.
+        size: (width, height) as the file states it; None if it does not.
     """
 
     file_name: str
@@ -60,12 +60,12 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Part:
-    """Some images with annotations.
+    """Holds some images with annotations.
 
     Attributes:
-        folder: that the images lie in.
-        split: its name, where the source has one.
-        classes: in the order of the source, where it has one.
+        folder: folder of the images.
+        split: name of the split, if the source has one.
+        classes: classes in the source's order, if it has one.
     """
 
     folder: Path
@@ -76,11 +76,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user says about a source.
+    """Holds what a user says about a source.
 
     Attributes:
-        images: the folder that holds the images; None: the source's own.
-        attribute: VIA: of a region, which names its class; None: the only one.
+        images: the folder that holds the images; None takes the source's own.
+        attribute: for VIA, the region's attribute that names its class; None takes the only one.
     """
 
     images: Path | None = None
@@ -88,12 +88,12 @@ class Options:
 
 
 class Importer(ABC):
-    """A tool's annotations; without state.
+    """Reads a tool's annotations; has no state.
 
     Attributes:
-        name: what the command calls it.
+        name: its name in the command.
         source: what it reads, for the help.
-        options: names of those `Options` that it takes.
+        options: names of the `Options` that it takes.
     """
 
     name: str
@@ -101,25 +101,25 @@ class Importer(ABC):
     options: tuple[str, ...] = ("images",)
 
     def check(self, options: Options) -> None:
-        """Raises DatasetError for an option that would have no effect."""
+        """Raises DatasetError if an option would have no effect."""
         given = (name for name, value in vars(options).items() if value is not None)
         if unused := [f"--{name}" for name in given if name not in self.options]:
             raise DatasetError(f"{', '.join(unused)} has no effect on {self.name}'s annotations; leave it out")
 
     @abstractmethod
     def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:
-        """Reads a source; looks into no image.
+        """Reads a source without opening images.
 
         Raises:
-            DatasetError: nothing of it can be read. What is wrong with single images or shapes goes into `faults`.
+            DatasetError: nothing of the source can be read. Faults of single images or shapes go into `faults`.
         """
 
 
 def path_below(folder: Path, base: Path, name: Any) -> str:
-    """Returns an image's name, relative to `base`, as a path below `folder`; backslashes part folders, too.
+    """Returns an image's name, relative to `base`, as a path below `folder`; backslashes separate folders, too.
 
     Raises:
-        DatasetError: it is no name, or leads out of `folder`.
+        DatasetError: the value is not a name, or leads out of `folder`.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name or any("\ud800" <= c <= "\udfff" for c in name):
         raise DatasetError(f"{short(name)} is no name of an image")
@@ -133,10 +133,10 @@ def path_below(folder: Path, base: Path, name: Any) -> str:
 
 
 def gathered(names: Sequence[str], what: str, make: Callable[[str], Sheet | None], faults: Faults) -> tuple[Sheet, ...]:
-    """Makes the sheets of many files, under a bar where there are 1,000 or more.
+    """Makes the sheets of many files, with a progress bar for 1,000 or more.
 
     Args:
-        make: the sheet of a file's name, or None; what it raises of that file alone goes into `faults`.
+        make: returns the sheet of a file's name, or None; its error for that file alone goes into `faults`.
     """
     sheets = []
     with progress(len(names), what, "files", disable=len(names) < 1000) as bar:
@@ -152,5 +152,5 @@ def gathered(names: Sequence[str], what: str, make: Callable[[str], Sheet | None
 
 
 def listed(value: Any) -> list[Any]:
-    """The value if it is a list, else one with it alone."""
+    """Returns the value if it is a list, else a list that holds it alone."""
     return value if isinstance(value, list) else [value]

@@ -1,4 +1,4 @@
-"""labelme's annotations: a json per image, usually beside it, that names the image by `imagePath`.
+"""Reads labelme's annotations: one json per image, usually beside it, that names the image by `imagePath`.
 
 Shapes have `label`, `shape_type`, `points` [[x, y], ...] and `group_id`: shapes of one label and one number there are
 parts of one object. A rectangle has two opposite corners, a circle its centre and a point on it.
@@ -36,7 +36,7 @@ _KINDS = {"rectangle": BOX, "polygon": POLYGON, "circle": ELLIPSE}
 
 
 class Labelme(Importer):
-    """See the module."""
+    """Reads labelme's annotations; see the module."""
 
     name = "labelme"
     source = "a folder with a json per image, at any depth"
@@ -62,10 +62,10 @@ def _sheet(path: Path, source: Path, images: Path | None) -> Sheet:
 
 
 def _image(path: Path, source: Path, images: Path | None, name: Any) -> str:
-    """An image's path below the folder of images: from its json on, else, of jsons apart, from the json's like there.
+    """Returns an image's path below the folder of images: relative to its json, else to the json's place in there.
 
     Raises:
-        DatasetError: neither lies there.
+        DatasetError: the image is in neither place.
     """
     try:
         return path_below(images or source, path.parent, name)

@@ -1,4 +1,4 @@
-"""From the shapes of an image to its objects: checked against the image, those of one group joined."""
+"""Turns the shapes of an image into its objects: checks them against the image and joins those of one group."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CORNERS = 64  # of the polygon that a circle or an ellipse becomes: 0.16% less a
 
 @dataclass
 class Object:
-    """One object of an image.
+    """Holds one object of an image.
 
     Attributes:
-        box: XYXY, absolute pixels.
-        polygons: each [x0, y0, x1, y1, ...]; empty for an object that is a box alone.
+        box: XYXY in absolute pixels.
+        polygons: each [x0, y0, x1, y1, ...]; empty for an object that is only a box.
     """
 
     label: str
@@ -31,7 +31,7 @@ class Object:
 
     @property
     def area(self) -> float:
-        """Square pixels within the polygons, or the box."""
+        """Returns the area in square pixels within the polygons, or else the box."""
         if not self.polygons:
             return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
         return sum(map(_enclosed, self.polygons))
@@ -41,7 +41,7 @@ def objects(sheet: Sheet, size: tuple[int, int], left_out: Collection[str], faul
     """Returns the objects of an image of (width, height), in the order of their first shapes.
 
     Args:
-        left_out: the tool's words for shapes that are not read, which `faults` notes.
+        left_out: the tool's words for shapes that are not read; `faults` notes such shapes.
     """
     found: dict[Any, tuple[Shape, Object]] = {}
     for shape in sheet.shapes:
@@ -76,7 +76,7 @@ def _label_problem(label: Any) -> str | None:
 
 
 def _object(shape: Shape, size: tuple[int, int]) -> tuple[Object | None, str | None]:
-    """An object of one shape, or what is wrong with it."""
+    """Returns the object of one shape, or what is wrong with the shape."""
     if not all(map(is_number, shape.values)):
         return None, f"{shape.word} with a coordinate that is no finite number"
     values = [float(v) for v in shape.values]
@@ -109,7 +109,7 @@ def _around(values: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def _corners(x: float, y: float, rx: float, ry: float, angle: float) -> list[float]:
-    """A polygon with its corners on an ellipse, its outermost points on the ellipse's own axes among them."""
+    """Returns a polygon with corners on an ellipse, among them the ends of the ellipse's own axes."""
     cos, sin = math.cos(angle), math.sin(angle)
     flat: list[float] = []
     for i in range(CORNERS):
@@ -120,6 +120,6 @@ def _corners(x: float, y: float, rx: float, ry: float, angle: float) -> list[flo
 
 
 def _enclosed(polygon: Sequence[float]) -> float:
-    """The area of one that does not cross itself, by the shoelace formula."""
+    """Returns the area of a polygon that does not cross itself, by the shoelace formula."""
     xs, ys = polygon[0::2], polygon[1::2]
     return abs(sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))) / 2

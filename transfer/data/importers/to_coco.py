@@ -1,4 +1,4 @@
-"""The import: sources read, images looked into, a json of COCO per split and a spec file written."""
+"""Imports sources: reads them and their images, and writes one COCO json per split and a spec file."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from transfer.data.threads import in_threads
 
 @dataclass(frozen=True)
 class Plan:
-    """What an import makes of its sources.
+    """Says what an import makes of its sources.
 
     Attributes:
-        shares: split -> its share of the images; empty: a source is a split.
-        classes: names in the order of the ids; None: the source's order, or by name.
+        shares: split -> its share of the images; if empty, each source is a split.
+        classes: names in the order of the ids; None takes the source's order, or sorts by name.
         leave_out: the tool's words for shapes that are not read.
-        force: write over what an earlier import has left.
+        force: whether to overwrite the files of an earlier import.
     """
 
     output: Path
@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Read:
-    """A sheet with the size of its image and its objects."""
+    """Holds a sheet with its image's size and objects."""
 
     sheet: Sheet
     size: tuple[int, int]
@@ -59,13 +59,13 @@ def convert(
     """Writes `annotations/<split>.json` per split and `<name>.yaml` in the output folder, which names the data sets.
 
     Args:
-        sources: each PATH, or SPLIT=PATH.
+        sources: each is PATH or SPLIT=PATH.
 
     Returns:
-        The data sets, and a line on each kind of thing that was left out.
+        The data sets, and one line for each kind of thing that was left out.
 
     Raises:
-        DatasetError: anything is wrong with a source or an image, all of it in one message; nothing is written then.
+        DatasetError: sources or images have faults; one message gives all of them, and nothing is written.
     """
     faults = Faults()
     importer.check(options)
@@ -108,7 +108,7 @@ def _json_file(output: Path, split: str) -> Path:
 
 
 def _parts(importer: Importer, sources: Sequence[str], options: Options, plan: Plan, faults: Faults) -> list[Part]:
-    """The parts of all sources, each with the name of a split of its own, unless shares name the splits."""
+    """Reads the parts of all sources, each with a split name of its own, unless shares name the splits."""
     parts: list[Part] = []
     for source in sources:
         split, path = "", source
@@ -134,7 +134,7 @@ def _parts(importer: Importer, sources: Sequence[str], options: Options, plan: P
 
 
 def _read(part: Part, left_out: Collection[str], faults: Faults) -> list[_Read]:
-    """Looks into every image of a part, and makes objects of its shapes."""
+    """Opens every image of a part and turns its shapes into objects."""
     paths = [part.folder / sheet.file_name for sheet in part.sheets]
     sizes = in_threads(lambda path: image_size(path, decode=False), paths, f"images of {part.folder}")
     read, seen = [], set()
@@ -176,7 +176,7 @@ def _classes(
 
 
 def _coco(images: Sequence[_Read], classes: Sequence[str]) -> dict[str, Any]:
-    """COCO's instances json, ids from 1."""
+    """Makes COCO's instances json, with ids from 1."""
     ids = {name: i for i, name in enumerate(classes, 1)}
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(images, 1):
@@ -200,10 +200,10 @@ def _coco(images: Sequence[_Read], classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _relative(folder: Path, output: Path) -> str:
-    """The path from one folder to the other.
+    """Returns the path from one folder to the other.
 
     Raises:
-        DatasetError: a spec file would read it as something else, since `$` and `~` mean something there.
+        DatasetError: a spec file would read the path as another one, since `$` and `~` have a meaning there.
     """
     path = os.path.relpath(folder, output)
     if "$" in path or path.startswith("~"):
@@ -214,7 +214,7 @@ def _relative(folder: Path, output: Path) -> str:
 
 
 def _spec(file: Path, folders: Mapping[str, Path], classes: Sequence[str]) -> bytes:
-    """The spec file; image folders relative to it."""
+    """Makes the spec file, in which image folders are relative to it."""
     content = {
         "name": file.stem,
         "format": "coco",

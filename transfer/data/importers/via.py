@@ -1,4 +1,4 @@
-"""The VGG Image Annotator's annotations (versions 1 and 2): a project, or its annotations as json or as CSV.
+"""Reads the VGG Image Annotator's annotations (versions 1 and 2): a project, or annotations as json or CSV.
 
 Regions have `shape_attributes` (`name`, and numbers by that name) and `region_attributes`, one of which is the class.
 """
@@ -42,7 +42,7 @@ _Region = tuple[Any, Any, str]  # its shape, its attributes, where it stands
 
 
 class VIA(Importer):
-    """See the module."""
+    """Reads VIA's annotations; see the module."""
 
     name = "via"
     source = "a project's json, or its annotations exported as json or CSV"
@@ -122,7 +122,7 @@ def _rows(source: Path, text: str) -> Iterator[dict[str, str]]:
 
 
 def _attribute(source: Path, wanted: str | None, regions: list[_Region]) -> str:
-    """The name of the attribute that holds the class."""
+    """Returns the name of the attribute that holds the class."""
     counts = Counter(name for _, attributes, _ in regions if isinstance(attributes, Mapping) for name in attributes)
     if wanted is not None:
         if regions and wanted not in counts:

@@ -1,4 +1,4 @@
-"""Pascal VOC's XMLs beside their images instead of in its folders, as labelImg saves and Roboflow exports them."""
+"""Reads Pascal VOC's XMLs beside their images instead of in VOC's folders, as labelImg and Roboflow write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transfer.data.voc_xml import read_annotation
 
 
 class VOCFiles(Importer):
-    """See the module. An object's shape is called `difficult` where its XML says so, else `box`."""
+    """Reads such XMLs. An object's shape is called `difficult` if its XML says so, else `box`."""
 
     name = "voc"
     source = "a folder with Pascal VOC's XMLs beside the images, at any depth"

@@ -1,4 +1,4 @@
-"""YOLO's labels, as Ultralytics and Roboflow lay them out: a data.yaml, images/ and labels/.
+"""Reads YOLO's labels, as Ultralytics and Roboflow lay them out: a data.yaml, images/ and labels/.
 
 A line is `class x y width height` (a box by its centre) or `class x0 y0 x1 y1 x2 y2 ...` (a polygon), numbers being
 shares of the image's width and height. Images without a file of labels, or with an empty one, have no object.
@@ -25,7 +25,7 @@ _SPLITS = ("train", "val", "valid", "test")
 
 
 class YOLO(Importer):
-    """See the module."""
+    """Reads YOLO's labels; see the module."""
 
     name = "yolo"
     source = "a data.yaml, which names the classes and the folders of images"
@@ -72,7 +72,7 @@ def _classes(source: Path, names: Any) -> tuple[str, ...]:
 
 
 def _folder(source: Path, root: Path, split: str, text: str) -> Path:
-    """The folder of images; Roboflow writes it as if its data.yaml lay one folder deeper."""
+    """Returns the folder of images; Roboflow writes its path as if the data.yaml lay one folder deeper."""
     for candidate in (path_in(root, text), path_in(root, text.removeprefix("../"))):
         if candidate.is_dir():
             return candidate

@@ -1,4 +1,4 @@
-"""The Detectron2 engine: Detectron2's own model, trainer, loaders and evaluators, with our head and hooks."""
+"""Holds the Detectron2 engine: Detectron2's own model, trainer, loaders and evaluators, with our head and hooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 
 
 def problem() -> str | None:
-    """Why Detectron2 cannot be used here; None if it can."""
+    """Returns why Detectron2 cannot be used here, or None if it can."""
     if importlib.util.find_spec("detectron2") is None:
         return "Detectron2 is not installed"
     try:
@@ -18,7 +18,7 @@ def problem() -> str | None:
 
 
 def densepose_problem() -> str | None:
-    """Why Detectron2's DensePose project, a package of its own, cannot be used here; None if it can."""
+    """Returns why Detectron2's DensePose project (a separate package) cannot be used here, or None if it can."""
     if importlib.util.find_spec("densepose") is None:
         return "Detectron2's DensePose project, which is not installed"
     try:

@@ -1,6 +1,6 @@
-"""What Detectron2's DensePose project does for us: its keys, its predictions, and its evaluator on our ground truth.
+"""Uses Detectron2's DensePose project: its keys, its predictions, and its evaluator on our ground truth.
 
-Imported only where the project is installed, see `adapters.densepose`.
+This module is imported only where the project is installed; see `adapters.densepose`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MEAN_DISTANCES = np.array([0, 0.351, 0.107, 0.126, 0.237, 0.173, 0.142, 0.128, 
 
 
 def completed(cfg: CfgNode) -> CfgNode:
-    """Returns a frozen copy with all keys of the project, ours as they are and the others at the project's defaults."""
+    """Returns a frozen copy with all of the project's keys: ours as they are, the others at the project's defaults."""
     whole = cfg.clone()
     whole.defrost()
     add_densepose_config(whole)
@@ -49,21 +49,21 @@ def completed(cfg: CfgNode) -> CfgNode:
 
 @dataclass(frozen=True)
 class DensePoseDetections(ImageDetections):
-    """The detections of one image, the surest with their points on the surface.
+    """Holds the detections of one image; the surest ones carry their points on the body's surface.
 
     Attributes:
-        surfaces: position of a detection -> what DensePose's evaluator takes: a part, U and V for every pixel of its
-            box, as bytes. The others are none that its AP looks at.
+        surfaces: position of a detection -> what DensePose's evaluator takes: part, U and V for every pixel of the
+            detection's box, as bytes. Its AP does not look at the detections that are left out.
     """
 
     surfaces: Mapping[int, Any] | None = None
 
 
 def with_surfaces(found: ImageDetections, instances: Instances) -> DensePoseDetections:
-    """Adds the points of the surest detections of every class.
+    """Adds the surface points of each class's surest detections.
 
     Args:
-        instances: of the same detections, in the same order, on the CPU.
+        instances: Detectron2's output for the same detections, in the same order, on the CPU.
     """
     surest: list[int] = []
     for c in np.unique(found.classes):
@@ -81,7 +81,7 @@ def with_surfaces(found: ImageDetections, instances: Instances) -> DensePoseDete
 
 
 class DensePoseEvaluator(COCOEvaluator):
-    """AP of boxes, and DensePose's by geodesic point similarity (GPS), which its own evaluator computes."""
+    """Computes AP of boxes, and DensePose's AP by geodesic point similarity (GPS) with DensePose's own evaluator."""
 
     def __init__(self, dataset: Dataset):
         super().__init__(dataset)
@@ -108,10 +108,10 @@ class DensePoseEvaluator(COCOEvaluator):
 
 
 def point_ap(dataset: Dataset, detections: list[Any], surface: Surface) -> list[float]:
-    """AP, AP50, AP75, APm and APl by GPS, in points; NaN where DensePose's evaluator says -1.
+    """Computes AP, AP50, AP75, APm and APl by GPS, in points; NaN where DensePose's evaluator says -1.
 
     Args:
-        detections: a `DensePoseDetections` per image, at least one of them with a detection.
+        detections: one `DensePoseDetections` per image; at least one of them must hold a detection.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -125,7 +125,7 @@ def point_ap(dataset: Dataset, detections: list[Any], surface: Surface) -> list[
 
 
 class _Evaluation(DensePoseCocoEval):
-    """DensePose's, with a surface that was read before."""
+    """Runs DensePose's evaluation with a surface that has already been read."""
 
     def __init__(self, truth: COCO, found: COCO, surface: Surface):
         super().__init__(truth, found, "densepose", dpEvalMode=DensePoseEvalMode.GPS)
@@ -141,7 +141,7 @@ class _Evaluation(DensePoseCocoEval):
 
 
 def _ground_truth(dataset: Dataset) -> dict[str, Any]:
-    """COCO's json of a data set, everything numbered from 1, with what GPS needs of the points."""
+    """Returns a data set as COCO's json, with all ids counted from 1 and the point data that GPS needs."""
     truth = dataset.truth
     rows = {(image, place): row for row, (image, place) in enumerate(zip(truth.image, truth.place, strict=True))}
     images, annotations = [], []
@@ -165,7 +165,7 @@ def _ground_truth(dataset: Dataset) -> dict[str, Any]:
 
 
 def _results(dataset: Dataset, detections: list[DensePoseDetections]) -> list[dict[str, Any]]:
-    """The detections that count, as DensePose's evaluator takes them."""
+    """Returns the detections that count, in the form that DensePose's evaluator takes."""
     results = []
     for found in detections:
         sizes = found.boxes[:, 2:] - found.boxes[:, :2]

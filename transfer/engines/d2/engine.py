@@ -1,4 +1,4 @@
-"""The Detectron2 engine's edge: Detectron2's trainer on our config, our head and our notes."""
+"""Implements the engine contract with Detectron2: its trainer runs with our config, our head and our notes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Detectron2Engine(base.Engine):
-    """Every key of Detectron2 is Detectron2's to honour."""
+    """Runs the papers' detectors on Detectron2, which itself honours every key that is its own."""
 
     name = "detectron2"
 
@@ -110,7 +110,7 @@ class Detectron2Engine(base.Engine):
 
 
 def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | None = None) -> RunResult:
-    """Runs a training, or an evaluation (`mode` None): here, in `num_gpus` processes, or as one of a group."""
+    """Runs a training, or an evaluation if `mode` is None: here, in `num_gpus` processes, or as part of a group."""
     args = () if mode is None else (mode,)
     check_basic_blocks(cfg)
     _check_machine(cfg)
@@ -139,7 +139,7 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
 
 
 def _missing(cfg: CfgNode) -> list[Missing]:
-    """What a config's task needs beside Detectron2 and its data sets, and is not here."""
+    """Returns what a config's task needs, beside Detectron2 and its data sets, that this machine lacks."""
     task = task_of(cfg)
     return [] if task is None else [*adapter_of(task.name).missing(), *task.missing()]
 
@@ -154,7 +154,7 @@ def _check_present(cfg: CfgNode) -> None:
 
 
 def _check_machine(cfg: CfgNode) -> None:
-    """Does that, and reads what is there: in a process group the first process reads, and all raise what it finds."""
+    """Does what `_check_present` does, then reads those files; in a group the first process reads, and all raise."""
     _check_present(cfg)
     problem: str | None = None
     if (task := task_of(cfg)) is not None and dist.is_main():
@@ -167,7 +167,7 @@ def _check_machine(cfg: CfgNode) -> None:
 
 
 class _Session:
-    """What training and evaluation both need; `self.cfg` has device and norm resolved for this machine."""
+    """Holds what training and evaluation both need; `self.cfg` has device and norm resolved for this machine."""
 
     def __init__(self, cfg: CfgNode, eval_only: bool):
         self.written, self.notes, self.started = cfg, resolve.RunNotes(), time.monotonic()
@@ -280,7 +280,7 @@ def _evaluate(cfg: CfgNode) -> None:
 
 
 def _loaded(cfg: CfgNode, path: str) -> nn.Module:
-    """The config's whole network with the weights of a file."""
+    """Builds the config's whole network and loads the weights of a file."""
     model: nn.Module = Trainer.build_model(cfg)
     DetectionCheckpointer(model).load(path)
     check_loaded(model, path, whole=True)
@@ -288,7 +288,7 @@ def _loaded(cfg: CfgNode, path: str) -> nn.Module:
 
 
 def check_loaded(model: nn.Module, path: str, whole: bool = False) -> None:
-    """Proves that Detectron2's checkpointer, which only warns, put the file's trunk (or the whole detector) in place.
+    """Checks that the file's trunk (or whole detector) was loaded, since Detectron2's checkpointer only warns.
 
     Raises:
         CheckpointError: a tensor of the model was not set from the file.

@@ -1,4 +1,4 @@
-"""What Detectron2 writes and logs by itself, by the rules of this project: whole files, and one sentence per fault."""
+"""Makes what Detectron2 writes and logs itself follow this project's rules: whole files, one sentence per fault."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pretrain.runtime.machine import fault
 
 
 class WholeFiles:
-    """Detectron2's path manager for a checkpointer: what it writes is whole or absent, and an error names the file."""
+    """Serves a checkpointer as Detectron2's path manager: files are whole or absent, and errors name the file."""
 
     def open(self, path: str, mode: str = "r", **options: Any) -> Any:
-        """A context manager of the open file."""
+        """Returns a context manager that gives the open file."""
         if mode == "wb":
             return checkpoint.checkpoint_file(path)
         if mode == "w":
@@ -35,7 +35,7 @@ class WholeFiles:
 
 
 def set_up(cfg: CfgNode, eval_only: bool) -> None:
-    """Detectron2's `default_setup`, but for `config.yaml`, which it writes in place: a kill would leave half of it."""
+    """Runs Detectron2's `default_setup`, except that `config.yaml` is written whole: a kill cannot leave half of it."""
     rank = dist.rank()
     if dist.is_main():
         PathManager.mkdirs(cfg.OUTPUT_DIR)
@@ -64,7 +64,7 @@ def save_config(cfg: CfgNode) -> None:
 
 
 def _is_no_sentence(record: logging.LogRecord) -> bool:
-    """False for the traceback that Detectron2 logs of an error which ends the command in one sentence."""
+    """Returns False for the traceback that Detectron2 logs for an error that ends the command in one sentence."""
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
         return True

@@ -1,4 +1,4 @@
-"""What stock Detectron2 lacks: the norm of the C4 head, the convolution behind conv5, ResNet-18 and 34 of any width."""
+"""Adds what stock Detectron2 lacks: the C4 head's norm, the convolution after conv5, ResNet-18 and 34 of any width."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BASIC_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # per stage; deeper ResNet
 
 
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """Res5ROIHeads with a batch norm after res5 (MoCo, appendix A.1), for ResNet-18 and 34 too.
+    """Adds a batch norm after res5 to Res5ROIHeads (MoCo, appendix A.1); works with ResNet-18 and 34 too.
 
-    The extra norm has the kind of `MODEL.RESNETS.NORM` and is called `res5.norm`, as in the reference.
+    The extra norm is of the kind that `MODEL.RESNETS.NORM` names and is called `res5.norm`, as in the reference.
     """
 
     @configurable
@@ -41,7 +41,7 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 
 
 class DilatedC5(Backbone):
-    """A ResNet with a dilated conv5, then a 3x3 convolution with BN and ReLU to fewer channels (MoCo, appendix A.1).
+    """Follows a ResNet with dilated conv5 by a 3x3 convolution (BN, ReLU) to fewer channels (MoCo, appendix A.1).
 
     Shapes: (N, 3, H, W) -> {"res5": (N, channels, H/16, W/16)}.
     """
@@ -61,16 +61,16 @@ class DilatedC5(Backbone):
 
 
 def build_dilated_c5_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> DilatedC5:
-    """The value of MODEL.BACKBONE.NAME that the DC5 configs have."""
+    """Builds the backbone that the DC5 configs name in MODEL.BACKBONE.NAME."""
     r = cfg.MODEL.RESNETS
     return DilatedC5(build_resnet_backbone(cfg, input_shape), r.RES5_REDUCED_CHANNELS, r.NORM)
 
 
 def build_any_width_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """Builds what `build_resnet_backbone` does, and ResNet-18 and 34 whose res2 has not 64 channels, which it refuses.
+    """Builds as `build_resnet_backbone` does, but also ResNet-18 and 34 whose res2 does not have 64 channels.
 
     Raises:
-        ConfigError: groups, dilation or deformable convolutions, which basic blocks do not have.
+        ConfigError: the config asks for groups, dilation or deformable convolutions, which basic blocks lack.
     """
     r = cfg.MODEL.RESNETS
     if r.DEPTH not in _BASIC_BLOCKS or r.RES2_OUT_CHANNELS == WIDTH:
@@ -82,7 +82,7 @@ def build_any_width_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Res
 
 
 def _basic_stage(cfg: CfgNode, number: int) -> list[nn.Module]:
-    """The blocks of one stage of ResNet-18 or 34, res2 (`number` 0) to res5, each of twice the channels before it."""
+    """Builds one stage of ResNet-18 or 34, from res2 (`number` 0) to res5; each has twice the channels of the last."""
     r = cfg.MODEL.RESNETS
     blocks, width = _BASIC_BLOCKS[r.DEPTH][number], r.RES2_OUT_CHANNELS * 2**number
     stage: list[nn.Module] = ResNet.make_stage(
@@ -97,7 +97,7 @@ def _basic_stage(cfg: CfgNode, number: int) -> list[nn.Module]:
 
 
 def register_heads() -> None:
-    """Makes them known to Detectron2 by the names that the YAMLs use; calling it again does nothing."""
+    """Registers these parts with Detectron2 under the names that the YAMLs use; a second call does nothing."""
     for part in (build_dilated_c5_backbone, build_any_width_resnet_backbone):
         if part.__name__ not in BACKBONE_REGISTRY:
             BACKBONE_REGISTRY.register(part)

@@ -1,4 +1,4 @@
-"""What Detectron2's registries hold, by the config key that names one of their entries."""
+"""Lists what Detectron2's registries hold, by the config key that names one of their entries."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _DENSEPOSE = "MODEL.ROI_DENSEPOSE_HEAD.NAME"
 
 
 def part_names() -> Mapping[str, Collection[str]]:
-    """Key -> the names that may stand there, with this project's heads and whatever the user has registered."""
+    """Returns for each key the names that it may have, this project's heads and the user's own parts included."""
     register_parts()
     own = {_DENSEPOSE: NAMES[_DENSEPOSE]}
     return own | {key: (*(n for n, _ in r), *_UNREGISTERED.get(key, ())) for key, r in _REGISTRIES.items()}

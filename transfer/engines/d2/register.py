@@ -1,4 +1,4 @@
-"""What stock Detectron2 must be told before it reads our YAMLs: keys, heads, data sets. All by functions."""
+"""Tells stock Detectron2 what it needs to read our YAMLs: keys, heads and data sets. Nothing happens on import."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def add(cfg: CfgNode) -> None:
 
 
 def add_data(cfg: CfgNode) -> None:
-    """Makes the data sets of a config's DATASETS, those of spec files too, known to Detectron2's own trainer.
+    """Registers the data sets of a config's DATASETS, those of spec files too, for Detectron2's own trainer.
 
-    They are read, checked and held against the config first, as this project's engines do.
+    They are first read, validated and checked against the config, as this project's engines do.
 
     Raises:
-        ConfigError: none is named, or the config's number of classes is not the data's.
-        DatasetError: a data set that cannot be used.
+        ConfigError: no data set is named, or the config's number of classes is not the data's.
+        DatasetError: a data set cannot be used.
     """
     check_run_data(cfg, training=True)
     data = open_run_data(cfg, training=True)
@@ -38,7 +38,7 @@ def add_data(cfg: CfgNode) -> None:
 
 
 def register_parts() -> None:
-    """Makes this project's heads and backbones known to Detectron2."""
+    """Registers this project's heads and backbones with Detectron2."""
     register_heads()
     register_semantic()
 
@@ -46,7 +46,7 @@ def register_parts() -> None:
 def register_datasets(datasets: Iterable[Dataset], adapter: Adapter) -> None:
     """Registers opened data sets under their names, so that Detectron2 reads no annotations a second time.
 
-    Those that Detectron2 knows keep its metadata; their records are the same (`tests/transfer/data`).
+    Data sets that Detectron2 knows keep its metadata; their records are the same (`tests/transfer/data`).
     """
     for dataset in datasets:
         known = dataset.name in DatasetCatalog
@@ -65,5 +65,5 @@ def register_datasets(datasets: Iterable[Dataset], adapter: Adapter) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Lists and tuples alike."""
+    """Returns lists and tuples in one form, so that they compare equal."""
     return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""FCN-16s for Detectron2's SemanticSegmentor: the head (MoCo, appendix), and the mapper that makes its samples."""
+"""Adds FCN-16s to Detectron2's SemanticSegmentor: the head (MoCo, appendix) and the mapper that makes its samples."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ DILATION = 6  # of the two convolutions
 
 
 class FCN16sHead(nn.Module):
-    """Two dilated 3x3 convolutions, a 1x1 classifier, logits at the images' size.
+    """Applies two dilated 3x3 convolutions and a 1x1 classifier, and gives logits at the images' size.
 
-    Value i of a row of logits lies at pixel i * stride, over which a ResNet's convolutions centre it: the logits are
-    upsampled bilinearly with aligned corners, which for a side of a multiple of the stride, plus 1, is the target's
-    size; beyond the last value it is repeated.
+    Value i of a row of logits lies at pixel i * stride, where a ResNet's convolutions centre it. The logits are
+    therefore upsampled bilinearly with aligned corners, which gives the target's size for a side of a multiple of the
+    stride, plus 1; beyond the last value, that value is repeated.
     """
 
     conv1: Conv2d
@@ -49,8 +49,8 @@ class FCN16sHead(nn.Module):
     ):
         """
         Args:
-            input_shape: channels and stride of the feature map called `feature`.
-            width: channels of the convolutions.
+            input_shape: channels and stride of the feature map that is named `feature`.
+            width: number of channels of the convolutions.
         """
         super().__init__()
         self.feature, self.stride = feature, input_shape.stride
@@ -86,7 +86,7 @@ class FCN16sHead(nn.Module):
     def forward(
         self, features: dict[str, Tensor], targets: Tensor | None = None
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Features by name, and (N, H, W) labels in training -> logits (N, K, H', W'), H' >= H, or losses by name."""
+        """Turns features by name (in training also (N, H, W) labels) into (N, K, H', W') logits or losses by name."""
         logits = self.predictor(self.conv2(self.conv1(features[self.feature]))).float()
         h, w = logits.shape[2:]
         size = (h - 1) * self.stride + 1, (w - 1) * self.stride + 1
@@ -104,7 +104,7 @@ class FCN16sHead(nn.Module):
 
 
 class CropMapper:
-    """A record -> a training sample: image and map scaled, cropped and mirrored by numpy's global random numbers."""
+    """Makes training samples of records: scales, crops and mirrors image and map by numpy's global random numbers."""
 
     def __init__(self, cfg: CfgNode):
         self.crops, self.order = ScaledCrops.of(cfg), cfg.INPUT.FORMAT
@@ -121,7 +121,7 @@ class CropMapper:
 
 
 class TestMapper(DatasetMapper):
-    """Detectron2's mapper for test images without their maps, which the evaluator reads itself."""
+    """Maps test images as Detectron2 does, but without their maps: the evaluator reads those itself."""
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         sample: dict[str, Any] = super().__call__({k: v for k, v in record.items() if k != "sem_seg_file_name"})
@@ -129,6 +129,6 @@ class TestMapper(DatasetMapper):
 
 
 def register_semantic() -> None:
-    """Makes the head known to Detectron2 by the name that the YAMLs use; calling it again does nothing."""
+    """Registers the head with Detectron2 under the name that the YAMLs use; a second call does nothing."""
     if FCN16sHead.__name__ not in SEM_SEG_HEADS_REGISTRY:
         SEM_SEG_HEADS_REGISTRY.register(FCN16sHead)

@@ -1,4 +1,4 @@
-"""Detectron2's trainer, told where to evaluate, where to write and when to stop."""
+"""Extends Detectron2's trainer: this module says where it evaluates, where it writes and when it stops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from transfer.engines.sampling import configured_factors, index_stream
 
 
 class Session(Protocol):
-    """What the trainer asks of a run.
+    """Declares what the trainer asks of a run.
 
     Attributes:
         latest: metrics and details of the last evaluation.
@@ -38,11 +38,11 @@ class Session(Protocol):
     latest: tuple[dict[str, float], dict[str, Any]]
 
     def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, Any]]:
-        """Metrics and details over all test sets."""
+        """Returns metrics and details over all test sets."""
 
 
 class _MetricsFile(EventWriter):
-    """Detectron2's scalars in our `metrics.jsonl`, where reports look for them on either engine."""
+    """Writes Detectron2's scalars to our `metrics.jsonl`, where reports find them for either engine."""
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
@@ -69,7 +69,7 @@ class Stopped(BaseException):
 
 
 class _Stop(HookBase):
-    """A checkpoint, and the end, once a signal has asked for it; several processes agree every 20 iterations."""
+    """Writes a checkpoint and stops once a signal asks for it; several processes agree on it every 20 iterations."""
 
     def __init__(self, stop: StopRequest):
         self._stop = stop
@@ -85,7 +85,7 @@ class _Stop(HookBase):
 
 
 class RepeatedImages(Sampler[int]):
-    """Indices of this process, endless; see `sampling.index_stream`."""
+    """Yields this process's image indices without end; see `sampling.index_stream`."""
 
     def __init__(self, factors: Sequence[float], seed: int):
         self._factors, self._seed = factors, seed
@@ -97,7 +97,7 @@ class RepeatedImages(Sampler[int]):
 
 
 class _Watched:
-    """A loader that calls `failed` before it raises: the iterations before are whole."""
+    """Wraps a loader so that it calls `failed` before it raises, while the iterations done so far are whole."""
 
     def __init__(self, loader: Iterable[Any], failed: Callable[[], None]):
         self._loader, self._failed = loader, failed
@@ -116,7 +116,7 @@ class _Watched:
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's trainer, told where to evaluate and where to write."""
+    """Adds this project's evaluation, files and stopping to Detectron2's trainer."""
 
     session: Session
 
@@ -133,13 +133,13 @@ class Trainer(DefaultTrainer):
         return trainer
 
     def keep(self) -> None:
-        """Writes a checkpoint of the iterations that are done, if some are new and no other process has a part."""
+        """Writes a checkpoint of the iterations done, if some are new and no other process takes part in the run."""
         if dist.world_size() == 1 and self.iter > self.start_iter:
             self.checkpointer.save(f"model_{self.iter - 1:07d}", iteration=self.iter - 1)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader; where images are repeated, over the same stream as the other engine's."""
+        """Builds Detectron2's loader; where images are repeated, it reads the same stream as the other engine."""
         check_workers(cfg.DATALOADER.NUM_WORKERS)
         adapter = cls.session.adapter
         mapper, records = adapter.named_mapper(cfg, is_train=True), adapter.training_records(cfg)
@@ -155,7 +155,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, dict[str, float]]:
-        """Called by Detectron2's evaluation hook, the last time after the last iteration."""
+        """Evaluates when Detectron2's evaluation hook asks for it, the last time after the last iteration."""
         metrics, details = cls.session.test(model)
         cls.session.latest = (metrics, details)
         grouped: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Detectron2's word on a converted file: its checkpointer loads it, its ResNet holds it, and computes the same."""
+"""Has Detectron2 verify a converted file: its checkpointer loads it, and its ResNet holds it and computes the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transfer.engines.d2.heads import build_any_width_resnet_backbone
 def verify(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Loads a converted trunk into Detectron2's own backbone through Detectron2's own checkpointer.
 
-    ResNet-18 and 34 of another width than 64 are built of Detectron2's own blocks, since it has no such backbone.
+    A ResNet-18 or 34 whose width is not 64 is built from Detectron2's own blocks, since it has no such backbone.
 
     Args:
         metadata: see `transfer.convert.convert.metadata_of`.

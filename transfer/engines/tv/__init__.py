@@ -1,1 +1,1 @@
-"""The torchvision engine: the same YAMLs, detectors and results with nothing to compile."""
+"""Holds the torchvision engine, which gives the same YAMLs, detectors and results with nothing to compile."""

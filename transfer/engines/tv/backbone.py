@@ -1,4 +1,4 @@
-"""ResNet trunks of the papers' detectors: up to conv4, with a dilated conv5, or under a feature pyramid.
+"""Builds ResNet trunks of the papers' detectors: up to conv4, with a dilated conv5, or under a feature pyramid.
 
 Shape shorthand: N images; H, W height and width of the padded batch. Feature maps are named as in Detectron2: res2 to
 res5 of the ResNet, p2 to p6 of the pyramid.
@@ -22,11 +22,11 @@ Norm = Callable[[int], nn.Module]
 
 
 class Backbone(nn.Module):
-    """(N, 3, H, W) -> feature maps by name.
+    """Turns (N, 3, H, W) images into feature maps by name.
 
     Attributes:
-        channels, strides: of each feature map, by name.
-        multiple: of what H and W must be multiples (Detectron2's size_divisibility).
+        channels, strides: number of channels and stride of each feature map, by name.
+        multiple: number of which H and W must be multiples (Detectron2's size_divisibility).
     """
 
     channels: dict[str, int]
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
 
 
 class Stages(Backbone):
-    """A ResNet from its stem to the last stage that is asked for. Names are torchvision's.
+    """Runs a ResNet from its stem to the last stage that is asked for. Names are torchvision's.
 
     Shapes: (N, 3, H, W) -> {"res4": (N, C, ceil(H/16), ceil(W/16)), ...}.
     """
@@ -43,8 +43,8 @@ class Stages(Backbone):
     def __init__(self, trunk: resnet.ResNet, out_features: Sequence[str], freeze_at: int):
         """
         Args:
-            trunk: a whole ResNet; the stages that are needed are taken over.
-            out_features: some of `STAGES`.
+            trunk: a whole ResNet, of which the needed stages are taken over.
+            out_features: names from `STAGES`.
             freeze_at: 0 trains everything, 1 freezes the stem, 2 also res2 (layer1), and so on.
         """
         super().__init__()
@@ -73,10 +73,10 @@ class Stages(Backbone):
 
 
 class DilatedC5(Backbone):
-    """R50-dilated-C5 of MoCo's appendix A.1: conv5 at stride 16, then a 3x3 convolution with BN to 512 channels.
+    """Implements R50-dilated-C5 (MoCo, appendix A.1): conv5 at stride 16, a 3x3 convolution with BN to 512 channels.
 
-    Stock Detectron2's DC5 has no such convolution. That a ReLU follows it is this project's choice: the paper names
-    only the norm.
+    Stock Detectron2's DC5 has no such convolution. The ReLU after it is this project's choice: the paper names only
+    the norm.
 
     Shapes: (N, 3, H, W) -> {"res5": (N, channels, ceil(H/16), ceil(W/16))}.
     """
@@ -94,7 +94,7 @@ class DilatedC5(Backbone):
 
 
 class Pyramid(Backbone):
-    """A feature pyramid (FPN) on res2 to res5, with p6 a subsampled p5.
+    """Builds a feature pyramid (FPN) on res2 to res5; p6 is a subsampled p5.
 
     Shapes: (N, 3, H, W) with H and W multiples of 32 -> {"p2": (N, channels, H/4, W/4), ..., "p6": (.., H/64, W/64)}.
     """
@@ -104,7 +104,7 @@ class Pyramid(Backbone):
     def __init__(self, bottom_up: Stages, channels: int, norm: Norm | None):
         """
         Args:
-            norm: after each lateral and output convolution, which then have no bias; None: bias and no norm.
+            norm: norm after each lateral and output convolution, which then has no bias; None gives bias and no norm.
         """
         super().__init__()
         self.bottom_up = bottom_up
@@ -128,10 +128,10 @@ def build_trunk(
     stride_in_1x1: bool,
     dilation: int,
 ) -> resnet.ResNet:
-    """Builds a randomly initialised ResNet (He initialisation, fan-out, as Detectron2's); names as MODEL.RESNETS has.
+    """Builds a ResNet with Detectron2's random initialisation (He, fan-out); arguments are named as in MODEL.RESNETS.
 
     Raises:
-        ConfigError: a depth, or widths, that no ResNet has.
+        ConfigError: no ResNet has this depth or these widths.
     """
     if depth not in DEPTHS:
         raise ConfigError(f"MODEL.RESNETS.DEPTH {depth}: choose one of {', '.join(map(str, DEPTHS))}")
@@ -153,7 +153,7 @@ def build_trunk(
 
 
 def dilate(layer: nn.Module) -> None:
-    """Conv5 with stride 1 and dilation 2 in all of its 3x3 convolutions, as Detectron2's RES5_DILATION 2."""
+    """Gives conv5 stride 1, and dilation 2 in all of its 3x3 convolutions, as Detectron2's RES5_DILATION 2 does."""
     for module in layer.modules():
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
@@ -168,7 +168,7 @@ def _out_channels(layer: nn.Module) -> int:
 
 
 def zero_padded(images: Sequence[Tensor], multiple: int) -> Tensor:
-    """n x (3, h, w) -> (n, 3, H, W), padded with zeros at the right and the bottom to common multiples."""
+    """Stacks n images (3, h, w) into (n, 3, H, W), zero-padded at the right and the bottom to common multiples."""
     H, W = (-(-max(int(image.shape[side]) for image in images) // multiple) * multiple for side in (1, 2))
     batch = images[0].new_zeros((len(images), 3, H, W))
     for slot, image in zip(batch, images, strict=True):

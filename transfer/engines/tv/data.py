@@ -1,4 +1,4 @@
-"""Images and boxes to network inputs, pixel for pixel as Detectron2's default mapper makes them.
+"""Turns images and boxes into network inputs, pixel for pixel as Detectron2's default mapper makes them.
 
 A training sample is a pure function of (seed, position in the stream), so that a resumed run, or one with another
 number of workers, sees the same inputs.
@@ -26,7 +26,7 @@ from transfer.engines.tv import keypoints, masks
 
 
 def output_size(height: int, width: int, short_edge: int, max_size: int) -> tuple[int, int]:
-    """(height, width) once the shorter edge is `short_edge` pixels and the longer at most `max_size`."""
+    """Returns (height, width) for a shorter edge of `short_edge` pixels and a longer edge of at most `max_size`."""
     scale = short_edge / min(height, width)
     new_h, new_w = (float(short_edge), scale * width) if height < width else (scale * height, float(short_edge))
     if max(new_h, new_w) > max_size:
@@ -36,14 +36,14 @@ def output_size(height: int, width: int, short_edge: int, max_size: int) -> tupl
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Antialiased bilinear, by PIL, on 8 bits. (H, W, 3) uint8 -> (h, w, 3) uint8."""
+    """Resizes (H, W, 3) uint8 to (h, w, 3) uint8 by PIL's antialiased bilinear filter on 8 bits."""
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def transform_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int], flip: bool) -> np.ndarray:
-    """(M, 4) XYXY boxes through the same resize and flip, clipped to the new (h, w). float64 -> float32."""
+    """Resizes and flips (M, 4) XYXY boxes with their image and clips them to the new (h, w); float64 -> float32."""
     boxes = boxes.astype(np.float64) * np.array([new[1] / old[1], new[0] / old[0]] * 2)
     if flip:
         boxes = np.stack([new[1] - boxes[:, 2], boxes[:, 1], new[1] - boxes[:, 0], boxes[:, 3]], axis=1)
@@ -52,12 +52,12 @@ def transform_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(h, w, 3) -> (3, h, w) uint8."""
+    """Turns (h, w, 3) into (3, h, w) uint8."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def checked_image(record: Record, channel_order: str) -> np.ndarray:
-    """`read_image`, and the size that the annotation promises.
+    """Reads an image with `read_image` and checks that it has the size that its annotation states.
 
     Raises:
         DatasetError: the file's size is not the annotation's (its boxes would be in other pixels).
@@ -72,10 +72,10 @@ def checked_image(record: Record, channel_order: str) -> np.ndarray:
 
 
 class Augmented(Dataset):
-    """(position, index) -> a training sample, augmented by the randomness of that position alone.
+    """Maps (position, index) to a training sample, augmented by the randomness of that position alone.
 
     Attributes:
-        factors: how often each image comes per pass, see `sampling.index_stream`; None: once.
+        factors: how often each image comes per pass (see `sampling.index_stream`); None for once each.
     """
 
     factors: Sequence[float] | None = None
@@ -85,12 +85,12 @@ class Augmented(Dataset):
         self.wide = [r["width"] > r["height"] for r in records]
 
     def generator(self, position: int) -> np.random.Generator:
-        """The random numbers of a position in the stream."""
+        """Returns the random generator of a position in the stream."""
         return np.random.default_rng(derive(self.seed, 1, position))
 
 
 class TrainSamples(Augmented):
-    """(position, index) -> {"image", "boxes", "labels"}, augmented by the randomness of that position alone."""
+    """Maps (position, index) to {"image", "boxes", "labels"}, augmented by that position's randomness alone."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class TrainSamples(Augmented):
             short_edges: lengths of the shorter edge in pixels; `sampling` "choice" takes one of them, "range" an
                 integer between the two.
             mask_format: "polygon", "bitmask", or None for no masks.
-            flipped_keypoints: which point stands at each place of a mirrored image's list; None for no keypoints.
+            flipped_keypoints: which point comes at each place of a mirrored image's list; None for no keypoints.
         """
         super().__init__(records, channel_order, seed)
         self.short_edges, self.sampling = tuple(short_edges), sampling
@@ -127,7 +127,7 @@ class TrainSamples(Augmented):
         return self.augmented(self.records[index], short_edge, flip=self.flip and rng.random() < 0.5)
 
     def augmented(self, record: Record, short_edge: int, flip: bool) -> dict[str, Any]:
-        """The network's input at this size and orientation.
+        """Makes the network's input at this size and orientation.
 
         Returns:
             image (3, h, w) uint8, boxes (M, 4), labels (M,), and, where asked for, masks and keypoints (M, k, 3).
@@ -166,7 +166,7 @@ class TrainSamples(Augmented):
 
 
 class TestSamples(Dataset):
-    """index -> {"image", "height", "width", "image_id"} at the test scale."""
+    """Maps an index to {"image", "height", "width", "image_id"} at the test scale."""
 
     def __init__(self, records: PackedRecords, *, channel_order: str, short_edge: int, max_size: int):
         self.records, self.channel_order = records, channel_order
@@ -191,7 +191,7 @@ class TestSamples(Dataset):
 def batches(
     stream: Iterator[tuple[int, int]], wide: Sequence[bool], batch_size: int, grouping: bool
 ) -> Iterator[list[tuple[int, int]]]:
-    """Endless batches of (position, index); with `grouping`, each holds only wide or only tall images."""
+    """Yields endless batches of (position, index); with `grouping`, each holds only wide or only tall images."""
     buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     for item in stream:
         bucket = buckets[grouping and wide[item[1]]]
@@ -212,12 +212,12 @@ def train_loader(
     world_size: int,
     pin_memory: bool = False,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Endless batches of this rank from iteration `start` on.
+    """Yields this rank's endless batches from iteration `start` on.
 
     Args:
         batch_size: images per process.
-        pin_memory: for a GPU, whose copies the host then need not wait for.
-        start: batches that an earlier process has already consumed; they are skipped without reading an image.
+        pin_memory: set it for a GPU, so that the host need not wait for copies.
+        start: number of batches that an earlier process has consumed; they are skipped without reading an image.
     """
     check_workers(workers)
     stream = index_stream(len(samples.records), derive(samples.seed, 0), rank, world_size, samples.factors)

@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN assembled from their parts; images in, losses or detections out.
+"""Assembles Faster and Mask R-CNN from their parts; images go in, losses or detections come out.
 
 Shape shorthand: N images; (h, w) size of an image as the network sees it; (H, W) the same padded to the batch.
 """
@@ -20,7 +20,7 @@ _ON_DEVICE = ("boxes", "labels", "keypoints")  # what of a sample goes where the
 
 
 class Detector(nn.Module):
-    """A two-stage detector over batches of dicts, the way Detectron2's models are called.
+    """Detects objects in two stages; it is called with batches of dicts, as Detectron2's models are.
 
     In training `forward(batch)` takes dicts with "image" (uint8 (3, h, w), channel order of the config), "boxes"
     ((M, 4) float XYXY), "labels" ((M,) int64 in [0, K)) and, for Mask R-CNN, "masks" (`masks.Masks`) or "keypoints"
@@ -37,7 +37,7 @@ class Detector(nn.Module):
     ):
         """
         Args:
-            mean, std: of the pixels, range 0..255, in the channel order of the images.
+            mean, std: mean and standard deviation of the pixels, range 0..255, in the images' channel order.
         """
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
@@ -73,7 +73,7 @@ class Detector(nn.Module):
 
 
 def rescale(detection: dict[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> dict[str, Any]:
-    """Boxes from the network's (h, w) to the original's, clipped to it; empty ones are dropped, masks pasted.
+    """Scales boxes from the network's (h, w) to the original image, clips them, drops empty ones and pastes masks.
 
     Points are scaled, not clipped.
     """

@@ -1,4 +1,4 @@
-"""The torchvision engine's edge: reads the config, builds the parts, runs them, saves the result."""
+"""Implements the engine contract with torchvision: reads the config, builds and runs the parts, saves the result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class TorchvisionEngine(base.Engine):
-    """The papers' detectors on torchvision; see `transfer.config.support` for what each key does here."""
+    """Runs the papers' detectors on torchvision; see `transfer.config.support` for what each key does here."""
 
     name = "torchvision"
 
@@ -97,7 +97,7 @@ class TorchvisionEngine(base.Engine):
 
 
 class _Session:
-    """What training and evaluation both need: notes, device, data, and a model on its device."""
+    """Holds what training and evaluation both need: notes, device, data, and a model on its device."""
 
     def __init__(self, cfg: CfgNode, training: bool):
         self.cfg, self.notes, self.started = cfg, resolve.RunNotes(), time.monotonic()
@@ -139,7 +139,7 @@ class _Session:
             results.save_config(self.cfg, self.output_dir)
 
     def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, Any]]:
-        """Metrics and details over all test sets; every process takes its share of the images."""
+        """Returns metrics and details over all test sets; every process takes its share of the images."""
         return testing.test(
             self.data.test,
             lambda dataset: self.data.task.evaluator(self.cfg, dataset),
@@ -243,7 +243,7 @@ def _evaluate(cfg: CfgNode) -> None:
 
 
 def learning_rate(cfg: CfgNode) -> Callable[[int], float]:
-    """iteration -> the rate that `cfg.SOLVER` gives it."""
+    """Returns the function that gives each iteration the learning rate of `cfg.SOLVER`."""
     s = cfg.SOLVER
     return functools.partial(
         solver.learning_rate,

@@ -1,4 +1,4 @@
-"""What looks at pooled RoIs: conv5 or two hidden layers for boxes, small fully convolutional networks for the rest.
+"""Defines heads on pooled RoIs: conv5 or two hidden layers for boxes, small fully convolutional nets for the rest.
 
 Shape shorthand: R RoIs of all images, C channels, P pooled resolution, K foreground classes, k keypoints.
 """
@@ -15,7 +15,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
 
 class Res5BoxHead(nn.Module):
-    """conv5 on every RoI, the extra norm of the MoCo papers, global average pooling.
+    """Applies conv5 to every RoI, then the extra norm of the MoCo papers, then global average pooling.
 
     "the box prediction head consists of the conv5 stage (including global pooling) followed by a BN layer"
     (MoCo, appendix A.1); as in the reference the norm stands before the pooling, which is linear.
@@ -33,12 +33,12 @@ class Res5BoxHead(nn.Module):
         return self.maps(x).mean(dim=(2, 3))
 
     def maps(self, x: Tensor) -> Tensor:
-        """Before pooling, which the mask head shares: (R, C, P, P) -> (R, 2C, P/2, P/2)."""
+        """Returns the maps before pooling, which the mask head shares: (R, C, P, P) -> (R, 2C, P/2, P/2)."""
         return self.norm(self.layer4(x))
 
 
 class HiddenBoxHead(nn.Sequential):
-    """Hidden fully connected layers on flattened RoIs (Detectron2's FastRCNNConvFCHead without convolutions or norm).
+    """Applies fully connected layers to flattened RoIs (Detectron2's FastRCNNConvFCHead, no convolutions or norm).
 
     Shapes: (R, C, P, P) -> (R, width).
     """
@@ -47,7 +47,7 @@ class HiddenBoxHead(nn.Sequential):
         """
         Args:
             in_features: C * P * P.
-            layers: hidden layers, called fc1, fc2, ...
+            layers: number of hidden layers, which are named fc1, fc2, ...
         """
         parts: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for number in range(1, layers + 1):
@@ -60,7 +60,7 @@ class HiddenBoxHead(nn.Sequential):
 
 
 class MaskHead(nn.Sequential):
-    """Mask R-CNN's head: 3x3 convolutions, a 2x upsampling, one mask of logits per class; without norm.
+    """Implements Mask R-CNN's head: 3x3 convolutions, 2x upsampling, one mask of logits per class; without norm.
 
     Names are Detectron2's: mask_fcn1, ..., deconv, predictor. Without convolutions it is the head of the C4 detectors.
 
@@ -85,7 +85,7 @@ class MaskHead(nn.Sequential):
 
 
 class KeypointHead(nn.Sequential):
-    """Mask R-CNN's keypoint head: 3x3 convolutions, twice 2x upsampling; a map of logits per point.
+    """Implements Mask R-CNN's keypoint head: 3x3 convolutions and two 2x upsamplings give a map of logits per point.
 
     The first upsampling is a transposed convolution, the second bilinear. Names are Detectron2's: conv_fcn1, ...,
     score_lowres.
@@ -112,7 +112,7 @@ class KeypointHead(nn.Sequential):
 
 
 def box_predictor(in_channels: int, num_classes: int) -> FastRCNNPredictor:
-    """Class scores (K + 1, background last) and a box per foreground class, initialised as Detectron2's."""
+    """Makes the layers of K + 1 class scores (background last) and a box per class, initialised as in Detectron2."""
     predictor = FastRCNNPredictor(in_channels, num_classes + 1)
     predictor.bbox_pred = nn.Linear(in_channels, num_classes * 4)
     nn.init.normal_(predictor.cls_score.weight, std=0.01)
@@ -123,7 +123,7 @@ def box_predictor(in_channels: int, num_classes: int) -> FastRCNNPredictor:
 
 
 def mask_loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of the masks of the true classes, mean over RoIs and pixels; 0 without RoIs.
+    """Returns the true classes' binary cross-entropy, as a mean over RoIs and mask pixels; 0 without RoIs.
 
     Shapes: (R, K, S, S) logits, (R,) in [0, K), (R, S, S) bool -> scalar.
     """

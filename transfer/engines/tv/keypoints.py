@@ -1,4 +1,4 @@
-"""Keypoints through augmentation, down to cells of an RoI's map, and predicted maps back up to the image.
+"""Takes keypoints through augmentation and down to cells of an RoI's map, and predicted maps back to the image.
 
 Shape shorthand: M objects of one image, R RoIs of all images, k keypoints, S side of a map of logits. Points are
 (x, y, visibility) in continuous pixels; 0 stands for a point that is not labelled.
@@ -17,7 +17,7 @@ from torch import Tensor
 def transform(
     points: np.ndarray, old: tuple[int, int], new: tuple[int, int], order: Sequence[int] | None
 ) -> np.ndarray:
-    """Points through resize and flip; those that end outside the image are not labelled any more, all zeros.
+    """Resizes and flips points with their image; those that end outside it become unlabelled (all zeros).
 
     Args:
         points: (M, k, 3) float64 in pixels of an image of size `old`, (height, width).
@@ -36,16 +36,16 @@ def transform(
 
 
 def inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """Which labelled points lie in their RoI, borders included. (R, k, 3), (R, 4) XYXY -> (R, k) bool."""
+    """Says which labelled points lie in their RoI, borders included. (R, k, 3), (R, 4) XYXY -> (R, k) bool."""
     xy, corners = points[..., :2], boxes[:, None]
     within = (xy >= corners[..., :2]) & (xy <= corners[..., 2:])
     return within.all(dim=-1) & (points[..., 2] > 0)
 
 
 def cells(points: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The cell of an S x S map over each RoI that a point lies in, and whether it lies in one.
+    """Returns the cell in which each point lies, of an S x S map over its RoI, and whether it lies in any.
 
-    A point on the right or lower border is of the last cell.
+    A point on the right or lower border belongs to the last cell.
 
     Shapes: (R, k, 3), (R, 4) XYXY -> (R, k) int64 in [0, S * S), (R, k) bool.
     """
@@ -60,12 +60,12 @@ def cells(points: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
 def loss(
     logits: Tensor, points: Tensor, boxes: Tensor, images: int, weight: float = 1.0, per_image: float | None = None
 ) -> Tensor:
-    """Cross-entropy over the cells of each labelled point's map; 0 if no point is in its RoI.
+    """Returns the cross-entropy over the cells of each labelled point's map; 0 if no point is in its RoI.
 
     Args:
         logits: (R, k, S, S); points: (R, k, 3); boxes: (R, 4) XYXY.
-        images: of this process's batch.
-        per_image: divide the sum by this times `images`; None takes the mean over this process's labelled points.
+        images: number of images in this process's batch.
+        per_image: the sum is divided by this times `images`; None takes the mean over this process's labelled points.
     """
     target, valid = cells(points, boxes, logits.shape[-1])
     if not valid.any():
@@ -75,7 +75,7 @@ def loss(
 
 
 def located(logits: Tensor, boxes: Tensor) -> Tensor:
-    """The surest pixel of each point's map, laid over its box by bicubic interpolation.
+    """Returns the surest pixel of each point's map, which bicubic interpolation stretches over its box.
 
     The score is the softmax over space, normalised over the S x S map so that boxes of different sizes compare.
 

@@ -1,4 +1,4 @@
-"""One process or several: the same job either way, and its result from its file."""
+"""Runs a job in one process or in several, and reads its result from its file either way."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from transfer.engines.tv.adapters import check_support, part_names
 
 
 def launch(job: Callable[..., None], cfg: CfgNode, processes: int, mode: str | None = None) -> RunResult:
-    """Runs a job here, or in that many processes; in a process group (torchrun) this one is already one of them.
+    """Runs a job here or in `processes` processes; in a process group (torchrun) this process is already one of them.
 
     Args:
         job: called with `cfg`, and with `mode` if it is a training.
-        mode: how to resume, see `Engine.train`; None for an evaluation.
+        mode: how to resume (see `Engine.train`); None for an evaluation.
     """
     check_support(cfg)
     args = () if mode is None else (mode,)

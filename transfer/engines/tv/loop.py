@@ -1,4 +1,4 @@
-"""The iterations: step, log, checkpoint, precise batch norm. Resumable at every checkpoint, bit for bit on the CPU."""
+"""Runs the iterations: steps, logs, checkpoints, precise batch norm; any checkpoint resumes, bit for bit on the CPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Batch = list[dict[str, Any]]
 
 
 class Training:
-    """State of a run: model, optimizer, scaler, iteration; saved and restored together with every rank's RNG."""
+    """Holds a run's model, optimizer, scaler and iteration, and saves and restores them with every rank's RNG."""
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: torch.dtype | None, output_dir: Path
@@ -35,7 +35,7 @@ class Training:
         """
         Args:
             model: the detector itself, not its DistributedDataParallel wrapper.
-            precision: of autocast: float16, with loss scaling (CUDA only), or bfloat16; None for float32.
+            precision: autocast's type: float16, with loss scaling (CUDA only), or bfloat16; None for float32.
             output_dir: folder of checkpoints and metrics.
         """
         self.model, self.optimizer, self.output_dir, self.precision = model, optimizer, output_dir, precision
@@ -45,11 +45,11 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run so far: of this process, and of the killed ones up to their last checkpoint."""
+        """Returns the run's wall time so far, with that of killed processes up to their last checkpoint."""
         return self._seconds_before + time.monotonic() - self._started
 
     def save(self) -> None:
-        """Writes `model_<iteration>.pth` and points `last_checkpoint` to it; the one before it is removed."""
+        """Writes `model_<iteration>.pth`, points `last_checkpoint` to it and removes the checkpoint before it."""
         rng = dist.gather_objects(capture_rng())
         if dist.is_main():
             name = f"model_{self.iteration - 1:07d}.pth"
@@ -110,14 +110,14 @@ def run(
     """Iterates from `training.iteration` to `max_iter`.
 
     Args:
-        forward: what computes the losses (the model, or its DistributedDataParallel wrapper).
-        batches: endless, already at the right position.
+        forward: computes the losses (the model, or its DistributedDataParallel wrapper).
+        batches: endless batches, already at the right position.
         learning_rate: iteration -> base rate; a group's rate is that times its `lr_scale`.
         evaluate: called every `eval_period` iterations (0 = never) but not at the end.
 
     Raises:
         FloatingPointError: the loss is not finite; the last checkpoint stays.
-        Exception: from `batches`; one process writes a checkpoint before it goes.
+        Exception: `batches` raised it; a run of one process first writes a checkpoint.
         Preempted: a signal asked to stop, and a checkpoint was written. Several processes agree on it every
             `LOG_EVERY` iterations.
     """
@@ -180,7 +180,7 @@ def run(
 
 
 class _NoMetrics:
-    """What the other ranks write: nothing."""
+    """Stands in for the metrics file on the other ranks, which write nothing."""
 
     def __enter__(self) -> _NoMetrics:
         return self
@@ -195,8 +195,8 @@ class _NoMetrics:
 def precise_bn(model: nn.Module, batches: Iterator[Batch], iterations: int) -> None:
     """Replaces the running statistics by averages over `iterations` training batches with the final weights.
 
-    With several processes the statistics are those of all processes' batches together, so that every one evaluates the
-    same model (Detectron2 leaves each rank its own).
+    With several processes the statistics are those of all processes' batches together, so that all evaluate the same
+    model (Detectron2 leaves each rank its own statistics).
     """
     layers = get_bn_modules(model)
     if not layers:

@@ -1,7 +1,7 @@
-"""Ground-truth masks through augmentation and down to RoIs; predicted masks back up to the image.
+"""Takes ground-truth masks through augmentation and down to RoIs, and predicted masks back to the image.
 
-Shape shorthand: M objects of one image, (h, w) size of the network's input, R RoIs, S side of a mask target, pixels.
-Boxes are XYXY absolute pixels.
+Shape shorthand: M objects of one image, (h, w) size of the network's input, R RoIs, S side of a mask target in pixels.
+Boxes are XYXY in absolute pixels.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Size = tuple[int, int]  # height, width
 
 
 class Masks(Protocol):
-    """The masks of one image's objects."""
+    """Holds the masks of one image's objects."""
 
     def nonempty(self) -> Tensor:
-        """(M,) bool: whether anything is left of an object."""
+        """Returns (M,) bool: whether an object still has a polygon or pixel."""
         ...
 
     def select(self, keep: Tensor) -> Masks:
-        """The masks of the objects for which `keep`, (M,) bool, is set."""
+        """Returns the masks of the objects for which `keep`, (M,) bool, is set."""
         ...
 
     def crop(self, of: Tensor, boxes: Tensor, side: int) -> Tensor:
-        """What a mask head should say: the mask of object of[i], seen through boxes[i], at S x S.
+        """Returns a mask head's targets: the part of object of[i]'s mask inside boxes[i], at S x S.
 
         Shapes: (R,) int64, (R, 4) -> (R, S, S) bool, on the device of `boxes`.
         """
@@ -40,7 +40,7 @@ class Masks(Protocol):
 
 
 class Polygons:
-    """Objects as lists of polygons [x0, y0, x1, y1, ...] (INPUT.MASK_FORMAT polygon), rasterised for every RoI."""
+    """Holds objects as polygons [x0, y0, x1, y1, ...], rasterised for every RoI (INPUT.MASK_FORMAT polygon)."""
 
     def __init__(self, objects: Sequence[Sequence[np.ndarray] | np.ndarray]):
         self.objects = objects
@@ -59,7 +59,7 @@ class Polygons:
 
 
 class Bitmaps:
-    """Objects as (M, h, w) bool (INPUT.MASK_FORMAT bitmask), pooled for every RoI and cut at one half."""
+    """Holds objects as (M, h, w) bool, pooled for every RoI and cut at one half (INPUT.MASK_FORMAT bitmask)."""
 
     def __init__(self, maps: Tensor):
         self.maps = maps
@@ -77,13 +77,13 @@ class Bitmaps:
 
 
 def _rasterise(polygons: Sequence[np.ndarray] | np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """(S, S) bool: the union of the polygons, seen through the box."""
+    """Returns the union of the polygons inside the box as (S, S) bool."""
     scale = [side / max(extent, 0.1) for extent in (box[2] - box[0], box[3] - box[1])]
     return bitmap([((p.reshape(-1, 2) - box[:2]) * scale).reshape(-1) for p in polygons], (side, side))
 
 
 def bitmap(segmentation: Sequence[np.ndarray] | Mapping[str, Any], size: Size) -> np.ndarray:
-    """Polygons, or an RLE of this size, as (h, w) bool."""
+    """Turns polygons, or an RLE of this size, into (h, w) bool."""
     if isinstance(segmentation, Mapping):
         return mask_util.decode(segmentation).astype(bool)
     if not len(segmentation):
@@ -92,7 +92,7 @@ def bitmap(segmentation: Sequence[np.ndarray] | Mapping[str, Any], size: Size) -
 
 
 def transform(segmentation: Any, old: Size, new: Size, flip: bool) -> list[np.ndarray] | np.ndarray:
-    """A record's segmentation through resize and flip: polygons stay polygons, an RLE becomes a bitmap (new size)."""
+    """Resizes and flips a record's segmentation: polygons stay polygons, an RLE becomes a bitmap of the new size."""
     if isinstance(segmentation, Mapping):
         pixels = Image.fromarray(mask_util.decode(segmentation))
         resized = np.asarray(pixels.resize((new[1], new[0]), Image.Resampling.NEAREST)) > 0
@@ -107,12 +107,14 @@ def transform(segmentation: Any, old: Size, new: Size, flip: bool) -> list[np.nd
 
 
 def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> list[dict[str, Any]]:
-    """Predicted masks in their boxes, as compressed RLEs of the whole image.
+    """Pastes predicted masks into their boxes and returns them as compressed RLEs of the whole image.
 
-    Every pixel's centre is looked up in the mask of its box, bilinearly; outside of the mask everything is 0.
+    Every pixel's centre is looked up bilinearly in its box's mask; outside of the mask everything is 0.
 
     Args:
-        masks: (R, S, S) probabilities; boxes: (R, 4) in pixels of the image; size: of the image.
+        masks: (R, S, S) probabilities.
+        boxes: (R, 4) in pixels of the image.
+        size: (height, width) of the image.
     """
     height, width = size
     found = []

@@ -1,8 +1,8 @@
-"""torchvision's matcher, sampler and box coder in steps that do not have the host wait for a GPU where they need not.
+"""Replaces torchvision's matcher, sampler and box coder by versions that do not make the host wait for the GPU.
 
 Results are equal to the last bit, random draws too (`tests/transfer/engines/tv/test_matching.py`). torchvision's own
-ask the device for positions of matches, draw a mask where indices are at hand, and copy the coder's weights in each
-call.
+versions ask the device for the positions of matches, draw a mask where indices are at hand, and copy the coder's
+weights in each call.
 
 Shape shorthand: M ground-truth boxes, A anchors or proposals of an image, S sampled ones. Boxes are XYXY in pixels.
 """
@@ -18,9 +18,10 @@ class Matcher(_utils.Matcher):
     """Assigns to each anchor an object by overlap."""
 
     def set_low_quality_matches_(self, matches: Tensor, all_matches: Tensor, match_quality_matrix: Tensor) -> None:
-        """Gives each object the anchors that overlap it most, ties too, however little that is. Changes `matches` (A).
+        """Gives each object the anchors that overlap it most, all ties included, however small the overlap is.
 
         Args:
+            matches: (A,) object of each anchor; changed in place.
             all_matches: (A,) the object that overlaps each anchor most.
             match_quality_matrix: (M, A) overlaps.
         """
@@ -32,10 +33,10 @@ class Sampler(_utils.BalancedPositiveNegativeSampler):
     """Draws a fixed number of anchors per image, with a share of positive ones."""
 
     def draw(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws from one image: at most a share `positive_fraction` positive ones, filled up with negative ones.
+        """Draws one image's anchors: at most a share `positive_fraction` of positives, filled up with negatives.
 
         Args:
-            labels: (A,) 1 and more is positive, 0 negative, less left out.
+            labels: (A,) 1 or more is positive, 0 is negative, less is left out.
 
         Returns:
             Indices of positives and of negatives, ascending.
@@ -51,10 +52,10 @@ class Sampler(_utils.BalancedPositiveNegativeSampler):
 
 
 class BoxCoder(_utils.BoxCoder):
-    """Boxes as differences to reference boxes, and back (R-CNN, appendix C)."""
+    """Encodes boxes as differences to reference boxes, and decodes them (R-CNN, appendix C)."""
 
     def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
-        """(S, 4) objects relative to the (S, 4) boxes that they were matched with -> (S, 4) dx, dy, dw, dh."""
+        """Encodes (S, 4) objects relative to the (S, 4) boxes that they match as (S, 4) dx, dy, dw, dh."""
         width, height = (proposals[:, 2] - proposals[:, 0])[:, None], (proposals[:, 3] - proposals[:, 1])[:, None]
         x, y = proposals[:, :1] + 0.5 * width, proposals[:, 1:2] + 0.5 * height
         new_width = (reference_boxes[:, 2] - reference_boxes[:, 0])[:, None]
@@ -72,7 +73,7 @@ class BoxCoder(_utils.BoxCoder):
         )
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        """(S, 4K) differences to (S, 4) boxes -> (S, 4K) boxes, four numbers per class."""
+        """Decodes (S, 4K) differences to (S, 4) boxes into (S, 4K) boxes, four numbers per class."""
         boxes = boxes.to(rel_codes.dtype)
         width, height = (boxes[:, 2] - boxes[:, 0])[:, None], (boxes[:, 3] - boxes[:, 1])[:, None]
         centre_x, centre_y = boxes[:, :1] + 0.5 * width, boxes[:, 1:2] + 0.5 * height

@@ -1,4 +1,4 @@
-"""Kinds of batch norm by Detectron2's names, with equal state dicts: a checkpoint fits whichever kind runs."""
+"""Provides kinds of batch norm by Detectron2's names; state dicts are equal, so a checkpoint fits every kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pretrain.runtime.config import ConfigError
 
 
 class NaiveSyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over all processes: the mean over processes of each one's E[x] and E[x^2], equally weighted.
+    """Normalises over all processes: averages each process's E[x] and E[x^2] with equal weights.
 
     That is Detectron2's "naiveSyncBN": exact for equal (N, H, W) on every process; with unequal ones every process
     still counts the same. It runs on CPU and GPU. In evaluation, and with one process, it is plain batch norm.
@@ -41,7 +41,7 @@ class NaiveSyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over all processes as if they were one, every value counting the same: "SyncBN" on the CPU.
+    """Normalises over all processes as if they were one, so that every value counts the same: "SyncBN" on the CPU.
 
     That is what torch's SyncBatchNorm computes on GPUs, which does not train on the CPU. A process may even have no
     sample at all. In evaluation, and with one process, it is plain batch norm.
@@ -69,10 +69,10 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def norm_layer(kind: str, device: str) -> Callable[[int], nn.Module]:
-    """channels -> module, for "BN", "SyncBN", "naiveSyncBN" or "FrozenBN".
+    """Returns the function that makes a norm of so many channels, for "BN", "SyncBN", "naiveSyncBN" or "FrozenBN".
 
     Raises:
-        ConfigError: an unknown kind.
+        ConfigError: the kind is unknown.
     """
     kinds: dict[str, Callable[[int], nn.Module]] = {
         "BN": nn.BatchNorm2d,

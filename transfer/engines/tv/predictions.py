@@ -1,4 +1,4 @@
-"""A whole network, and what it predicts on test samples."""
+"""Loads a whole network and yields what it predicts on test samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_whole(model: nn.Module, path: str) -> None:
     """Loads a file of a whole network.
 
     Raises:
-        ConfigError: it holds a trunk alone.
+        ConfigError: the file holds only a trunk.
     """
     fresh = load_weights(model, read_weights(path), path)
     if any(not name.endswith("num_batches_tracked") for name in fresh):
@@ -36,7 +36,7 @@ def load_whole(model: nn.Module, path: str) -> None:
 def predictions(
     model: nn.Module, samples: Samples[dict[str, Any]], adapter: Adapter, workers: int, what: str
 ) -> Iterator[Any]:
-    """Yields the predictions of `model` (left in its mode) on test samples, in their order, as evaluators take them."""
+    """Yields the predictions of `model` on test samples, in order, as evaluators take them; its mode stays as it is."""
     check_workers(workers)
     loader = DataLoader(
         samples,

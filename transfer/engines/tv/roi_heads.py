@@ -1,8 +1,8 @@
-"""torchvision's RoI heads with the details in which Detectron2 differs.
+"""Changes torchvision's RoI heads in the details in which Detectron2 differs.
 
-Overridden: background is the last class, RoIAlign is aligned (half-pixel) and picks levels as FPN's equation 1, the box
-loss is (smooth) L1 over all sampled RoIs, low scores are cut by `score > threshold` and nothing else, a head sees RoIs
-in sampling order, masks share conv5 with the boxes where there is no pyramid.
+Background is the last class; RoIAlign is aligned (half-pixel) and picks levels by FPN's equation 1; the box loss is
+(smooth) L1 over all sampled RoIs; low scores are cut by `score > threshold` alone; a head sees RoIs in sampling order;
+masks share conv5 with the boxes where there is no pyramid.
 
 Shape shorthand: R RoIs of all images, K foreground classes, P pooled resolution. Boxes are XYXY in pixels of the
 network input.
@@ -28,10 +28,10 @@ from transfer.engines.tv.rpn import box_loss
 
 
 class AlignedRoIPool(nn.Module):
-    """RoIAlign with the half-pixel correction (Detectron2's ROIAlignV2), each RoI on the feature map of its size.
+    """Applies RoIAlign with half-pixel correction (Detectron2's ROIAlignV2) to the feature map that fits each RoI.
 
-    With several maps an RoI of 224 pixels' side goes to the one of stride 16, one of 112 to stride 8, and so on (FPN,
-    equation 1).
+    With several maps, an RoI with a side of 224 pixels goes to the map of stride 16, one of 112 pixels to stride 8, and
+    so on (FPN, equation 1).
 
     Shapes: {name: (N, C, h, w)}, N x (Ri, 4) boxes -> (R, C, P, P).
     """
@@ -39,7 +39,7 @@ class AlignedRoIPool(nn.Module):
     def __init__(self, strides: Mapping[str, int], output_size: int, sampling_ratio: int):
         """
         Args:
-            strides: of the feature maps to pool from, by name, finest first.
+            strides: strides of the feature maps to pool from, by name, finest first.
             sampling_ratio: samples per bin and axis; 0 for as many as the bin has pixels.
         """
         super().__init__()
@@ -65,7 +65,7 @@ class AlignedRoIPool(nn.Module):
         return roi_align(feature, rois, self.output_size, 1.0 / stride, self.sampling_ratio, aligned=True)
 
     def _levels(self, boxes: Tensor) -> Tensor:
-        """(R, 4) -> (R,): which feature map."""
+        """Returns which feature map each RoI is pooled from: (R, 4) -> (R,)."""
         first, last = (int(math.log2(stride)) for stride in (min(self.strides.values()), max(self.strides.values())))
         side = torch.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
         return torch.floor(4 + torch.log2(side / 224 + 1e-8)).clamp(first, last).long() - first
@@ -75,7 +75,7 @@ class Heads(RoIHeads):
     """Samples RoIs, classifies them and refines their boxes (Fast R-CNN), segments them or finds points (Mask R-CNN).
 
     The masks of the C4 detectors share conv5 with the boxes: `mask_roi_pool` is None, and the mask head gets the box
-    head's maps. With a pyramid masks are pooled for themselves. Keypoints always are.
+    head's maps. With a pyramid, RoIs are pooled separately for masks. For keypoints they always are.
     """
 
     box_coder: BoxCoder
@@ -94,7 +94,7 @@ class Heads(RoIHeads):
         """
         Args:
             num_classes: K; label K is background.
-            smooth_l1_beta: where the box loss turns from L2 to L1; 0 = L1 throughout.
+            smooth_l1_beta: difference at which the box loss turns from L2 to L1; 0 gives L1 throughout.
             append_gt: whether ground-truth boxes join the proposals in training.
             keypoint_loss: see `keypoints.loss`.
         """
@@ -114,7 +114,7 @@ class Heads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Any]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """In training losses by Detectron2's names; else boxes, scores, labels (masks, keypoints) per image.
+        """Returns losses by Detectron2's names in training, else per image boxes, scores, labels (masks, keypoints).
 
         Masks are probabilities, (Ri, S, S), of the predicted class inside the predicted box. Keypoints are (Ri, k, 3):
         x, y, score.
@@ -163,7 +163,7 @@ class Heads(RoIHeads):
         return detections, {}
 
     def _box_branch(self, features: dict[str, Tensor], boxes: list[Tensor]) -> tuple[Tensor | None, Tensor, Tensor]:
-        """What the mask head shares (None if it has a pooler of its own), class logits, box deltas."""
+        """Returns the maps that the mask head shares (None if it has its own pooler), class logits and box deltas."""
         pooled = self.box_roi_pool(features, boxes)
         if self.mask_head is None or self.mask_roi_pool is not None:
             return None, *self.box_predictor(self.box_head(pooled))
@@ -179,7 +179,7 @@ class Heads(RoIHeads):
         labels: Tensor,
         targets: list[dict[str, Any]],
     ) -> Tensor:
-        """Of the sampled RoIs that are foreground; all arguments are of these alone."""
+        """Returns the mask loss of the sampled foreground RoIs; all arguments are of these alone."""
         pooled = shared if shared is not None else self.mask_roi_pool(features, rois)
         logits = self.mask_head(pooled)
         wanted = [
@@ -189,7 +189,7 @@ class Heads(RoIHeads):
         return mask_loss(logits, labels, torch.cat(wanted))
 
     def _masks(self, features: dict[str, Tensor], boxes: list[Tensor], classes: list[Tensor]) -> list[Tensor]:
-        """Per image (Ri, S, S): the mask of each detection's class."""
+        """Returns per image the mask of each detection's class, (Ri, S, S)."""
         if self.mask_roi_pool is not None:
             pooled = self.mask_roi_pool(features, boxes)
         else:
@@ -201,7 +201,7 @@ class Heads(RoIHeads):
     def _keypoint_loss(
         self, features: dict[str, Tensor], rois: list[Tensor], matches: list[Tensor], targets: list[dict[str, Any]]
     ) -> Tensor:
-        """Of the sampled RoIs that are foreground, as all arguments are, and have a labelled point of theirs inside."""
+        """Returns the loss of those foreground RoIs (all arguments are of these) that contain a labelled point."""
         kept, points = [], []
         for boxes, match, target in zip(rois, matches, targets, strict=True):
             of = target["keypoints"][match]
@@ -215,7 +215,7 @@ class Heads(RoIHeads):
     def sample(
         self, proposals: list[Tensor], targets: list[dict[str, Any]]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int]]:
-        """A fixed-size random sample of RoIs per image, the foreground first.
+        """Draws a random sample of fixed size from each image's RoIs, the foreground first.
 
         Returns:
             Per image: (Ri, 4) RoIs, (Ri,) labels in [0, K], (Ri,) matched object (meaningless for background), and how
@@ -245,7 +245,7 @@ class Heads(RoIHeads):
     def losses(
         self, logits: Tensor, deltas: Tensor, labels: Tensor, rois: Tensor, matched: Tensor, foreground: Tensor
     ) -> dict[str, Tensor]:
-        """Cross-entropy over all RoIs, and the box loss of the foreground divided by the number of all RoIs.
+        """Returns the cross-entropy over all RoIs, and the foreground's box loss divided by the number of all RoIs.
 
         Shapes: (R, K+1), (R, 4K), (R,), (R, 4), (R, 4), and the indices of the foreground.
         """
@@ -259,7 +259,7 @@ class Heads(RoIHeads):
     def postprocess_detections(
         self, class_logits: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Boxes, scores, classes per image: score above threshold, NMS per class, best `detections_per_img`."""
+        """Returns each image's boxes, scores and classes: above threshold, NMS per class, best `detections_per_img`."""
         counts = [len(p) for p in proposals]
         boxes_all = self.box_coder.decode_single(box_regression.float(), torch.cat(proposals)).split(counts)
         scores_all = F.softmax(class_logits, dim=-1).split(counts)
@@ -277,5 +277,5 @@ class Heads(RoIHeads):
 
 
 def iou_thresholds(thresholds: Sequence[float]) -> dict[str, float]:
-    """Detectron2's IOU_THRESHOLDS ([low, high], or one for both) as torchvision's two arguments."""
+    """Turns Detectron2's IOU_THRESHOLDS ([low, high], or one for both) into torchvision's two arguments."""
     return {"bg_iou_thresh": thresholds[0], "fg_iou_thresh": thresholds[-1]}

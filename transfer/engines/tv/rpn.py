@@ -1,7 +1,7 @@
-"""torchvision's region proposal network with the details in which Detectron2 differs.
+"""Changes torchvision's region proposal network in the details in which Detectron2 differs.
 
-Overridden: anchors are not rounded, are ordered size-major, and sit on a fixed stride; proposals keep logits and only
-drop empty boxes; both losses are sums divided by (anchors per image x images), the box loss is (smooth) L1.
+Anchors are not rounded, are ordered size-major, and sit on a fixed stride; proposals keep logits, and only empty boxes
+are dropped; both losses are sums divided by (anchors per image x images), and the box loss is (smooth) L1.
 
 Shape shorthand: N images, A anchors per location, M ground-truth boxes. Boxes are XYXY in pixels of the network input.
 """
@@ -24,7 +24,7 @@ from transfer.engines.tv.matching import BoxCoder, Matcher, Sampler
 
 
 class Anchors(AnchorGenerator):
-    """Anchors at exact sizes, on strides that do not depend on the size of the batch."""
+    """Generates anchors of exact sizes, on strides that do not depend on the padded batch's size."""
 
     cell_anchors: list[Tensor]
 
@@ -38,7 +38,7 @@ class Anchors(AnchorGenerator):
         """
         Args:
             sizes, aspect_ratios: one list per feature map, or a single list for all.
-            strides: of each feature map, pixels.
+            strides: stride of each feature map in pixels.
             offset: centre of the first anchor, in strides from the image's corner.
         """
         self.strides = tuple(strides)
@@ -56,7 +56,7 @@ class Anchors(AnchorGenerator):
         dtype: torch.dtype = torch.float32,
         device: torch.device = torch.device("cpu"),  # noqa: B008
     ) -> Tensor:
-        """(len(scales) * len(aspect_ratios), 4) boxes around the origin; a ratio is height / width."""
+        """Returns (len(scales) * len(aspect_ratios), 4) boxes around the origin; a ratio is height / width."""
         rows = []
         for size in scales:
             for ratio in aspect_ratios:
@@ -66,12 +66,12 @@ class Anchors(AnchorGenerator):
         return torch.tensor(rows, dtype=dtype, device=device)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """One (sum over maps of H*W*A, 4) tensor per image (the same tensor: images of a batch share their anchors)."""
+        """Returns one (sum over maps of H*W*A, 4) tensor per image, the same one: a batch's images share anchors."""
         anchors = torch.cat(self.per_level(feature_maps))
         return [anchors] * len(image_list.image_sizes)
 
     def per_level(self, feature_maps: list[Tensor]) -> list[Tensor]:
-        """(H*W*A, 4) per map."""
+        """Returns the anchors of each map, (H*W*A, 4)."""
         device = feature_maps[0].device
         if self.cell_anchors[0].device != device:
             self.cell_anchors = [cell.to(device) for cell in self.cell_anchors]  # once, not in every step
@@ -88,7 +88,7 @@ class Anchors(AnchorGenerator):
 
 
 class RPN(RegionProposalNetwork):
-    """Region proposal network (Faster R-CNN, section 3.1) with Detectron2's proposals, losses and normalisers."""
+    """Proposes regions (Faster R-CNN, section 3.1) with Detectron2's proposals, losses and normalisers."""
 
     box_coder: BoxCoder
     proposal_matcher: Matcher
@@ -107,10 +107,10 @@ class RPN(RegionProposalNetwork):
         """
         Args:
             in_features: names of the feature maps that it looks at, finest first.
-            min_box_size: proposals must be wider and higher than this, pixels.
-            smooth_l1_beta: where the box loss turns from L2 to L1; 0 = L1 throughout.
-            box_weights: of (dx, dy, dw, dh).
-            loss_weights: of the objectness and the box loss.
+            min_box_size: size in pixels that a proposal's width and height must exceed.
+            smooth_l1_beta: difference at which the box loss turns from L2 to L1; 0 gives L1 throughout.
+            box_weights: weights of (dx, dy, dw, dh).
+            loss_weights: weights of the objectness loss and of the box loss.
         """
         super().__init__(*args, **kwargs)
         self.in_features = tuple(in_features)
@@ -125,7 +125,7 @@ class RPN(RegionProposalNetwork):
     def forward(
         self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Any]] | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals per image, best first, and in training the losses `loss_rpn_cls` and `loss_rpn_loc`."""
+        """Returns each image's proposals, best first, and in training the losses `loss_rpn_cls` and `loss_rpn_loc`."""
         maps = [features[name] for name in self.in_features]
         logits, deltas = self.head(maps)
         anchors = self.anchor_generator(images, maps)
@@ -149,10 +149,13 @@ class RPN(RegionProposalNetwork):
         image_shapes: list[tuple[int, int]],
         num_anchors_per_level: list[int],
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Best `pre_nms_top_n` per level, clipped, non-empty, suppressed per level, best `post_nms_top_n` per image.
+        """Takes the best `pre_nms_top_n` per level, clips them, drops empty ones and runs NMS per level.
+
+        The best `post_nms_top_n` of each image remain.
 
         Args:
-            proposals: (N, sum H*W*A, 4); objectness: the same locations, logits.
+            proposals: (N, sum H*W*A, 4).
+            objectness: logits of the same locations.
 
         Raises:
             FloatingPointError: a prediction is not finite while training.
@@ -179,7 +182,7 @@ class RPN(RegionProposalNetwork):
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Objectness and box loss over sampled anchors, each a sum divided by (anchors per image x N)."""
+        """Returns objectness and box loss over sampled anchors, each a sum divided by (anchors per image x N)."""
         drawn = [self.fg_bg_sampler.draw(label) for label in labels]
         starts = range(0, len(labels) * len(labels[0]), len(labels[0]))
         positive, negative = (
@@ -196,7 +199,7 @@ class RPN(RegionProposalNetwork):
 
 
 def box_loss(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
-    """Sum of smooth L1 over all coordinates; beta 0 is L1. (..., 4), (..., 4) -> scalar."""
+    """Returns the sum of smooth L1 over all coordinates; beta 0 gives L1. (..., 4), (..., 4) -> scalar."""
     if beta < 1e-5:
         return F.l1_loss(predicted, target, reduction="sum")
     return F.smooth_l1_loss(predicted, target, beta=beta, reduction="sum")

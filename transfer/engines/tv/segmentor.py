@@ -1,4 +1,4 @@
-"""FCN-16s: a ResNet with a dilated conv5, two dilated convolutions, a classifier per pixel (MoCo, appendix).
+"""Implements FCN-16s: a ResNet with dilated conv5, two dilated convolutions, a classifier per pixel (MoCo, appendix).
 
 Parameters have the names of the Detectron2 engine's head. Shape shorthand: N images; K classes; (H, W) size of the
 padded batch; (h, w) of an image as the network sees it.
@@ -17,7 +17,7 @@ from transfer.engines.tv.backbone import Stages, zero_padded
 
 
 class _ConvNorm(nn.Conv2d):
-    """3x3, dilated, with its norm inside, as Detectron2's Conv2d has it; then ReLU."""
+    """Applies a dilated 3x3 convolution, its norm (held inside, as in Detectron2's Conv2d) and ReLU."""
 
     def __init__(self, channels: int, width: int, dilation: int, norm: Callable[[int], nn.Module] | None):
         super().__init__(channels, width, 3, padding=dilation, dilation=dilation, bias=norm is None)
@@ -32,7 +32,7 @@ class _ConvNorm(nn.Conv2d):
 
 
 class FCNHead(nn.Module):
-    """(N, C, H/16, W/16) -> logits (N, K, H', W') with H' >= H and W' >= W; see `aligned_upsampling`."""
+    """Turns (N, C, H/16, W/16) into logits (N, K, H', W'), H' >= H and W' >= W; see `aligned_upsampling`."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class FCNHead(nn.Module):
 
 
 class Segmentor(nn.Module):
-    """Batches of dicts in, losses or logits out, the way Detectron2's SemanticSegmentor is called.
+    """Turns batches of dicts into losses or logits; it is called as Detectron2's SemanticSegmentor is.
 
     In training `forward(batch)` takes dicts with "image" (uint8 (3, h, w), channel order of the config) and "sem_seg"
     ((h, w) integers), and returns {"loss_sem_seg": ...}. In evaluation it takes "image", "height" and "width" of the
@@ -81,7 +81,7 @@ class Segmentor(nn.Module):
         """
         Args:
             feature: name of the backbone's map that the head takes.
-            mean, std: of the pixels, range 0..255, in the channel order of the images.
+            mean, std: mean and standard deviation of the pixels, range 0..255, in the images' channel order.
         """
         super().__init__()
         self.backbone, self.sem_seg_head, self.feature = backbone, head, feature
@@ -110,9 +110,9 @@ class Segmentor(nn.Module):
 
 
 def aligned_upsampling(logits: Tensor, stride: int) -> Tensor:
-    """Bilinear, with value i of a row at pixel i * stride, over which a ResNet's convolutions centre it.
+    """Upsamples bilinearly, with value i of a row at pixel i * stride, where a ResNet's convolutions centre it.
 
-    For a side of a multiple of the stride, plus 1, the corners coincide; beyond the last value it is repeated.
+    For a side of a multiple of the stride, plus 1, the corners coincide; beyond the last value, that one is repeated.
     (N, K, h, w) -> (N, K, h * stride, w * stride).
     """
     h, w = logits.shape[2:]
@@ -123,10 +123,11 @@ def aligned_upsampling(logits: Tensor, stride: int) -> Tensor:
 
 
 def pixel_loss(logits: Tensor, targets: Tensor, ignore_label: int) -> Tensor:
-    """Cross entropy, mean over the labelled pixels; 0 where there is none.
+    """Returns the cross-entropy as a mean over the labelled pixels; 0 if there are none.
 
     Args:
-        logits: (N, K, H', W'), cut to the targets' size; `targets`: (N, H, W) int64.
+        logits: (N, K, H', W'), cut to the targets' size.
+        targets: (N, H, W) int64.
     """
     H, W = targets.shape[1:]
     total = F.cross_entropy(logits[:, :, :H, :W], targets, ignore_index=ignore_label, reduction="sum")
@@ -134,7 +135,7 @@ def pixel_loss(logits: Tensor, targets: Tensor, ignore_label: int) -> Tensor:
 
 
 def at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(K, h, w) -> (K, *size), bilinear; unchanged at its own size."""
+    """Resizes (K, h, w) bilinearly to (K, *size); unchanged if that is its own size."""
     if logits.shape[1:] == size:
         return logits
     return F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]

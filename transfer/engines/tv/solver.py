@@ -1,4 +1,4 @@
-"""Optimizer groups and learning rate as Detectron2 makes them from the same keys."""
+"""Makes optimizer groups and learning rates as Detectron2 makes them from the same keys."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def learning_rate(
     warmup_factor: float,
     warmup_method: str,
 ) -> float:
-    """The rate of one iteration (counted from 0).
+    """Returns the learning rate of one iteration (counted from 0).
 
     "WarmupMultiStepLR" multiplies by gamma at every step; "WarmupCosineLR" follows a half cosine from `base_lr` to
-    `base_lr_end`. The warm-up leads from `warmup_factor * base_lr` to the rate that the schedule has at its end,
-    linearly, or stays at its start ("constant").
+    `base_lr_end`. The warm-up leads linearly from `warmup_factor * base_lr` to the schedule's rate at the warm-up's
+    end, or stays at its start ("constant").
     """
 
     def scheduled(i: float) -> float:
@@ -57,9 +57,9 @@ def parameter_groups(
     weight_decay_bias: float | None,
     bias_lr_factor: float,
 ) -> list[dict[str, Any]]:
-    """Trainable parameters grouped by (rate, decay): norm layers and biases may have their own.
+    """Groups trainable parameters by (rate, decay), of which norm layers and biases may have their own.
 
-    A bias of a norm layer counts as norm first, then as bias, in that order, as in Detectron2.
+    A norm layer's bias gets the settings of norms first, then those of biases, in that order, as in Detectron2.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()

@@ -1,4 +1,4 @@
-"""Between files with Detectron2's names and the torchvision engine's modules."""
+"""Translates between files with Detectron2's names and the torchvision engine's modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def detectron2_state(model: nn.Module) -> dict[str, Tensor]:
-    """The detector's state under Detectron2's names, on the CPU, ready for a file that stock Detectron2 loads."""
+    """Returns the detector's state under Detectron2's names, on the CPU, for a file that stock Detectron2 loads."""
     out = {}
     for key, value in model.state_dict().items():
         name = keymap.detector_to_detectron2(key)
@@ -27,11 +27,11 @@ def detectron2_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
-    """Loads a whole detector, or a trunk whose conv5 goes into the box head; heads of a trunk file stay random.
+    """Loads a whole detector, or a trunk whose conv5 goes into the box head; a trunk file leaves the heads random.
 
     Args:
-        weights: tensors by Detectron2's names: `backbone.*`, `proposal_generator.*`, ... of a detector, or `stem.*`,
-            `res2.*`, ... of a trunk.
+        weights: tensors by Detectron2's names: a detector's `backbone.*`, `proposal_generator.*`, ..., or a trunk's
+            `stem.*`, `res2.*`, ...
 
     Returns:
         Names of the model's tensors that the file did not set.
@@ -67,13 +67,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
 
 
 def grouped(names: Sequence[str]) -> str:
-    """Names of tensors by the two modules that they belong to first: `rpn.head (6), roi_heads.box_predictor (4)`."""
+    """Counts tensors by their names' first two modules: `rpn.head (6), roi_heads.box_predictor (4)`."""
     counts = Counter(".".join(name.split(".")[:2]) for name in names)
     return ", ".join(f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in counts.items())
 
 
 def _targets(key: str) -> list[str]:
-    """Names in the model that a file's tensor may go to."""
+    """Returns the names in the model to which a file's tensor may go."""
     whole = keymap.detector_to_torchvision(key)
     if whole is not None:
         return [whole]
@@ -85,5 +85,5 @@ def _targets(key: str) -> list[str]:
 
 
 def as_tensors(state: Mapping[str, object]) -> dict[str, Tensor]:
-    """numpy arrays (of a `.pkl`) and tensors alike, as tensors."""
+    """Turns numpy arrays (of a `.pkl`) and tensors alike into tensors."""
     return {k: torch.as_tensor(v) for k, v in state.items()}

@@ -1,4 +1,4 @@
-"""Figures of classes: differences between two rows, and precision over recall."""
+"""Draws figures of classes: differences between two rows, and precision over recall."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = 170  # pixels that the names beside bars may take of a figure's 380
 
 @dataclass(frozen=True)
 class Gap:
-    """One class of one row: AP minus the baseline's mean, in points, of the row's mean and of its single trials."""
+    """Holds for one class of one row the AP of its mean and of each trial, minus the baseline's mean, in points."""
 
     name: str
     mean: float
@@ -26,11 +26,11 @@ class Gap:
 
 
 def gaps(classes: Sequence[Gap], colours: tuple[int, int], scale: float, alt: str, prefix: str) -> Markup:
-    """A bar per class from zero to its difference, trials as dots, the number at the right.
+    """Draws a bar per class from zero to its difference, with trials as dots and the number at the right.
 
     Args:
-        colours: the row of a negative and of a positive bar.
-        scale: largest magnitude of all figures that are to be compared.
+        colours: numbers of the rows that colour a negative and a positive bar.
+        scale: largest magnitude in all figures that will be compared.
         prefix: makes ids unique.
     """
     top, bottom, numbers = 2, 30, 44
@@ -68,19 +68,19 @@ def gaps(classes: Sequence[Gap], colours: tuple[int, int], scale: float, alt: st
 
 @dataclass(frozen=True)
 class Cloud:
-    """One row's classes: name -> (the baseline's AP, the row's AP) in percent, means over trials."""
+    """Holds one row's classes as name -> (the baseline's AP, the row's AP) in percent, means over trials."""
 
     colour: int
     points: Mapping[str, tuple[float, float]]
 
 
 def scatter(clouds: Sequence[Cloud], labels: tuple[str, str], alt: str, prefix: str) -> Markup:
-    """A dot per class: across the baseline's AP, up the row's, and the line on which they are equal.
+    """Draws a dot per class, the baseline's AP across and the row's AP up, and the line of equal AP.
 
-    Of one row the outermost classes are named.
+    If there is only one row, its outermost classes are named.
 
     Args:
-        labels: of the two axes.
+        labels: labels of the two axes.
     """
     highest = max(v for cloud in clouds for point in cloud.points.values() for v in point)
     end = min(100.0, 1.08 * max(highest, 5.0))
@@ -114,7 +114,7 @@ def scatter(clouds: Sequence[Cloud], labels: tuple[str, str], alt: str, prefix: 
 
 
 def _farthest(clouds: Sequence[Cloud]) -> list[tuple[str, tuple[float, float]]]:
-    """The two classes farthest above and beneath the line, if it is one row's figure."""
+    """Returns the classes farthest above and beneath the line, if the figure has only one row."""
     if len(clouds) != 1:
         return []
     points = sorted(clouds[0].points.items(), key=lambda item: item[1][1] - item[1][0])
@@ -123,14 +123,14 @@ def _farthest(clouds: Sequence[Cloud]) -> list[tuple[str, tuple[float, float]]]:
 
 @dataclass(frozen=True)
 class PRLine:
-    """One row's precision, (101,) in [0, 1], at the recalls 0, .01, ..., 1."""
+    """Holds one row's precision, (101,) in [0, 1], at the recalls 0, .01, ..., 1."""
 
     colour: int
     precision: np.ndarray
 
 
 def precision_recall_chart(lines: Sequence[PRLine], alt: str, prefix: str, small: bool = False) -> Markup:
-    """Precision over recall, both from 0 to 1, a line per row; `small` leaves out the axes' names."""
+    """Draws precision over recall, both from 0 to 1, with a line per row; `small` leaves out the axes' names."""
     size = (150, 128, 24, 6, 6, 20) if small else (340, 300, 40, 12, 8, 40)
     with matplotlib.rc_context(STYLE):
         figure, ax = axes(*size)

@@ -1,4 +1,4 @@
-"""A few test images with what is there and what each row's first trial found."""
+"""Shows a few test images with their annotations and what each row's first trial found."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ Plate = tuple[float, float, float]  # x, y, width; all plates of a picture are e
 
 
 def choose(records: Sequence[Record], count: int) -> list[Record]:
-    """Images with objects or a map, evenly spaced in the data set's order: chosen without looking at any result.
+    """Chooses images with objects or a map, evenly spaced in the data set's order, without looking at any result.
 
-    Of a set without any, those of all images.
+    If no image has any, it chooses among all images.
     """
     usable = [r for r in records if r["annotations"] or "sem_seg_file_name" in r] or records
     return [usable[i] for i in evenly(len(usable), count)]
 
 
 def evenly(total: int, count: int) -> list[int]:
-    """At most `count` positions among `total`, evenly spaced, the first and the last among them."""
+    """Returns at most `count` evenly spaced positions among `total`, the first and the last included."""
     return [int(i) for i in np.linspace(0, total - 1, min(count, total)).round()]
 
 
 class Gallery:
-    """Pictures of one test set; pixels that several pictures show are in the page once."""
+    """Makes the pictures of one test set; pixels that several pictures show are in the page once."""
 
     def __init__(self, names: Sequence[str], skeleton: Skeleton = ()):
         """
         Args:
-            names: of the classes; `skeleton`: the lines between keypoints, where there are any.
+            names: names of the classes.
+            skeleton: the lines between keypoints, if there are any.
         """
         self.names, self.skeleton = names, skeleton
         self._known: dict[str | int, str] = {}
 
     def item(self, record: Record, rows: Sequence[Found], caption: str) -> Markup:
-        """One image, a picture for each row: annotated boxes dashed, as many of the surest detections solid.
+        """Shows one image in a picture per row: annotated boxes dashed, as many of the surest detections solid.
 
         Raises:
-            OSError: the image is not here.
+            OSError: the image file is not here.
         """
         name, pixels = self._known.get(record["image_id"]), None
         if name is None:
@@ -68,7 +69,7 @@ def _pixels(record: Record, name: str) -> Markup:
 
 
 def definition(image: Image.Image, name: str, width: float, height: float) -> Markup:
-    """Pixels that are in the page once, for `<use href="#name">` in pictures, where they cover `width` x `height`."""
+    """Puts pixels into the page once, for `<use href="#name">` in pictures, where they cover `width` x `height`."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=84)
     data = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -112,7 +113,7 @@ def _picture(record: Record, pixels: str, found: Found, names: Sequence[str], sk
 
 
 def _box(box: Sequence[float], kind: str, unit: float) -> Markup:
-    """XYXY absolute pixels."""
+    """Draws a box given in XYXY absolute pixels."""
     x0, y0, x1, y1 = (round(v, 1) for v in box)
     widths = {"truth-under": 1.0, "truth": 0.5, "found-under": 1.5, "found": 0.9, "missed": 0.6}
     size = {
@@ -125,7 +126,7 @@ def _box(box: Sequence[float], kind: str, unit: float) -> Markup:
 
 
 def _label(words: str, box: Sequence[float], width: float, height: float, taken: list[Plate]) -> Markup:
-    """A plate above, in or beneath the box, the first of these that is free. Its width is an estimate: fonts differ."""
+    """Draws a plate in the first free place above, in or beneath the box; its width is an estimate, as fonts differ."""
     size = 0.039 * width
     w, h = size * (0.56 * len(words) + 0.6), size * 1.3
     x = max(0.0, min(box[0], width - w))

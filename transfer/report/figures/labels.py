@@ -1,6 +1,6 @@
-"""Names within figures: how wide they are, on how many lines they fit, and which are cut.
+"""Fits names into figures: says how wide they are, and breaks them into lines or cuts them.
 
-The browser chooses the font, so that a width is an estimate: that of DejaVu Sans, wider than what most screens show.
+The browser chooses the font, so a width is an estimate: that of DejaVu Sans, which is wider than most screens' fonts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
 def width(words: str) -> float:
-    """Pixels that words take at the size of a figure's text."""
+    """Returns the width of words in pixels at the size of a figure's text."""
     return FONT * sum(map(_ems, words))
 
 
@@ -28,7 +28,7 @@ def _ems(letter: str) -> float:
 
 
 def shortened(words: str, room: float) -> str:
-    """The words, their end cut for an ellipsis where they are wider than `room` pixels."""
+    """Returns the words, their end replaced by an ellipsis if they are wider than `room` pixels."""
     if width(words) <= room:
         return words
     while words and width(words + ELLIPSIS) > room:
@@ -37,7 +37,7 @@ def shortened(words: str, room: float) -> str:
 
 
 def wrapped(words: str, room: float) -> list[str]:
-    """The words on lines of at most `room` pixels, parted at spaces, or within a word that is wider than a line."""
+    """Breaks words into lines of at most `room` pixels, at spaces, or within a word that is wider than a line."""
     lines = [""]
     for word in words.split():
         joined = f"{lines[-1]} {word}".lstrip()

@@ -1,4 +1,4 @@
-"""Keypoints on the page's test images: annotated ones as rings, detected ones as dots with the lines between them."""
+"""Draws keypoints on the page's test images: annotated ones as rings, detected ones as dots joined by lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Skeleton = Sequence[tuple[int, int]]
 
 
 def annotated(points: Sequence[float], unit: float) -> list[Markup]:
-    """A ring for every labelled point.
+    """Draws a ring for every labelled point.
 
     Args:
         points: a record's flat list [x, y, visibility, ...].
@@ -24,7 +24,7 @@ def annotated(points: Sequence[float], unit: float) -> list[Markup]:
 
 
 def detected(points: np.ndarray, skeleton: Skeleton, unit: float) -> list[Markup]:
-    """The points of one detection, (k, 3), all of them: a detector says where each is, whether hidden or not."""
+    """Draws all points of one detection, (k, 3), since a detector says where each is, whether hidden or not."""
     places = [(x, y) for x, y, _ in points.tolist()]
     lines = [
         tag(

@@ -1,4 +1,4 @@
-"""Figures of whole rows: trials as dots, curves over iterations, slopes between schedules."""
+"""Draws figures of whole rows: trials as dots, curves over iterations, slopes between schedules."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FEW = 20  # points of a curve up to which each is marked; one alone is no line
 
 @dataclass(frozen=True)
 class Dots:
-    """One row in one metric.
+    """Holds one row in one metric.
 
     Attributes:
-        label: what stands at the right, e.g. `81.5 ± 0.2` or `3 of 5 trials`.
-        interval: of the mean.
+        label: the words at the right, e.g. `81.5 ± 0.2` or `3 of 5 trials`.
+        interval: 95% interval of the mean.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Dots:
 
 @dataclass(frozen=True)
 class Line:
-    """One run's curve of one scalar."""
+    """Holds one run's curve of one scalar."""
 
     colour: int
     points: Sequence[tuple[float, float]]
@@ -50,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Slope:
-    """One row under two schedules; of published numbers or of ours."""
+    """Holds one row's values under two schedules, either published or ours."""
 
     colour: int
     left: float
@@ -59,7 +59,7 @@ class Slope:
 
 
 def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
-    """Each trial a dot, mean and std as a bar, the interval a thin line, the published number a hollow diamond.
+    """Draws trials as dots, mean and std as a bar, the interval as a thin line, the published number as hollow diamond.
 
     Args:
         prefix: makes ids unique.
@@ -86,7 +86,7 @@ def dots(rows: Sequence[Dots], alt: str, prefix: str) -> Markup:
 
 
 def _dots_row(ax: Axes, last: float, row: Dots, lines: Sequence[str]) -> None:
-    """`last`: pixels from the top to what holds the last line of the row's name, and its dots beneath."""
+    """Draws one row; `last` is the distance in pixels from the top to its name's last line, above its dots."""
     colour, y = row_colour(row.colour), last + 0.7 * PITCH
     first = last - LINE * (len(lines) - 1)
     named = [(0, first + LINE * n, line, "left", TEXT) for n, line in enumerate(lines)]
@@ -110,7 +110,7 @@ def _dots_row(ax: Axes, last: float, row: Dots, lines: Sequence[str]) -> None:
 
 
 def curves(lines: Sequence[Line], x_label: str, alt: str, prefix: str, start_at_zero: bool = False) -> Markup:
-    """Thin lines over iterations; the legend is the page's."""
+    """Draws thin lines over iterations; the page has the legend."""
     with matplotlib.rc_context(STYLE):
         figure, ax = axes(340, 230, left=36, right=12, top=10, bottom=40)
         for line in lines:
@@ -131,7 +131,7 @@ def curves(lines: Sequence[Line], x_label: str, alt: str, prefix: str, start_at_
 
 
 def slopes(lines: Sequence[Slope], ends: tuple[str, str], alt: str, prefix: str) -> Markup:
-    """A line per row from its value on the left to that on the right; the legend is the page's."""
+    """Draws a line per row from its value on the left to that on the right; the page has the legend."""
     with matplotlib.rc_context(STYLE):
         figure, ax = axes(340, 300, left=46, right=46, top=10, bottom=28)
         low, high = _limits([v for line in lines for v in (line.left, line.right)])
@@ -156,7 +156,7 @@ def slopes(lines: Sequence[Slope], ends: tuple[str, str], alt: str, prefix: str)
 
 
 def _apart(values: Sequence[tuple[float, int]], least: float) -> list[tuple[float, float, int]]:
-    """(where to write it, value, colour), upwards, no two nearer than `least`."""
+    """Returns (where to write it, value, colour) from below upwards, with no two nearer than `least`."""
     placed: list[tuple[float, float, int]] = []
     for value, colour in sorted(set(values)):
         y = value if not placed else max(value, placed[-1][0] + least)
@@ -165,7 +165,7 @@ def _apart(values: Sequence[tuple[float, int]], least: float) -> list[tuple[floa
 
 
 def points(curve: Curve, name: str, at_most: int = 120) -> tuple[list[tuple[float, float]], int]:
-    """(iteration, value) of one scalar of a curve, and how many logged values each point is the mean of.
+    """Returns (iteration, value) of one scalar of a curve, and of how many logged values each point is the mean.
 
     Lines without the scalar, or with null for it, are left out. Iterations count from 1, as steps that were done.
     """
@@ -180,15 +180,15 @@ def _bar(row: Dots) -> tuple[float, ...]:
 
 
 def _extent(row: Dots) -> list[float]:
-    """What the axis must show of a row, sorted. Its interval is cut where it is far wider: of two trials, often."""
+    """Returns the sorted values of a row that the axis must show; a far wider interval (often of two trials) is cut."""
     return sorted(v for v in (*row.values, row.published, *_bar(row)) if v is not None)
 
 
 def near_enough(rows: Sequence[Dots], gap: float = 8.0) -> list[Dots]:
-    """The rows that share a scale: a row far from all others (random initialisation, often) would hide their spread.
+    """Returns the rows that share a scale: one far off, such as random initialisation, would hide the others' spread.
 
-    Rows are grouped where neighbours lie less than `gap` points apart; the largest group is it if it has two rows or
-    more, else all are.
+    Neighbours less than `gap` points apart are in one group; the largest group is returned if it has two rows or more,
+    else all rows.
     """
     groups: list[list[Dots]] = []
     top = -math.inf
@@ -202,9 +202,9 @@ def near_enough(rows: Sequence[Dots], gap: float = 8.0) -> list[Dots]:
 
 
 def _limits(values: Sequence[float], intervals: Sequence[float] = ()) -> tuple[float, float]:
-    """Room around the values, and never less than one point of AP, which would show noise as a difference.
+    """Returns limits around the values, at least one point of AP apart, since less would show noise as a difference.
 
-    Intervals get at most as much again to either side. Percentages stay within 0 and 100.
+    Intervals widen them by at most as much again to either side. Percentages stay within 0 and 100.
     """
     if not values:
         return 0.0, 100.0

@@ -1,4 +1,4 @@
-"""SVG inside the page: a style, axes in CSS pixels, and the way from matplotlib to an element.
+"""Makes SVG inside the page: a style, axes in CSS pixels, and elements from matplotlib's figures.
 
 Colours are the page's CSS variables, so that they follow light, dark and print. A row of the experiment has the same
 colour in every figure: `--row-0`, `--row-1`, ... (`report.css` defines them).
@@ -48,7 +48,7 @@ def row_colour(row: int) -> str:
 
 
 def axes(width: float, height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
-    """Sizes in the SVG's units, which are CSS pixels at the figure's natural size."""
+    """Makes axes; all sizes are in the SVG's units, which are CSS pixels at the figure's natural size."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     FigureCanvasSVG(figure)
     figure.patch.set_visible(False)
@@ -59,10 +59,10 @@ def axes(width: float, height: float, left: float, right: float, top: float, bot
 
 
 def inline(figure: Figure, alt: str, prefix: str, full: Mapping[str, str] | None = None) -> Markup:
-    """The figure as an <svg> element for HTML: no prologue, the page's font and colours, ids of its own.
+    """Turns the figure into an <svg> element for HTML: no prologue, the page's font and colours, ids of its own.
 
     Args:
-        full: gid of an artist -> its words in full, which show when a pointer rests on it.
+        full: gid of an artist -> its full words, which show when a pointer rests on it.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -1,1 +1,1 @@
-"""The sections of an experiment's page: one module each, which returns `Markup`, or None if it has nothing to show."""
+"""Makes the sections of an experiment's page: each module returns `Markup`, or None if it has nothing to show."""

@@ -1,4 +1,4 @@
-"""The page's section of nearest neighbours."""
+"""Makes the page's section of nearest neighbours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GAP = 6  # between neighbours, in the units of a picture
 def alike(
     report: ExperimentReport, images: Pool | None, trunks: Sequence[Trunk], problems: Mapping[str, str]
 ) -> Markup | None:
-    """A few images and what each trunk holds to be nearest to them, its random twin beside it.
+    """Shows a few images and their nearest neighbours by each trunk, with those of its random twin beside them.
 
     Args:
         problems: trunk -> why it cannot be shown.
@@ -61,7 +61,7 @@ def _label(report: ExperimentReport, trunk: Trunk) -> Markup:
 
 
 class _Pictures:
-    """Thumbnails that are in the page once."""
+    """Holds thumbnails, each of which is in the page once."""
 
     def __init__(self, images: Pool):
         self.images = images

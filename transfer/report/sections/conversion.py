@@ -1,7 +1,7 @@
-"""The proof of each conversion, made again from the weights that lie here: tensors, features, hashes, Detectron2.
+"""Proves each conversion again from the weights that are here: tensors, features, hashes, Detectron2's check.
 
-The converter writes a trunk only if it is proven, and beside it the facts (not the proof). What a page shows must be
-true of the file that the trials started from, so it is computed from that file: a second or two for a ResNet-50.
+The converter writes a trunk only if it is proven, with facts about it beside it, but without the proof. A page must be
+true of the file that the trials started from, so the proof is made from that file, in a second or two for a ResNet-50.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ DIGITS = 16  # of a hash on the page
 
 @dataclass(frozen=True)
 class Proof:
-    """What holds of a converted file now.
+    """Holds what is true of a converted file now.
 
     Attributes:
-        coverage: per stage, tensors that are there of those that the architecture has.
+        coverage: per stage, how many of the architecture's tensors are there.
         parity: stage -> largest absolute difference of its features, torchvision's network against Detectron2's names.
-        output_sha256: of the converted file.
-        source_sha256: of the source as it lies here; None if it is gone.
-        detectron2: what its own checkpointer and backbone said, or why they were not asked.
-        notes: on the values.
+        output_sha256: SHA-256 of the converted file.
+        source_sha256: SHA-256 of the source as it is here; None if it is gone.
+        detectron2: the result of Detectron2's own checkpointer and backbone, or why they were not used.
+        notes: notes on the values.
     """
 
     coverage: Sequence[Coverage]
@@ -60,11 +60,11 @@ def proof(trunk: Path, source: Path | None, facts: Mapping[str, Any]) -> Proof:
     """Reads a converted file and proves it again.
 
     Args:
-        source: what it was made from.
+        source: the file that it was made from.
         facts: what the converter wrote beside it.
 
     Raises:
-        CheckpointError, ValueError: the file is not here, or it is not what the converter wrote.
+        CheckpointError, ValueError: the file is not here or is not what the converter wrote.
     """
     taken = take(trunk)
     parity, notes = prove(taken)
@@ -88,7 +88,7 @@ def _detectron2(trunk: Path, facts: Mapping[str, Any]) -> str:
 
 
 def conversions(plan: Plan, report: ExperimentReport) -> Markup | None:
-    """A card per converted trunk."""
+    """Makes a card per converted trunk."""
     cards = [_card(plan, name, facts) for name, facts in report.conversions.items()]
     if not cards:
         return None
@@ -145,7 +145,7 @@ def _stages(found: Proof) -> Markup:
 
 
 def _facts(facts: Mapping[str, Any], found: Proof | None) -> dict[str, object]:
-    """What a reader asks first: from what, into what, how images must be given, and Detectron2's word."""
+    """Returns what a reader asks first: source, target, how images must be given, and Detectron2's verdict."""
     recorded = facts.get("source_sha256")
     layout = fact(facts.get("layout")) + (f", trunk '{facts['trunk']}'" if facts.get("trunk") else "")
     source: list[object] = [fact(facts.get("source")), tag("small", f"layout {layout}")]

@@ -1,4 +1,4 @@
-"""The page's sections that need the saved detections: test images, and precision over recall."""
+"""Makes the page's sections that need the saved detections: test images, and precision over recall."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE_BY_SIDE = 12  # up to which these stand beside that of the mean
 
 
 def images(report: ColumnReport, sets: Sequence[Evaluated], count: int = 4) -> Markup | None:
-    """Test images with the detections of each row's first finished trial: evenly spaced ones, then disagreements."""
+    """Shows test images, evenly spaced ones, then disagreements, with detections of each row's first finished trial."""
     if not sets:
         return None
     data = sets[0]
@@ -41,7 +41,7 @@ def images(report: ColumnReport, sets: Sequence[Evaluated], count: int = 4) -> M
 
 
 def not_shown(error: Exception) -> Markup:
-    """The section in place of images of a data set that is not here."""
+    """Makes the section that replaces the images of a data set that is not here."""
     logger.warning("no test images in the report: %s", error)
     return section("images", "Test images", tag("p", f"Not shown: {error}", class_="lead"))
 
@@ -88,7 +88,7 @@ def _group(title: object, lead: str | None, items: Sequence[Markup], rows: int) 
 
 
 def precision(report: ColumnReport, sets: Sequence[Evaluated]) -> Markup | None:
-    """Precision over recall of each row's first finished trial: the mean over classes, and each class of a few."""
+    """Shows precision over recall of each row's first finished trial: the mean, and each class if they are few."""
     parts: list[Markup] = []
     for n, data in enumerate(sets):
         found = [(row, row.curves) for row in data.rows if row.curves is not None]

@@ -1,4 +1,4 @@
-"""What the experiment took, and what its file says that it takes: wall hours, GPU-hours, the published estimate."""
+"""Shows the time that the experiment took beside the published estimate: wall hours and GPU-hours."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from transfer.trials.rows import Cost
 
 @dataclass(frozen=True)
 class Spent:
-    """One line of the table.
+    """Holds one line of the table.
 
     Attributes:
-        name: `pre-training 'moco'`, or a row's.
-        colour: the row's; None of a pre-training.
-        runs, wanted: finished ones of all.
-        hours: wall time of the finished runs, added up.
-        gpu_hours: the same times processes on GPUs; None if a result does not say how many those were.
-        cost: as the experiment file states it, of one run.
+        name: `pre-training 'moco'`, or a row's name.
+        colour: the row's colour; None for a pre-training.
+        runs, wanted: numbers of finished runs and of all runs.
+        hours: sum of the finished runs' wall times.
+        gpu_hours: sum of wall time x processes on GPUs; None if a result does not say how many those were.
+        cost: cost of one run as the experiment file states it.
     """
 
     name: str
@@ -35,19 +35,19 @@ class Spent:
 
     @property
     def estimate(self) -> float | None:
-        """GPU-hours of all runs."""
+        """Returns the GPU-hours of all runs by the stated cost."""
         return None if self.cost is None else self.wanted * self.cost.gpu_hours
 
 
 def gpu_processes(result: RunResult) -> int | None:
-    """Processes on GPUs of a run; None if its result does not say."""
+    """Returns a run's number of processes on GPUs; None if its result does not say."""
     if result.provenance.get("computed_on") == "cpu":
         return 0
     return result.provenance.get("processes")
 
 
 def spent(plan: Plan, report: ExperimentReport) -> list[Spent]:
-    """A line per pre-training, each once however many rows start from it, then one per row and column."""
+    """Returns a line per pre-training, however many rows start from it, then one per row and column."""
     e, whole = plan.experiment, replace(plan, rows=())
     lines = []
     for name in whole.pretrainings:
@@ -75,7 +75,7 @@ def _line(name: str, colour: int | None, results: Sequence[RunResult], wanted: i
 
 
 def table(plan: Plan, report: ExperimentReport) -> Markup:
-    """A card: what was spent, per pre-training and row and in all, beside the estimate."""
+    """Makes a card that shows what was spent, per pre-training and row and in total, beside the estimate."""
     lines = spent(plan, report)
     heads = ("", "Runs", "Wall hours", "GPU-hours", "Estimate")
     head = [tag("th", text, scope="col", class_="number" if i else None) for i, text in enumerate(heads)]
@@ -124,7 +124,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def amount(hours: float | None) -> str:
-    """Two decimals of less than ten, one of less than a hundred, else none; a dash for what is not known."""
+    """Writes hours with two decimals below ten, one below a hundred, else none; unknown hours as a dash."""
     if hours is None:
         return "–"
     if hours == 0:

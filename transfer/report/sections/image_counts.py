@@ -1,4 +1,4 @@
-"""How many images the experiment's pre-trainings, trainings and tests read."""
+"""Counts the images that the experiment's pre-trainings, trainings and tests read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SUBSET = "RandomSubsetTrainingSampler"
 
 @dataclass(frozen=True)
 class Read:
-    """What runs read.
+    """Describes what runs read.
 
     Attributes:
-        name: `pre-training 'moco'`, of fine-tunings the data set.
-        use: what for.
-        images: None where that is not known.
+        name: `pre-training 'moco'`, or for fine-tunings the data set.
+        use: what the images are used for.
+        images: number of images; None where that is not known.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Read:
 
 
 def counts(plan: Plan, report: ExperimentReport) -> dict[Read, list[str]]:
-    """What finished runs read -> the rows that did, by column; pre-trainings, which have no rows of theirs, first."""
+    """Returns what finished runs read -> the rows that read it, by column; first pre-trainings, which have no rows."""
     found: dict[Read, list[str]] = {}
     for p in report.pretrainings:
         if p.result is not None:
@@ -64,7 +64,7 @@ def _reads(plan: Plan, column: ColumnReport, row: RowReport, known: dict[str, in
 
 
 def _listed(name: str, specs: tuple[str, ...]) -> int | None:
-    """Images that a data set lists; None, and a line in the log, of one that is not here."""
+    """Returns the number of images that a data set lists; None, with a line in the log, if the set is not here."""
     try:
         (spec,) = catalog.resolve([name], specs)
         return len(annotated(spec)[1])
@@ -78,7 +78,7 @@ def _number(value: object) -> int | None:
 
 
 def table(plan: Plan, report: ExperimentReport) -> Markup | None:
-    """The card of the page; None where nothing is known."""
+    """Makes the page's card; None where nothing is known."""
     found = counts(plan, report)
     if all(read.images is None for read in found):
         return None

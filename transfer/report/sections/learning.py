@@ -1,4 +1,4 @@
-"""Curves of fine-tuning, its loss and its evaluations on the way, and of pre-training."""
+"""Draws curves of fine-tuning (its loss and its evaluations during training) and of pre-training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transfer.report.markup import Markup, named, section, tag
 
 
 def learning(report: ExperimentReport) -> Markup | None:
-    """Curves of fine-tuning and of the experiment's own pre-trainings."""
+    """Draws curves of fine-tuning and of the experiment's own pre-trainings."""
     figures = []
     for n, column in enumerate(report.columns):
         figures += [_fine_tuning(column, f"loss{n}"), *_evaluations(column, f"eval{n}")]
@@ -47,7 +47,7 @@ def _fine_tuning(column: ColumnReport, prefix: str) -> Markup | None:
 
 
 def _evaluations(column: ColumnReport, prefix: str) -> list[Markup | None]:
-    """A figure per metric that trials evaluated on the way (TEST.EVAL_PERIOD), up to their results."""
+    """Draws a figure per metric that trials evaluated during training (TEST.EVAL_PERIOD), up to their results."""
     figures = []
     for k, metric in enumerate(column.metrics):
         runs = [(i, row.name, curve) for i, row in enumerate(column.rows) for curve in _evaluated(row, metric.key)]
@@ -57,7 +57,7 @@ def _evaluations(column: ColumnReport, prefix: str) -> list[Markup | None]:
 
 
 def _evaluated(row: RowReport, key: str) -> Iterator[Curve]:
-    """Of each trial that was evaluated on the way: those numbers, and that of its result."""
+    """Yields, for each trial evaluated during training, these numbers followed by that of its result."""
     results = {r.seed: r for r in row.results}
     for seed, curve in row.curves.items():
         on_the_way = [{"iteration": line["iteration"], key: line[key]} for line in curve if line.get(key) is not None]
@@ -85,7 +85,12 @@ def _figure(
     say_ends: bool = False,
     from_zero: bool = True,
 ) -> Markup | None:
-    """`runs`: (row number, name, curve). `say_ends`: first and last values stand beneath. `from_zero`: the axis."""
+    """Draws `runs`, each (row number, name, curve).
+
+    Args:
+        say_ends: write first and last values beneath.
+        from_zero: start the axis at zero.
+    """
     lines, widths, ends = [], set(), []
     for colour, name, curve in runs:
         found, width = points(curve, scalar)

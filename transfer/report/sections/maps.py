@@ -1,4 +1,4 @@
-"""The page's section of predicted maps of classes: the test images on which the rows disagree most."""
+"""Makes the page's section of predicted maps of classes: the test images on which the rows disagree most."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class _Row:
-    """A row's first finished trial whose maps are there; `folder` is its."""
+    """Holds a row's first finished trial that has maps; `folder` is the trial's folder."""
 
     name: str
     colour: int
@@ -44,7 +44,7 @@ class _Row:
 
 
 def maps(plan: Plan, column: ColumnReport, count: int = 4) -> Markup | None:
-    """Annotated and predicted maps side by side; None if the column's task predicts none."""
+    """Shows annotated and predicted maps side by side; returns None if the column's task predicts no maps."""
     try:
         groups = [group for dataset in _datasets(plan, column) if (group := _group(dataset, column, count)) is not None]
     except (ValueError, OSError) as error:  # a data set that is not here must not keep the report from being written
@@ -85,7 +85,7 @@ def _group(dataset: Dataset, column: ColumnReport, count: int) -> Markup | None:
 
 
 def _right(dataset: Dataset, i: int, rows: Sequence[_Row]) -> list[float]:
-    """Per row the share of an image's labelled pixels that its map has right, in percent."""
+    """Returns per row the percentage of an image's labelled pixels that its map has right."""
     truth = read_labels(dataset.records[i]["sem_seg_file_name"])
     counts = truth < len(dataset.classes)
     if not counts.any():

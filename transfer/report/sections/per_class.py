@@ -1,4 +1,4 @@
-"""Classes: AP of every row as a table, and the difference that an initialisation makes class by class."""
+"""Shows classes: AP of every row as a table, and the difference that an initialisation makes class by class."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Trials = Sequence[Mapping[str, float | None]]
 
 @dataclass(frozen=True)
 class Classes:
-    """AP per class on one test set.
+    """Holds AP per class on one test set.
 
     Attributes:
-        metric: key of the column's first one that is known per class.
+        metric: key of the column's first metric that is known per class.
         rows: one entry per row of the column; None for a row that is not complete.
     """
 
@@ -34,12 +34,12 @@ class Classes:
 
     @property
     def label(self) -> str:
-        """What people call the metric."""
+        """Returns the metric's name for people."""
         known = known_metric(self.metric)
         return self.metric if known is None else known.label
 
     def means(self, row: int) -> dict[str, float | None] | None:
-        """Class -> mean over trials, None where a trial has no such number; None for a row that is not complete."""
+        """Returns class -> mean over trials, or None where a trial lacks the number; None for an incomplete row."""
         trials = self.rows[row]
         if trials is None:
             return None
@@ -48,7 +48,7 @@ class Classes:
 
 
 def read(column: ColumnReport) -> Iterator[Classes]:
-    """The test sets that have numbers per class, and several classes: of one the table says all."""
+    """Yields the test sets with numbers per class and several classes (for a single class the table says all)."""
     for dataset in dict.fromkeys(name for row in column.rows for r in row.results for name in _per_class(r.extra)):
         tables = [_per_class(r.extra).get(dataset, {}) for row in column.rows for r in row.results]
         available = {metric for table in tables for values in table.values() for metric in values}
@@ -74,7 +74,7 @@ def _trials(row: RowReport, dataset: str, metric: str) -> Trials | None:
 
 
 def differences(row: Trials, baseline: Trials) -> list[Gap]:
-    """Per class, the row's trials minus the mean of the baseline's, from the largest mean difference down.
+    """Returns per class the row's trials minus the baseline's mean, from the largest mean difference down.
 
     Classes whose AP is undefined in some trial of either are left out; equal differences keep the data set's order.
     """
@@ -90,13 +90,13 @@ def differences(row: Trials, baseline: Trials) -> list[Gap]:
 
 
 def largest(found: Sequence[Gap], count: int) -> list[Gap]:
-    """The `count` classes whose mean differs most, to either side, in the order given."""
+    """Returns the `count` classes whose mean differs most, to either side, in the order given."""
     kept = sorted(range(len(found)), key=lambda i: -abs(found[i].mean))[:count]
     return [found[i] for i in sorted(kept)]
 
 
 def classes(column: ColumnReport) -> Markup | None:
-    """AP per class, averaged over the trials of every complete row."""
+    """Shows AP per class, averaged over the trials of every complete row."""
     tables = [_table(column, found) for found in read(column)]
     return section("classes", "Classes", *tables) if tables else None
 
@@ -129,7 +129,7 @@ def _bar(row: int, value: float | None) -> Markup:
 
 
 def against_baseline(column: ColumnReport) -> Markup | None:
-    """Which classes gain and which lose: each complete row's AP per class minus the baseline's."""
+    """Shows which classes gain and which lose: each complete row's AP per class minus the baseline's."""
     parts: list[Markup] = []
     for n, found in enumerate(read(column)):
         parts += _figures(column, found, n)
@@ -169,7 +169,7 @@ def _figures(column: ColumnReport, found: Classes, number: int) -> list[Markup]:
 
 
 def _scatter(column: ColumnReport, found: Classes, base: int, others: Sequence[int], number: int) -> Markup:
-    """Whether the gains are at the easy or at the hard classes."""
+    """Shows whether the easy or the hard classes gain."""
     theirs = found.means(base) or {}
     clouds, said = [], []
     for i in others:

@@ -1,4 +1,4 @@
-"""How to make the experiment, one of its rows, or one cell of its table again."""
+"""Shows how to make the experiment, one of its rows, or one cell of its table again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def rerun(plan: Plan, report: ExperimentReport) -> Markup:
-    """The command of the whole, and per row the call that runs it alone and the commands of its stages."""
+    """Shows the command of the whole, and per row the call that runs it alone and the commands of its stages."""
     lead = "From the root of a checkout. What is finished is skipped, what was interrupted continues."
     whole = tag("div", _code(report.command), class_="card")
     plan = replace(plan, listing=functools.cache(plan.listing))
@@ -31,9 +31,9 @@ def rerun(plan: Plan, report: ExperimentReport) -> Markup:
 
 
 def commands(plan: Plan, row: Row) -> list[tuple[str, str]]:
-    """(name, command) of the stages behind a row, with the paths of a checkout.
+    """Returns (name, command) of the stages behind a row, with the paths of a checkout.
 
-    Fine-tunings differ between seeds in `--only-seed` alone, so that only the first is listed; of probes all are.
+    Fine-tunings of different seeds differ only in `--only-seed`, so only the first is listed; all probes are listed.
 
     Raises:
         ValueError, OSError: the data set or a config is not here.

@@ -1,4 +1,4 @@
-"""The page's head, its table, and the figures that show what the table's numbers are made of."""
+"""Makes the page's head, its table, and the figures that show what the table's numbers are made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transfer.trials.significance import Comparison
 
 
 def header(report: ExperimentReport, contents: Mapping[str, str]) -> Markup:
-    """Title, what the page is, and links to its sections (id -> title)."""
+    """Makes the title, a line about the page, and links to its sections (`contents` maps id to title)."""
     counts = [(c.prefix, c.runner, len(c.seeds)) for c in report.columns]
     how = " · ".join(f"{prefix}{runner} · {n} trial{'s' * (n != 1)} per row" for prefix, runner, n in counts)
     cells = [row for _, _, row in report.cells()]
@@ -31,7 +31,7 @@ def header(report: ExperimentReport, contents: Mapping[str, str]) -> Markup:
 
 
 def problems(report: ExperimentReport) -> Markup | None:
-    """What a reader must know before reading any number."""
+    """Shows what a reader must know before reading any number."""
     lines = []
     for column in report.columns:
         short = [row for row in column.unfinished if len(row.results) < len(row.seeds)]
@@ -41,9 +41,9 @@ def problems(report: ExperimentReport) -> Markup | None:
 
 
 def table(report: ExperimentReport) -> Markup:
-    """The table as in the paper: rows by initialisation, metrics across; what is published in small print beneath.
+    """Makes the table as in the paper: a row per initialisation, metrics across, published numbers in small print.
 
-    The roles repeat what the elements say, because narrow screens lay the cells out as a grid.
+    ARIA roles repeat what the elements mean, because narrow screens lay the cells out as a grid.
     """
     heads = [
         tag("th", m.label, scope="col", class_=_place(k, "number"), role="columnheader")
@@ -75,7 +75,7 @@ def table(report: ExperimentReport) -> Markup:
 
 
 def _place(metric: int, more: str) -> str:
-    """The first metric of a column has a rule at its left, where there are several columns."""
+    """Returns a cell's class; a column's first metric has a rule at its left if there are several columns."""
     return f"{more} first" if metric == 0 else more
 
 
@@ -129,7 +129,7 @@ def _judgement(column: ColumnReport) -> Markup | None:
 
 
 def versus(column: ColumnReport) -> Markup | None:
-    """Every row against the baseline: difference, its interval, Welch's t-test, effect size."""
+    """Compares every row with the baseline: difference, its interval, Welch's t-test, effect size."""
     tested = comparisons(column)
     if not tested:
         return None
@@ -150,12 +150,12 @@ def versus(column: ColumnReport) -> Markup | None:
 
 
 def compared(c: Comparison) -> list[Markup]:
-    """The cells of a test: difference, interval, p, effect, verdict."""
+    """Makes the cells of a test: difference, interval, p, effect, verdict."""
     return [*(tag("td", word, class_="number") for word in tested(c, MINUS)), tag("td", c.verdict, class_="whole")]
 
 
 def trials(column: ColumnReport) -> Markup | None:
-    """Every trial as a dot, per metric."""
+    """Draws every trial as a dot, in one figure per metric."""
     figures, says = [], ["Dot: one trial."]
     for n, m in enumerate(column.metrics):
         rows = row_dots(column, m)
@@ -173,7 +173,7 @@ def trials(column: ColumnReport) -> Markup | None:
 
 
 def row_dots(column: ColumnReport, metric: Metric) -> list[Dots]:
-    """The rows that have, or will have, something to show in a metric."""
+    """Returns the rows that have, or will have, something to show in a metric."""
     rows = enumerate(column.rows)
     return [_dots(column, i, row, metric) for i, row in rows if row.is_run or metric.key in row.published]
 

@@ -1,5 +1,4 @@
-"""The page's section of files that have changed since: what each stage recorded of its inputs and outputs, held
-against what lies here now."""
+"""Makes the page's section of changed files: compares each stage's recorded inputs and outputs with those here."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _LEAD = (
 
 
 def verification(plan: Plan) -> Markup | None:
-    """Which inputs and outputs are not what the stages recorded; None if no stage has recorded anything."""
+    """Shows which inputs and outputs differ from what the stages recorded; None if no stage has recorded anything."""
     found: list[tuple[str, Checked]] = []
     problems = []
     try:

@@ -1,4 +1,4 @@
-"""The tasks that the Detectron2 engine can do: one table, a module per task."""
+"""Lists the tasks that the Detectron2 engine can do, in one table with a module per task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def adapter_of(task: str) -> Adapter:
     """Returns the adapter of a task.
 
     Raises:
-        ConfigError: the engine has none.
+        ConfigError: the engine has no adapter for this task.
     """
     if task not in ADAPTERS:
         raise ConfigError(f"the Detectron2 engine does not do the task '{task}'; use --engine torchvision")

@@ -1,4 +1,4 @@
-"""What a task needs of the Detectron2 engine beside Detectron2's own model: records, samples, predictions, pictures."""
+"""Defines what a task adds to Detectron2's own model: records, samples, predictions and pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transfer.engines.training_input import TrainingInput
 
 
 class Named:
-    """A mapper with errors that name the image's file, whose header was looked at before the run."""
+    """Wraps a mapper so that its errors name the image's file; only the file's header was read before the run."""
 
     def __init__(self, mapper: Callable[[dict[str, Any]], dict[str, Any]]):
         self.mapper = mapper
@@ -32,26 +32,26 @@ class Named:
 
 
 class Adapter(ABC):
-    """Between Detectron2's structures and the task's own."""
+    """Translates between Detectron2's structures and a task's own."""
 
     def missing(self) -> list[Missing]:
-        """The packages that this task needs beside Detectron2, and that are not here."""
+        """Returns the packages that this task needs beside Detectron2 and that this machine lacks."""
         return []
 
     def check(self) -> None:
-        """Reads once, before a run starts, the files that the task needs beside its data sets.
+        """Reads the files that the task needs beside its data sets; called once, before a run starts.
 
         Raises:
-            DatasetError: one is not what it should be.
+            DatasetError: such a file is not what it should be.
         """
         return
 
     def prepare(self, cfg: CfgNode) -> CfgNode:
-        """Returns the config with the keys that this task's parts need beside Detectron2's, for this run alone."""
+        """Returns the config with the extra keys that this task's parts read; they serve this run alone."""
         return cfg
 
     def mapper(self, cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        """Makes what turns a record into a sample; Detectron2's own mapper, unless a task needs another."""
+        """Makes the function that turns a record into a sample: Detectron2's own mapper, unless overridden."""
         mapper: Callable[[dict[str, Any]], dict[str, Any]] = DatasetMapper(cfg, is_train=is_train)
         return mapper
 
@@ -60,7 +60,7 @@ class Adapter(ABC):
         return Named(self.mapper(cfg, is_train))
 
     def training_records(self, cfg: CfgNode) -> list[dict[str, Any]]:
-        """Reads from Detectron2's catalog the images that are trained on, as Detectron2 chooses them."""
+        """Reads the training images from Detectron2's catalog, filtered as Detectron2 filters them."""
         records: list[dict[str, Any]] = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
             cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
@@ -70,17 +70,17 @@ class Adapter(ABC):
         return records
 
     def least_keypoints(self, cfg: CfgNode) -> int:
-        """How many visible keypoints an image must have to be trained on."""
+        """Returns how many visible keypoints an image must have to be trained on."""
         return 0
 
     def record(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A fresh record as Detectron2's catalog is to hold it, with the box mode spelt out."""
+        """Returns a new record in the form of Detectron2's catalog, with the box mode stated explicitly."""
         for annotation in record["annotations"]:
             annotation["bbox_mode"] = BoxMode.XYXY_ABS
         return record
 
     def metadata(self, dataset: Dataset) -> dict[str, Any]:
-        """What Detectron2's catalog is to know of a data set beside its records."""
+        """Returns what Detectron2's catalog must know about a data set beside its records."""
         return {"thing_classes": list(dataset.classes)}
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""DensePose on Detectron2: its project's model and mapper, where it is installed."""
+"""Runs DensePose on Detectron2, with the model and mapper of its project, where that is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transfer.evaluation.predictions import ImageDetections
 
 
 class DensePoseAdapter(InstancesAdapter):
-    """What instances have, and points on the surface. The project is imported when something is asked of it."""
+    """Adds points on the body's surface to instances. The DensePose project is imported only when it is needed."""
 
     def missing(self) -> list[Missing]:
         problem = densepose_problem()
@@ -39,7 +39,7 @@ class DensePoseAdapter(InstancesAdapter):
         return mapper
 
     def training_records(self, cfg: CfgNode) -> list[dict[str, Any]]:
-        """As the project chooses them: images with points."""
+        """Reads the training images as the DensePose project chooses them: those with points."""
         return [r for r in super().training_records(cfg) if any(map(has_points, r["annotations"]))]
 
     def metadata(self, dataset: Dataset) -> dict[str, Any]:

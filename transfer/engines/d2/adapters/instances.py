@@ -1,4 +1,4 @@
-"""Boxes and masks as Detectron2's instances hold them."""
+"""Translates boxes and masks to and from Detectron2's instances."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transfer.evaluation.predictions import ImageDetections
 
 
 class InstancesAdapter(Adapter):
-    """Boxes, and masks with MODEL.MASK_ON."""
+    """Handles boxes, and masks with MODEL.MASK_ON."""
 
     def prediction(self, sample: dict[str, Any], output: dict[str, Any]) -> ImageDetections:
         instances = output["instances"].to("cpu")

@@ -1,4 +1,4 @@
-"""Keypoints as Detectron2's instances hold them, beside boxes."""
+"""Translates keypoints, beside boxes, to and from Detectron2's instances."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from transfer.evaluation.predictions import ImageDetections
 
 
 class KeypointsAdapter(InstancesAdapter):
-    """What instances have, and points."""
+    """Adds keypoints to what instances have."""
 
     def least_keypoints(self, cfg: CfgNode) -> int:
         return int(cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE)
 
     def metadata(self, dataset: Dataset) -> dict[str, Any]:
-        """With the keypoints' names, and those that swap in a mirrored image."""
+        """Returns the metadata with the keypoints' names and the pairs that swap in a mirrored image."""
         keypoints = dataset.keypoints
         assert keypoints is not None  # the task refuses a set without them
         names, pairs = keypoints.names, keypoints.pairs or ()

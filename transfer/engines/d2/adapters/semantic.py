@@ -1,4 +1,4 @@
-"""Maps of classes as Detectron2's SemanticSegmentor takes and gives them."""
+"""Translates maps of classes to and from what Detectron2's SemanticSegmentor takes and gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transfer.evaluation.miou import Map
 
 
 class SemanticAdapter(Adapter):
-    """A class per pixel."""
+    """Handles semantic segmentation: one class per pixel."""
 
     def mapper(self, cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return CropMapper(cfg) if is_train else TestMapper(cfg, is_train=False)

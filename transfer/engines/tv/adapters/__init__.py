@@ -1,4 +1,4 @@
-"""The tasks that the torchvision engine can do: one table, a module per task."""
+"""Lists the tasks that the torchvision engine can do, in one table with a module per task."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def adapter_of(task: str) -> Adapter:
     """Returns the adapter of a task.
 
     Raises:
-        ConfigError: the engine has none.
+        ConfigError: the engine has no adapter for this task.
     """
     if task not in ADAPTERS:
         raise ConfigError(f"the torchvision engine does not do the task '{task}'; use --engine detectron2")
@@ -34,14 +34,14 @@ def adapter_of(task: str) -> Adapter:
 
 
 def check_support(cfg: Mapping[str, Any]) -> list[str]:
-    """Holds a config against what this engine does; see `transfer.config.support.check`."""
+    """Checks a config against what this engine supports; see `transfer.config.support.check`."""
     check_basic_blocks(cfg)
     task = task_of(cfg)
     return support.check(cfg, {} if task is None else adapter_of(task.name).support)
 
 
 def part_names() -> Mapping[str, Collection[str]]:
-    """Key -> the names that may stand there, those of all tasks together."""
+    """Returns for each key the names that it may have, those of all tasks together."""
     names = {key: tuple(known) for key, known in NAMES.items()}
     for adapter in ADAPTERS.values():
         for key, more in adapter.parts.items():

@@ -1,4 +1,4 @@
-"""What a task needs of the torchvision engine: its network, its samples, its predictions."""
+"""Defines what a task adds to the torchvision engine: its network, its samples and its predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transfer.engines.tv.serving.networks import Served
 
 
 class Adapter(ABC):
-    """Reads the config on a task's behalf; the engine's core sees modules and samples."""
+    """Reads the config on a task's behalf; the engine's core sees only modules and samples."""
 
     support: ClassVar[Mapping[str, Support]] = MappingProxyType({})
     """What the engine does with the config keys of this task, where that is not what `config.support.TABLE` says."""
@@ -35,8 +35,8 @@ class Adapter(ABC):
         It takes a list of samples; in training it returns losses by name, in evaluation one output per sample.
 
         Args:
-            cfg: with the kinds of norm that run (see `resolve.norms`).
-            device: where it will run.
+            cfg: config with the kinds of norm that run (see `resolve.norms`).
+            device: device on which the network will run.
         """
 
     @abstractmethod
@@ -52,10 +52,10 @@ class Adapter(ABC):
         """Turns the network's output for a test sample into what the task's evaluator takes."""
 
     def served(self, cfg: CfgNode, model: nn.Module) -> Served:
-        """Makes of a network that `build` made what is exported of it: one image in, plain tensors out.
+        """Turns a network that `build` made into its exported form, which takes one image and gives plain tensors.
 
         Raises:
-            ConfigError: this task's are not exported.
+            ConfigError: this task's networks cannot be exported.
         """
         raise ConfigError(f"a {type(model).__name__} is not exported; detectors of boxes, and segmentors, are")
 

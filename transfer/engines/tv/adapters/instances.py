@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN on the torchvision engine: the config's detector, its samples, its detections."""
+"""Runs Faster and Mask R-CNN on the torchvision engine: makes the config's detector, samples and detections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from transfer.evaluation.predictions import ImageDetections
 
 
 class InstancesAdapter(Adapter):
-    """Boxes, and masks with MODEL.MASK_ON."""
+    """Handles boxes, and masks with MODEL.MASK_ON."""
 
     def build(self, cfg: CfgNode, device: str) -> Detector:
         return build_detector(cfg, device)
@@ -52,11 +52,11 @@ class InstancesAdapter(Adapter):
         )
 
     def chosen(self, cfg: CfgNode, datasets: Sequence[Dataset]) -> list[list[int]]:
-        """Per data set the positions of images that are trained on."""
+        """Returns, per data set, the positions of the images that are trained on."""
         return with_objects(datasets, keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
 
     def flipped_keypoints(self, datasets: Sequence[Dataset]) -> Sequence[int] | None:
-        """Which keypoint stands at each place of a mirrored image's list; None if there are none to train on."""
+        """Returns which keypoint stands at each place of a mirrored image's list; None if none are trained."""
         return None
 
     def test_samples(self, cfg: CfgNode, records: PackedRecords) -> data.TestSamples:
@@ -94,12 +94,12 @@ class InstancesAdapter(Adapter):
 
 
 def build_detector(cfg: CfgNode, device: str = "cpu") -> Detector:
-    """The detector that `cfg` describes, randomly initialised, on the CPU.
+    """Builds the detector that `cfg` describes, randomly initialised, on the CPU.
 
     Args:
         cfg: a config that `transfer.config.support.check` has passed, with the kinds of norm that run
             (see `transfer.engines.resolve.norms`).
-        device: where it will run (torch's SyncBatchNorm needs a GPU).
+        device: device on which it will run (torch's SyncBatchNorm needs a GPU).
     """
     m = cfg.MODEL
     norm = norm_layer(m.RESNETS.NORM, device)
@@ -182,7 +182,7 @@ def _roi_heads(cfg: CfgNode, backbone: Backbone, trunk: resnet.ResNet, norm: Cal
 
 
 def keypoint_loss(cfg: CfgNode) -> Callable[..., Tensor]:
-    """`keypoints.loss` with the config's weight and normaliser."""
+    """Returns `keypoints.loss` with the config's weight and normaliser."""
     head, rois = cfg.MODEL.ROI_KEYPOINT_HEAD, cfg.MODEL.ROI_HEADS
     per_image = None
     if not head.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS:

@@ -1,4 +1,4 @@
-"""Mask R-CNN's keypoint version on the torchvision engine: what instances have, and points."""
+"""Runs Mask R-CNN's keypoint version on the torchvision engine: instances with points."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class KeypointsAdapter(InstancesAdapter):
-    """The detector of `instances.build_detector` with MODEL.KEYPOINT_ON."""
+    """Handles the detector of `instances.build_detector` with MODEL.KEYPOINT_ON."""
 
     def chosen(self, cfg: CfgNode, datasets: Sequence[Dataset]) -> list[list[int]]:
-        """Those with MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE labelled points."""
+        """Returns the positions of images with MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE labelled points."""
         least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
         with_objects = super().chosen(cfg, datasets)
         enough = [

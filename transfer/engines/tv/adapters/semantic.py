@@ -1,4 +1,4 @@
-"""Semantic segmentation on the torchvision engine: FCN-16s, scaled crops, a map of classes per image."""
+"""Runs semantic segmentation on the torchvision engine: FCN-16s on scaled crops, one map of classes per image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _only(why: str, *values: Any) -> Support:
 
 
 class SemanticAdapter(Adapter):
-    """See the module."""
+    """Handles maps of classes; see the module."""
 
     support: ClassVar[Mapping[str, Support]] = MappingProxyType(
         {
@@ -105,7 +105,7 @@ class SemanticAdapter(Adapter):
 
 
 class SegmentationSamples(data.Augmented):
-    """(position, index) -> {"image": (3, h, w) uint8, "sem_seg": (h, w) uint8}, by that position's randomness alone."""
+    """Maps (position, index) to {"image": (3, h, w), "sem_seg": (h, w)} in uint8, by that position's randomness."""
 
     def __init__(self, records: PackedRecords, crops: ScaledCrops, *, channel_order: str, seed: int):
         super().__init__(records, channel_order, seed)
@@ -116,7 +116,7 @@ class SegmentationSamples(data.Augmented):
         return self.augmented(self.records[index], self.crops.draw(self.generator(position).random))
 
     def augmented(self, record: dict[str, Any], draw: Draw) -> dict[str, Any]:
-        """The network's input for these random numbers."""
+        """Makes the network's input for these random numbers."""
         image = data.checked_image(record, self.channel_order)
         image, labels = self.crops(image, read_labels(record["sem_seg_file_name"]), draw)
         return {"image": data.to_tensor(image), "sem_seg": torch.from_numpy(np.array(labels))}

@@ -1,4 +1,4 @@
-"""The ResNet that a config describes, the same for every task."""
+"""Builds the ResNet that a config describes, the same for every task."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files of trained networks that run without this project: the networks as they are traced, the formats, the proof."""
+"""Exports trained networks as files that run without this project: traceable networks, file formats, the proof."""

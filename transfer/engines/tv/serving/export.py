@@ -1,4 +1,4 @@
-"""A trained network as a file for serving, written only if it computes what the network computes."""
+"""Writes a trained network as a file for serving, but only if the file computes what the network computes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MADE_UP = ((320, 480), (400, 301), (257, 257))  # height, width, none of them th
 def export(
     cfg: CfgNode, output: Path, kind: str, names: Sequence[str], images: Sequence[np.ndarray]
 ) -> list[Difference]:
-    """See `base.Engine.export`."""
+    """Does what `base.Engine.export` describes."""
     task, form = task_of(cfg), FORMATS[kind]
     if task is None or task.name not in ADAPTERS:
         what = "a config of no known task" if task is None else f"the task '{task.name}'"

@@ -1,4 +1,4 @@
-"""The formats of exported networks: what each needs, how it is written, how it is run."""
+"""Defines the formats of exported networks: what each needs, how it is written and how it is run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRACED = (3, 224, 288)  # the image that is traced; no size of it stays
 
 
 class Format(ABC):
-    """One kind of file."""
+    """Describes one kind of file."""
 
     suffix: ClassVar[str]
 
@@ -34,7 +34,7 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, served: Served, metadata: Mapping[str, str]) -> bytes:
-        """The file's bytes."""
+        """Returns the file's bytes."""
 
     @abstractmethod
     def runner(self, file: bytes) -> Runner:
@@ -42,7 +42,7 @@ class Format(ABC):
 
 
 class Onnx(Format):
-    """ONNX, by torch's exporter of TorchScript: of its two, the one that takes loops over detections."""
+    """Writes ONNX with torch's TorchScript exporter, the one of torch's two that takes loops over detections."""
 
     suffix = ".onnx"
 
@@ -84,7 +84,7 @@ class Onnx(Format):
 
 
 class Exported(Format):
-    """The archive of torch.export, which torch runs with torchvision's operators."""
+    """Writes the archive of torch.export, which torch runs with torchvision's operators."""
 
     suffix = ".pt2"
 

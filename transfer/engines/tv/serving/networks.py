@@ -1,7 +1,7 @@
-"""The networks as they are served: one image of any size in, plain tensors in its pixels out.
+"""Defines networks as they are served: one image of any size goes in, plain tensors in its pixels come out.
 
-What is learned is the trained network's own modules. Around them stands what its `forward` does in Python with sizes
-and numbers of detections, in steps that tracers keep open; the results are the same, up to float32's rounding.
+The learned parts are the trained network's own modules. The code around them does what its `forward` does in Python
+with sizes and numbers of detections, in steps that tracers do not fix; results agree up to float32's rounding.
 
 Shape shorthand: (H, W) the given image, R RoIs, N detections, k keypoints, S side of a mask. Boxes are XYXY in pixels.
 """
@@ -28,11 +28,11 @@ from transfer.engines.tv.serving.pixels import number, output_size, resized, sha
 
 
 class Served(nn.Module, ABC):
-    """(3, H, W) uint8 in the config's channel order -> tensors, which `outputs` names in their order.
+    """Turns (3, H, W) uint8 in the config's channel order into tensors, which `outputs` names in their order.
 
     Attributes:
-        outputs: name -> names of its axes, "" of one whose length is fixed.
-        loops: whether it goes through its detections one by one, which torch.export does not take.
+        outputs: name of an output -> names of its axes, "" for an axis of fixed length.
+        loops: whether the network loops over its detections one by one, which torch.export does not accept.
     """
 
     outputs: Mapping[str, tuple[str, ...]]
@@ -42,14 +42,14 @@ class Served(nn.Module, ABC):
         """
         Args:
             model: the trained network, on the CPU.
-            short_edge, max_size: what an image is resized to, see `data.output_size`; short_edge 0 resizes nothing.
+            short_edge, max_size: size to which an image is resized (see `data.output_size`); short_edge 0 keeps it.
         """
         super().__init__()
         self.model: Any = model.eval()
         self.short_edge, self.max_size = short_edge, max_size
 
     def network_input(self, image: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
-        """Resizes, normalises and pads. -> (1, 3, H', W') with sides of this multiple, and (2,) before padding."""
+        """Resizes, normalises, pads; returns (1, 3, H', W') with sides of this multiple, and (2,) before padding."""
         pixels = image.float()
         if self.short_edge:
             pixels = resized(image, output_size(size_of(image), self.short_edge, self.max_size))
@@ -61,7 +61,7 @@ class Served(nn.Module, ABC):
         return pixels[None], size
 
     def expected(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """What the trained network itself gives for an image, (H, W, 3) uint8, in the form of the outputs."""
+        """Returns what the trained network itself gives for an image, (H, W, 3) uint8, in the form of the outputs."""
         height, width = image.shape[:2]
         size = data.output_size(height, width, self.short_edge, self.max_size) if self.short_edge else (height, width)
         sample = {"image": data.to_tensor(data.resize(image, size)), "height": height, "width": width}
@@ -70,16 +70,16 @@ class Served(nn.Module, ABC):
 
     @abstractmethod
     def plain(self, output: Any, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """The trained network's output for an image of this size as arrays, by the names of `outputs`."""
+        """Turns the trained network's output for an image of this size into arrays by the names of `outputs`."""
 
 
 class ServedSegmentor(Served):
-    """FCN-16s."""
+    """Serves FCN-16s."""
 
     outputs: Mapping[str, tuple[str, ...]] = {"classes": ("height", "width")}
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """-> (H, W) int64: the likeliest class of each pixel."""
+        """Returns the likeliest class of each pixel, (H, W) int64."""
         model: Segmentor = self.model
         pixels, size = self.network_input(image, 1)
         head = model.sem_seg_head
@@ -93,7 +93,7 @@ class ServedSegmentor(Served):
 
 
 def upsampled(logits: Tensor, stride: int) -> Tensor:
-    """`segmentor.aligned_upsampling`, with the last value repeated before it is interpolated, so that there are two.
+    """Does what `segmentor.aligned_upsampling` does, but repeats the last value first, so that there are two values.
 
     (1, K, h, w) -> (1, K, h * stride, w * stride).
     """
@@ -103,7 +103,7 @@ def upsampled(logits: Tensor, stride: int) -> Tensor:
 
 
 class ServedDetector(Served):
-    """Faster R-CNN; Mask R-CNN with masks, keypoints, or both."""
+    """Serves Faster R-CNN, or Mask R-CNN with masks, keypoints or both."""
 
     def __init__(self, model: Detector, short_edge: int, max_size: int):
         super().__init__(model, short_edge, max_size)
@@ -115,7 +115,7 @@ class ServedDetector(Served):
             self.outputs["keypoints"], self.loops = ("detections", "", ""), True
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """-> (N, 4) boxes, (N,) scores, (N,) labels, best first; (N, H, W) masks, bool; (N, k, 3) keypoints."""
+        """Returns (N, 4) boxes, (N,) scores, (N,) labels, best first; (N, H, W) bool masks; (N, k, 3) keypoints."""
         heads = self.model.roi_heads
         pixels, size = self.network_input(image, self.model.backbone.multiple)
         features = self.model.backbone(pixels)
@@ -135,7 +135,7 @@ class ServedDetector(Served):
         return tuple(out)
 
     def proposals(self, features: Mapping[str, Tensor], size: Tensor) -> Tensor:
-        """(R, 4): `RPN.filter_proposals`, level by level."""
+        """Returns (R, 4) proposals as `RPN.filter_proposals` does, level by level."""
         rpn = self.model.rpn
         maps = [features[name] for name in rpn.in_features]
         found, sure = [], []
@@ -156,10 +156,10 @@ class ServedDetector(Served):
     def detections(
         self, features: Mapping[str, Tensor], proposals: Tensor, size: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, scores, labels: `Heads.postprocess_detections`.
+        """Returns boxes, scores and labels as `Heads.postprocess_detections` does.
 
-        NMS per class is that of torchvision for up to 1000 boxes, where it moves the classes apart; for more it goes
-        through the classes, which rounds no coordinates.
+        NMS per class is what torchvision does for up to 1000 boxes, where it moves the classes apart; for more boxes
+        torchvision loops over the classes, which rounds no coordinates.
         """
         heads = self.model.roi_heads
         logits, deltas = heads.box_predictor(heads.box_head(pooled(heads.box_roi_pool, features, proposals)))
@@ -173,7 +173,7 @@ class ServedDetector(Served):
         return boxes[keep], scores[keep], labels[keep]
 
     def masks(self, features: Mapping[str, Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        """(N, S, S) probabilities: `Heads._masks`."""
+        """Returns (N, S, S) probabilities as `Heads._masks` does."""
         heads = self.model.roi_heads
         if heads.mask_roi_pool is not None:
             seen = pooled(heads.mask_roi_pool, features, boxes)
@@ -189,15 +189,15 @@ class ServedDetector(Served):
 
 
 def best(scores: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest scores, or of all if they are fewer, highest first. (n,) -> (m,)."""
+    """Returns the places of the `count` highest scores, or of all if there are fewer, highest first. (n,) -> (m,)."""
     return scores.topk(number(torch.minimum(shape(scores)[0], torch.tensor(count)), 0)).indices
 
 
 def apart(boxes: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Boxes moved so that those of different labels do not overlap: (n, 4), (n,) -> (n, 4).
+    """Moves boxes so that those of different labels do not overlap: (n, 4), (n,) -> (n, 4).
 
-    Along the diagonal, as torchvision does; more than 100 classes in a square, nearer to 0, where float32 rounds less:
-    of 1203 classes in images of 1333 pixels to 0.004 pixels instead of 0.125.
+    Classes are laid out along the diagonal, as in torchvision; more than 100 of them in a square, nearer to 0, where
+    float32 rounds less: for 1203 classes in images of 1333 pixels to 0.004 pixels instead of 0.125.
     """
     side = math.ceil(math.sqrt(classes))
     at = [labels, labels] if classes <= 100 else [labels % side, labels // side]
@@ -206,9 +206,9 @@ def apart(boxes: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """`nms`. Of it torch.export believes that it keeps two boxes at least, so two that nothing overlaps come and go.
+    """Runs `nms` with two extra boxes that overlap nothing, since torch.export assumes that it keeps at least two.
 
-    (R, 4), (R,) -> (m,): places, best first.
+    The two are removed again. (R, 4), (R,) -> (m,): places, best first.
     """
     two = boxes.new_tensor([[-2.0, -2.0, -1.0, -1.0], [-4.0, -4.0, -3.0, -3.0]])
     last = scores.new_full((2,), torch.finfo(scores.dtype).min)
@@ -216,7 +216,7 @@ def suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def pooled(pool: AlignedRoIPool, features: Mapping[str, Tensor], boxes: Tensor) -> Tensor:
-    """`AlignedRoIPool.forward` of one image, and an RoI of nothing at the end, so that no layer meets an empty batch.
+    """Runs `AlignedRoIPool.forward` on one image with an empty RoI at the end, so that no layer gets an empty batch.
 
     (R, 4) -> (R + 1, C, P, P).
     """
@@ -235,7 +235,7 @@ def pooled(pool: AlignedRoIPool, features: Mapping[str, Tensor], boxes: Tensor) 
 
 
 def pasted(masks: Tensor, boxes: Tensor, size: Tensor) -> Tensor:
-    """`masks.paste` as bitmaps: the bilinear interpolation is a product along each axis.
+    """Does what `masks.paste` does, but gives bitmaps: the bilinear interpolation is a product along each axis.
 
     Shapes: (N, S, S) probabilities, (N, 4), (2,) H, W -> (N, H, W) bool.
     """
@@ -251,7 +251,7 @@ def pasted(masks: Tensor, boxes: Tensor, size: Tensor) -> Tensor:
 
 @torch.jit.script_if_tracing  # a trace alone would unroll the loop
 def located(logits: Tensor, boxes: Tensor) -> Tensor:
-    """`keypoints.located` in TorchScript. (N, k, S, S), (N, 4) -> (N, k, 3): x, y, score."""
+    """Computes `keypoints.located` in TorchScript. (N, k, S, S), (N, 4) -> (N, k, 3): x, y, score."""
     extents = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
     pixels = extents.ceil()
     out = torch.zeros([0, logits.size(1), 3], dtype=logits.dtype, device=logits.device)

@@ -1,7 +1,7 @@
-"""What a network sees of an image of any size, in steps that tracers follow: PIL's resize to the last bit.
+"""Resizes an image of any size in steps that tracers follow, equal to PIL's resize to the last bit.
 
-A size is a tensor of one element per side here, never an empty shape: ONNX's exporter takes tensors without axes for
-Python's numbers, and computes with them in float32. Shape shorthand: (H, W) the given image, (h, w) the resized one.
+A size here is a tensor with one element per side, never a tensor without axes: ONNX's exporter takes those for Python
+numbers and computes with them in float32. Shape shorthand: (H, W) the given image, (h, w) the resized one.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ _UNIT = 2.0**22  # PIL's weights are whole numbers of its inverse
 
 
 def shape(x: Tensor) -> Tensor:
-    """A tensor's shape as a tensor, int64, which no tracer takes for constant."""
+    """Returns a tensor's shape as an int64 tensor that no tracer takes for constant."""
     if torch.jit.is_tracing():
         return shape_as_tensor(x)
     return torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in x.shape])
 
 
 def size_of(image: Tensor) -> Tensor:
-    """(..., H, W) -> (2,) int64: H, W."""
+    """Returns (H, W) of (..., H, W) as (2,) int64."""
     return shape(image)[-2:]
 
 
 def number(x: Tensor, least: int) -> int:
-    """A tensor's one whole number, of which torch.export learns that it is at least `least`, where a size is wanted."""
+    """Returns a tensor's one whole number for use as a size, and tells torch.export that it is at least `least`."""
     if torch.jit.is_tracing():
         return x  # type: ignore[return-value]  # traced as the size that it is
     found: int = x.item()  # type: ignore[assignment]  # of whole numbers
@@ -35,12 +35,12 @@ def number(x: Tensor, least: int) -> int:
 
 
 def xyxy(size: Tensor) -> Tensor:
-    """(2,) h, w -> (4,) float32 w, h, w, h, as the coordinates of boxes."""
+    """Turns (2,) h, w into (4,) float32 w, h, w, h, in the order of boxes' coordinates."""
     return size.float().flip(0).repeat(2)
 
 
 def output_size(size: Tensor, short_edge: int, max_size: int) -> Tensor:
-    """`data.output_size` of a (2,) int64 size."""
+    """Computes `data.output_size` of a (2,) int64 size."""
     edges = size.double()
     edges = edges * (short_edge / edges.amin(0, keepdim=True))
     edges = torch.where(size == size.amin(0, keepdim=True), float(short_edge), edges)
@@ -50,7 +50,7 @@ def output_size(size: Tensor, short_edge: int, max_size: int) -> Tensor:
 
 
 def resized(image: Tensor, size: Tensor) -> Tensor:
-    """`data.resize`: along rows first, each pass rounded to 8 bits; in float64, where these whole numbers are exact.
+    """Resizes as `data.resize`: rows first, each pass rounded to 8 bits, in float64, which is exact for these numbers.
 
     Shapes: (3, H, W) uint8, (2,) int64 h, w -> (3, h, w) float32 of whole numbers.
     """
@@ -61,7 +61,7 @@ def resized(image: Tensor, size: Tensor) -> Tensor:
 
 
 def _weights(old: Tensor, new: Tensor) -> Tensor:
-    """How many units each of `old` pixels counts for each of `new`. (1,), (1,) -> (new, old) float64."""
+    """Returns the weight in units of each of `old` pixels for each of `new`. (1,), (1,) -> (new, old) float64."""
     scale = old.double() / new.double()
     reach = scale.clamp(min=1.0)
     centre = (torch.arange(number(new[0], 1)).double()[:, None] + 0.5) * scale

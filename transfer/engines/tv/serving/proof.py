@@ -1,4 +1,4 @@
-"""How far an exported file is from the network that it was made of, on the same image.
+"""Measures how far an exported file's outputs are from those of the network it was made of, on the same image.
 
 Shape shorthand: (H, W) the image, n detections of the network, m of the file, k keypoints.
 """
@@ -19,14 +19,14 @@ PIXELS = 1e-3  # the share of a mask's, or of a map's, pixels that may differ
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a file from its network on one image, `size` (H, W); None where the network has no such output.
+    """Holds a file's differences from its network on one image of `size` (H, W); None where there is no such output.
 
     Attributes:
-        found: detections of the network, of the file.
-        lost: of both, those without a counterpart of the same label within the tolerances.
+        found: numbers of detections of the network and of the file.
+        lost: number of detections of both without a counterpart of the same label within the tolerances.
         boxes, scores: largest differences between counterparts, pixels and a probability.
         masks, classes: largest share of pixels that differ, of a mask and of the map of classes.
-        points: share of the keypoints that are further apart than boxes may be.
+        points: share of keypoints that are further apart than boxes may be.
     """
 
     size: tuple[int, int]
@@ -51,7 +51,7 @@ class Difference:
 
     @property
     def too_large(self) -> bool:
-        """Whether the file computes something else than the network."""
+        """Returns whether the file computes something else than the network."""
         return (
             self.lost > SHARE * sum(self.found or (0, 0))
             or max(self.masks or 0.0, self.classes or 0.0) > PIXELS
@@ -62,7 +62,7 @@ class Difference:
 def difference(
     expected: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], size: tuple[int, int]
 ) -> Difference:
-    """Compares two sets of outputs of an image of this size."""
+    """Compares two sets of outputs for an image of this size."""
     if "classes" in expected:
         return Difference(size, classes=_apart(expected["classes"], given["classes"]))
     within = SIDE * max(size)
@@ -86,7 +86,7 @@ def difference(
 def counterparts(
     expected: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], within: float
 ) -> list[tuple[int, int]]:
-    """Pairs of detections, each in one pair at most, of equal labels, with boxes `within` pixels and scores `SCORE`."""
+    """Pairs detections of equal label, boxes `within` pixels and scores within `SCORE`, each in one pair at most."""
     pairs, free = [], set(range(len(given["scores"])))
     for i, (box, score, label) in enumerate(
         zip(expected["boxes"], expected["scores"], expected["labels"], strict=True)
@@ -104,12 +104,12 @@ def counterparts(
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of places at which two arrays differ; all of them if their shapes do."""
+    """Returns the share of places at which two arrays differ; 1 if their shapes differ."""
     return float(np.mean(a != b)) if a.shape == b.shape else 1.0
 
 
 def made_up(height: int, width: int) -> np.ndarray:
-    """An image of soft spots and hard edges. -> (height, width, 3) uint8."""
+    """Makes an image of soft spots and hard edges, (height, width, 3) uint8."""
     rng = np.random.default_rng(height * width)
     coarse = rng.integers(0, 256, (height // 24 + 2, width // 24 + 2, 3), dtype=np.uint8)
     image = np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
