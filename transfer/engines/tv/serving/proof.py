@@ -24,9 +24,11 @@ class Difference:
     Attributes:
         found: numbers of detections of the network and of the file.
         lost: number of detections of both without a counterpart of the same label within the tolerances.
-        boxes, scores: largest differences between counterparts, pixels and a probability.
-        masks, classes: largest share of pixels that differ, of a mask and of the map of classes.
+        boxes: largest difference between the boxes of counterparts, pixels.
+        scores: largest difference between their scores.
+        masks: largest share of a mask's pixels that differ.
         points: share of keypoints that are further apart than boxes may be.
+        classes: share of the pixels of a map of classes that differ.
     """
 
     size: tuple[int, int]
