@@ -23,6 +23,8 @@ napoleon_use_ivar = True
 html_theme = "pydata_sphinx_theme"
 html_title = "moco-transfer"
 html_show_sourcelink = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_theme_options = {"navigation_depth": 2, "show_toc_level": 2, "navigation_with_keys": False}
 
 _CODE = re.compile(r"(``.*?``|`[^`]*`|https?://\S+)")
@@ -60,11 +62,15 @@ def literal(lines: list[str]) -> list[str]:
     return found
 
 
-def has_no_signature(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leaves out classes whose `__init__` a decorator of a missing Detectron2 has taken: nothing is known of them."""
-    return True if hasattr(getattr(obj, "__init__", None), "__sphinx_mock__") else None
+def says_nothing(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out classes whose `__init__` a decorator of a missing Detectron2 has taken, and a named tuple's fields.
+
+    Of the former nothing is known; the latter are described with their class, and their own text is "Alias for field".
+    """
+    unknown = hasattr(getattr(obj, "__init__", None), "__sphinx_mock__")
+    return True if unknown or type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app: Any) -> None:
-    app.connect("autodoc-skip-member", has_no_signature)
+    app.connect("autodoc-skip-member", says_nothing)
     app.connect("autodoc-process-docstring", from_plain_text, priority=900)  # behind napoleon
