@@ -175,7 +175,7 @@ def _members(f: IO[bytes], shard: str) -> Iterator[tarfile.TarInfo]:
         tar = tarfile.open(fileobj=f, mode="r:", encoding="utf-8")
     except tarfile.TarError as error:
         raise ShardError(f"shard '{shard}' is no tar file ({error}); copy or write it again") from error
-    while (member := tar.next()) is not None:
+    while tar.offset and (member := tar.next()) is not None:  # 0: an empty one, where Python 3.10 seeks to before it
         tar.members = []  # type: ignore[attr-defined]  # or they would all be kept
         yield member
     f.seek(tar.offset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -100,9 +100,10 @@ def _fields(kind: Any, seen: list[Any]) -> Iterator[str]:
         return
     seen.append(kind)
     fields: dict[str, Any] = {}
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    is_class = isinstance(kind, type) and get_origin(kind) is None  # list[int] is an instance of type in Python 3.10
+    if is_class and issubclass(kind, BaseModel):
         fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
-    elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    elif is_class and dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     for name, annotation in fields.items():
