@@ -101,7 +101,9 @@ def brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Scales the distance of every value from the mean of the grey image by `factor`."""
-    mean = (luma(x).double().mean((1, 2, 3), keepdim=True) + 0.5).floor()
+    levels = luma(x)
+    n = levels[0].numel()
+    mean = (2 * levels.sum((1, 2, 3), keepdim=True) + n) // (2 * n)  # rounded; in integers, the same on every device
     return _blend(mean.float(), x, factor)
 
 
@@ -184,13 +186,5 @@ def box_radius(sigma: Tensor) -> Tensor:
 
 REACH = int(box_radius(torch.tensor(SIGMA[1]))) + 1  # pixels to each side, of the widest blur
 
-_NAMES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
-    "hue": hue,
-    "gray": gray,
-    "blur": blur,
-}
-STEPS = list(_NAMES.values())
-KINDS = {name: float(kind) for kind, name in enumerate(_NAMES)}
+STEPS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (brightness, contrast, saturation, hue, gray, blur)
+KINDS = {step.__name__: float(kind) for kind, step in enumerate(STEPS)}

@@ -76,7 +76,8 @@ class VOC(Format):
         if (folder := spec.root / "Annotations").is_dir():
             there = read_tree(folder)
             yield from (os.path.join(folder, name) for name in (*there.folders, *there.files))
-        yield spec.root / "JPEGImages"
+        images = spec.root / "JPEGImages"
+        yield from (images / below for below in read_tree(images, ("\0",)).folders) if images.is_dir() else (images,)
 
     def protocols(self, spec: DatasetSpec) -> tuple[str, ...]:
         assert spec.year is not None  # check_spec

@@ -140,10 +140,10 @@ def _checked(arrays: Mapping[str, np.ndarray], words: Mapping[str, Any], dataset
         raise ValueError("a number in it is not finite")
     if total and not 0 <= classes.min() <= classes.max() < len(dataset.classes):
         raise ValueError(f"a class in it is not one of {len(dataset.classes)}")
-    found_surely = _Surest(kept, np.cumsum([0, *counts]), dataset)
-    for image_id in islice(found_surely, 1):
-        found_surely[image_id]  # of arrays whose shapes or types are no detections' it cannot be made
-    return TrialSummary(found.astype(np.float64), found_surely, _curves(arrays["curves"], words) if words else None)
+    chosen = _Surest(kept, np.concatenate([[0], counts.cumsum(dtype=np.int64)]), dataset)
+    for image_id in islice(chosen, 1):
+        chosen[image_id]  # of arrays whose shapes or types are no detections' it cannot be made
+    return TrialSummary(found.astype(np.float64), chosen, _curves(arrays["curves"], words) if words else None)
 
 
 _PER_DETECTION = ("boxes", "scores", "classes", "keypoints")

@@ -64,6 +64,15 @@ def test_each_step_is_pillows_to_the_last_level(name: str, hard: list[np.ndarray
         torch.testing.assert_close(found, want, rtol=0, atol=0)
 
 
+def test_a_mean_between_two_levels_is_rounded_up_as_pillows() -> None:
+    """Half of the pixels 100, half 101: 100.5 and a half is 101, whichever way a device divides."""
+    image = np.full((6, 7, 3), 100, np.uint8)
+    image[:3] = 101
+    want = tensor(np.asarray(TF.adjust_contrast(Image.fromarray(image), 0.5)))
+    found = device.contrast(tensor(image)[None], torch.tensor([0.5]).view(1, 1, 1, 1))[0]
+    torch.testing.assert_close(found, want, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_batch_is_its_images_one_by_one(name: str) -> None:
     """Each by its own draws: crops as `fast_augment` makes them, and the rest by Pillow."""

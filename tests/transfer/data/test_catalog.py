@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.runtime.config import ConfigError
-from tests.transfer.data.sets import CAT, DOG, coco_set, voc_image, voc_object, voc_set
+from tests.transfer.data.sets import CAT, DOG, coco_set, voc_image, voc_object, voc_set, voc_split
 from transfer.data import catalog
 from transfer.data.catalog import DatasetError, DatasetSpec
 
@@ -135,6 +135,21 @@ def test_voc_digest_follows_content_not_place_or_time(tmp_path: Path) -> None:
     assert catalog.listing_digest(DatasetSpec("x", "voc", tmp_path / "a", "train", (DOG, CAT), 2007)) != digest
     (tmp_path / "a" / "JPEGImages" / "a1.jpg").write_bytes(b"other size")
     assert catalog.listing_digest(first) != digest
+
+
+def test_voc_digest_follows_images_in_folders_within(tmp_path: Path) -> None:
+    """Of which the folder JPEGImages itself does not tell that they changed."""
+    spec = voc_set(tmp_path)
+    for folder in ("JPEGImages", "Annotations"):
+        (tmp_path / folder / "below").mkdir()
+    (tmp_path / "Annotations" / "a1.xml").rename(tmp_path / "Annotations" / "below" / "a1.xml")
+    image = (tmp_path / "JPEGImages" / "a1.jpg").rename(tmp_path / "JPEGImages" / "below" / "a1.jpg")
+    voc_split(tmp_path, "train", "b2", "below/a1", "c3")
+    digest = catalog.listing_digest(spec)
+    image.rename(image.with_suffix(".png"))
+    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    anew = DatasetSpec("anew", "voc", tmp_path.with_name("copy"), "train", spec.classes, 2007)
+    assert catalog.listing_digest(spec) == catalog.listing_digest(anew) != digest
 
 
 def test_coco_digest_follows_annotations_and_images(tmp_path: Path) -> None:
