@@ -110,6 +110,13 @@ class Engine(ABC):
         """Returns what a config needs on this engine, beside its weights and data sets, that this machine lacks."""
         return []
 
+    def unfit_device(self, cfg: CfgNode) -> str | None:
+        """Returns why this machine's devices cannot train a config, with the remedy; None if they can.
+
+        Experiments ask before their first stage, which may be hours before the training.
+        """
+        return None
+
     def part_names(self) -> Mapping[str, Collection[str]]:
         """Returns for each config key the names that this engine's registries hold, for the linter."""
         return NAMES

@@ -27,7 +27,7 @@ from transfer.trials.gpus import gpu_slots
 from transfer.trials.jobs import Outcome, Work, run_chain
 from transfer.trials.launcher import Launcher
 from transfer.trials.plan import Chain, Plan
-from transfer.trials.preflight import refuse_missing
+from transfer.trials.preflight import refuse_device, refuse_missing
 from transfer.trials.remaining import remaining
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 from transfer.trials.stages import Stage
@@ -53,7 +53,10 @@ def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
     """
     launcher = launcher or Launcher(jobs=1)
     refuse_missing(plan)
-    slots = gpu_slots(plan.num_gpus, launcher.jobs, launcher.per_gpu) if launcher.kind == "local" else []
+    slots = []
+    if launcher.kind == "local":
+        refuse_device(plan)
+        slots = gpu_slots(plan.num_gpus, launcher.jobs, launcher.per_gpu)
     outcomes: list[Outcome] = []
     every = plan.outline()
     place = {stage.folder: f"stage {n} of {len(every)}" for n, stage in enumerate(every, 1)}

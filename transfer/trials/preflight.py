@@ -15,6 +15,7 @@ from transfer.data.missing import Missing
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data
 from transfer.trials.plan import Plan
 from transfer.trials.rows import Job, Probe, Row
+from transfer.trials.run import AGGREGATE_FILE
 
 
 def missing(plan: Plan) -> list[Missing]:
@@ -54,6 +55,16 @@ def refuse_missing(*plans: Plan) -> None:
     """Raises ConfigError that lists everything missing for any of the plans, each once, before one of them runs."""
     if lacking := dict.fromkeys(str(found) for plan in plans for found in missing(plan)):
         raise ConfigError("cannot run yet, missing:\n" + "\n".join(lacking))
+
+
+def refuse_device(plan: Plan) -> None:
+    """Raises ConfigError if a fine-tuning of an unfinished row could not train on this machine's devices."""
+    for column, row in plan.runs() if not plan.only or "trials" in plan.only else ():
+        job = row.job(column)
+        if job is None or (plan.row_folder(column, row) / AGGREGATE_FILE).is_file():
+            continue
+        if (unfit := plan.engine.unfit_device(plan.config(job.config, job.opts))) is not None:
+            raise ConfigError(f"row '{row.name}' cannot train here: {unfit}")
 
 
 def _data(cfg: CfgNode) -> Iterator[Missing]:

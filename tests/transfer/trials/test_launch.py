@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,7 +19,8 @@ from tests.architectures import options
 from tests.conftest import ROOT
 from tests.transfer.report import trees
 from transfer.engines.tv.engine import TorchvisionEngine
-from transfer.report.tables import text_table
+from transfer.report import tables
+from transfer.report.collect import collect
 from transfer.trials import launch
 from transfer.trials.experiment import load_experiment
 from transfer.trials.failure import read_failure
@@ -263,7 +265,32 @@ def test_a_small_experiment_side_by_side(tmp_path, generated):
     assert len(list((tmp_path / "out" / "jobs").glob("*_submitted.pkl"))) == 2
     assert launch.run(plan, Launcher(jobs=2)) == first
     assert (row / "seed_1" / "result.json").stat().st_mtime_ns == before[1]
-    assert "2" in text_table(plan) and "±" in text_table(plan)
+    assert "2" in tables.text(collect(plan)) and "±" in tables.text(collect(plan))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_what_this_machine_cannot_train_is_refused_before_the_first_stage(tmp_path, generated, monkeypatch):
+    """Not on a login node, whose jobs run elsewhere; not of rows that are finished."""
+    mixed = ["SOLVER.AMP.ENABLED", "True"]
+    rows = [{"name": "random", "weights": None}, {"name": "half", "weights": {"pretrain": "moco"}, "opts": mixed}]
+    tiny = {"config": str(ROOT / "configs" / "pretrain" / "tiny_moco_v2_R_18.yaml")}
+    tiny["opts"] = ["DATA.TRAIN", str(generated / "iconic" / "train")]
+    file = trees.experiment_file(tmp_path, generated, trials=1, rows=rows, pretrain={"moco": tiny})
+    plan = Plan(load_experiment(file), TorchvisionEngine(), ROOT / "tools")
+    began = []
+    monkeypatch.setattr(launch, "run_chain", lambda chain, begin: began.append(chain) or [])
+    monkeypatch.setattr(launch, "_on_slurm", lambda plan, chains, launcher: began.append(chains) or [])
+    monkeypatch.setattr(launch, "_rows", lambda plan: [])
+    with pytest.raises(ConfigError, match="row 'half' cannot train here: SOLVER.AMP.ENABLED in fp16 needs a GPU"):
+        launch.run(plan)
+    assert not began
+    launch.run(plan, Launcher("slurm", 1))
+    assert began
+    launch.run(dataclasses.replace(plan, only=("pretrain",)))
+    folder = plan.row_folder(plan.experiment.columns[0], plan.experiment.rows[1])
+    folder.mkdir(parents=True)
+    (folder / "trials.json").write_text("{}")
+    launch.run(plan)
 
 
 def test_where_a_job_is(tmp_path):

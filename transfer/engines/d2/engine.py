@@ -105,8 +105,21 @@ class Detectron2Engine(base.Engine):
         finally:
             np.random.set_state(state)
 
+    def unfit_device(self, cfg: CfgNode) -> str | None:
+        return unfit_device(cfg)
+
     def part_names(self) -> Mapping[str, Collection[str]]:
         return names.part_names()
+
+
+def unfit_device(cfg: CfgNode) -> str | None:
+    """Returns that Detectron2 needs a GPU for mixed precision, if the config asks for it without one."""
+    if not cfg.SOLVER.AMP.ENABLED or resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()) != "cpu":
+        return None
+    return (
+        "SOLVER.AMP.ENABLED needs a GPU in Detectron2; set it to False on the CPU, or use --engine torchvision with "
+        "SOLVER.AMP.PRECISION bf16"
+    )
 
 
 def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | None = None) -> RunResult:
@@ -189,11 +202,8 @@ class _Session:
         if eval_only:  # Detectron2's mapper of test images asks the training sets, too, for their keypoints' names
             self.cfg.DATASETS.TRAIN = cfg.DATASETS.TEST
         self.cfg.freeze()
-        if not eval_only and cfg.SOLVER.AMP.ENABLED and self.cfg.MODEL.DEVICE == "cpu":
-            raise ConfigError(
-                "SOLVER.AMP.ENABLED needs a GPU in Detectron2; set it to False on the CPU, or use --engine torchvision "
-                "with SOLVER.AMP.PRECISION bf16"
-            )
+        if not eval_only and (unfit := unfit_device(cfg)) is not None:
+            raise ConfigError(unfit)
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.stop = StopRequest()
         self.latest: tuple[dict[str, float], dict[str, Any]] = ({}, {})

@@ -92,8 +92,18 @@ class TorchvisionEngine(base.Engine):
         remedy = f"`{task.installed_by}`, then --engine detectron2"
         return [*([] if task.name in ADAPTERS else [Missing(what, remedy)]), *task.missing()]
 
+    def unfit_device(self, cfg: CfgNode) -> str | None:
+        return unfit_device(cfg)
+
     def part_names(self) -> Mapping[str, Collection[str]]:
         return part_names()
+
+
+def unfit_device(cfg: CfgNode) -> str | None:
+    """Returns that fp16 needs a GPU, if the config asks for it without one."""
+    if resolve.precision(cfg) != torch.float16 or resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()) != "cpu":
+        return None
+    return "SOLVER.AMP.ENABLED in fp16 needs a GPU; on the CPU set it to False, or SOLVER.AMP.PRECISION to bf16"
 
 
 class _Session:
@@ -105,10 +115,8 @@ class _Session:
             self.notes.add(line)
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.device = resolve.device(cfg.MODEL.DEVICE, self.notes)
-        if training and resolve.precision(cfg) == torch.float16 and not self.device.startswith("cuda"):
-            raise ConfigError(
-                "SOLVER.AMP.ENABLED in fp16 needs a GPU; on the CPU set it to False, or SOLVER.AMP.PRECISION to bf16"
-            )
+        if training and (unfit := unfit_device(cfg)) is not None:
+            raise ConfigError(unfit)
         if training and cfg.SOLVER.AMP.ENABLED:
             self.notes.add(f"arithmetic: {in_words(cfg.SOLVER.AMP.PRECISION, self.device.partition(':')[0])}")
         self.data = open_run_data(cfg, training)

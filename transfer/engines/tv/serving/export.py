@@ -40,10 +40,10 @@ def export(
         raise ConfigError(f"--output '{output}': files of --format {kind} end in {form.suffix}; name it so")
     if output.is_dir():
         raise ConfigError(f"--output '{output}' is a folder; name the file")
+    notes, path = resolve.RunNotes(), resolve.detector_file(cfg, "an export")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output.parent):  # what cannot be written there is said now
         pass
-    notes, path = resolve.RunNotes(), resolve.detector_file(cfg, "an export")
     for line in check_support(cfg):
         notes.add(line)
     adapter = ADAPTERS[task.name]
