@@ -16,11 +16,9 @@ from pretrain.runtime.commands import run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
-from transfer.config.load import load_config
 from transfer.engines.images import read_image
 from transfer.engines.select import select
 from transfer.report import predict
-from transfer.tasks import task_of
 
 OUTPUTS = {"onnx": "model.onnx", "torch": "model.pt2"}
 
@@ -41,15 +39,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
-    engine, folder = select("torchvision"), args.weights.parent
-    config = Path(args.config_file or folder / "config.yaml")
-    if not config.is_file():
-        raise ConfigError(
-            f"'{config}' does not exist; give --weights in a run's folder, or the config by --config-file"
-        )
-    cfg = load_config(config, [*args.opts, "MODEL.WEIGHTS", str(args.weights)], engine.defaults())
-    task = task_of(cfg)
-    names = predict.names_of_run(folder, cfg, task.classes(cfg)[1] if task is not None else 0)
+    engine = select("torchvision")
+    cfg, names = predict.trained(args.weights, args.config_file, args.opts, engine.defaults(), "an export")
     good, bad = predict.records(predict.image_files(args.image), cfg)
     for path, why in bad.items():
         raise ConfigError(f"--image '{path}': {why}")

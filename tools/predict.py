@@ -18,11 +18,8 @@ from pretrain.runtime.limits import SHARE
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
-from transfer.config.load import load_config
-from transfer.engines import resolve
 from transfer.engines.select import CHOICES, select
 from transfer.report import predict
-from transfer.tasks import task_of
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,16 +40,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
-    engine, folder = select(args.engine), args.weights.parent
-    config = Path(args.config_file or folder / "config.yaml")
-    if not config.is_file():
-        raise ConfigError(
-            f"'{config}' does not exist; give --weights in a run's folder, or the config by --config-file"
-        )
-    cfg = load_config(config, [*args.opts, "MODEL.WEIGHTS", str(args.weights)], engine.defaults())
-    resolve.detector_file(cfg, "a prediction")
-    task = task_of(cfg)
-    names = predict.names_of_run(folder, cfg, task.classes(cfg)[1] if task is not None else 0)
+    engine = select(args.engine)
+    cfg, names = predict.trained(args.weights, args.config_file, args.opts, engine.defaults(), "a prediction")
     files = predict.image_files(args.images)
     predict.check_apart(files, args.output_dir)
     good, bad = predict.records(files, cfg)

@@ -15,7 +15,8 @@ from transfer.data.voc import VOC
 from transfer.engines.tv import adapters
 from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.evaluation.protocols import PROTOCOLS
-from transfer.report.tables import text_table
+from transfer.report.collect import collect
+from transfer.report.tables import text
 from transfer.tasks import TASKS
 from transfer.trials.experiment import load_experiment
 from transfer.trials.plan import Plan
@@ -63,5 +64,5 @@ def test_a_toy_task_is_trained_evaluated_and_tabulated(counting: None, generated
     found = run_trials(plan.engine, config, opts, plan.row_folder(column, row), column.seeds)
     assert found.metrics.keys() == {"count/error"} and 0 < found.metrics["count/error"].mean < 20
     assert (plan.row_folder(column, row) / "seed_1" / "counts_generated_test.txt").is_file()
-    table = text_table(plan)
+    table = text(collect(plan))
     assert "error of counts" in table and f"{found.metrics['count/error'].mean:.1f} ±" in table

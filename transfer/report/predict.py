@@ -6,6 +6,7 @@ import csv
 import glob
 import io
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,15 +23,17 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.slug import part
 from pretrain.runtime.wording import visible
+from transfer.config.load import load_config
 from transfer.data.files import image_size
 from transfer.data.spec import Record
 from transfer.data.threads import in_threads
-from transfer.engines import results
+from transfer.engines import resolve, results
 from transfer.evaluation.miou import Map
 from transfer.evaluation.predictions import ImageDetections, to_coco_results
 from transfer.report.pictures import Objects, draw
 from transfer.report.table_files import plain
 from transfer.report.visualize import pixels, surest
+from transfer.tasks import task_of
 from transfer.tasks.task import too_thin
 
 logger = logging.getLogger(__name__)
@@ -88,6 +91,31 @@ def check_apart(files: Iterable[Path], folder: Path) -> None:
                 f"image '{path}' lies where --output-dir '{folder}' has its pictures; give another --output-dir, or "
                 "images without those"
             )
+
+
+def trained(
+    weights: Path, config_file: str | os.PathLike[str] | None, opts: Sequence[str], defaults: CfgNode, use: str
+) -> tuple[CfgNode, list[str]]:
+    """Returns the config of a trained network, whose MODEL.WEIGHTS is `weights`, and the names of its classes.
+
+    Args:
+        config_file: by default the `config.yaml` beside the weights.
+        opts: alternating keys and values that change the config.
+        defaults: an engine's defaults tree.
+        use: what the network is for, in errors.
+
+    Raises:
+        ConfigError: there is no config, it cannot be read, or the weights are not there.
+    """
+    config = Path(config_file or weights.parent / "config.yaml")
+    if not config.is_file():
+        raise ConfigError(
+            f"'{config}' does not exist; give --weights in a run's folder, or the config by --config-file"
+        )
+    cfg = load_config(config, [*opts, "MODEL.WEIGHTS", str(weights)], defaults)
+    resolve.detector_file(cfg, use)
+    task = task_of(cfg)
+    return cfg, names_of_run(weights.parent, cfg, task.classes(cfg)[1] if task is not None else 0)
 
 
 def names_of_run(folder: Path, cfg: CfgNode, count: int) -> list[str]:

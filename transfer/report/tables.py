@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 from transfer.evaluation.metric import Metric, Rule
 from transfer.report import judgement
-from transfer.report.collect import collect
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
 from transfer.trials.aggregate import Statistic
-from transfer.trials.plan import Plan
 from transfer.trials.rows import Published
 from transfer.trials.significance import Comparison, Verdict, interval, judge, welch
 
@@ -106,11 +104,6 @@ def tested(c: Comparison, minus: str = "-") -> tuple[str, str, str, str]:
     bounds = f"{signed(c.low, minus)} to {signed(c.high, minus)}"
     effect = "–" if c.effect is None else f"{round(c.effect, 1) + 0.0:.1f}".replace("-", minus)
     return signed(c.difference, minus), bounds, p, effect
-
-
-def text_table(plan: Plan) -> str:
-    """Returns the experiment's table for the terminal from what is on disk now. Raises what `collect` raises."""
-    return text(collect(plan))
 
 
 def text(report: ExperimentReport) -> str:

@@ -11,7 +11,7 @@ from pretrain.runtime import checkpoint
 from tests.transfer.report import trees
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report.collect import collect
-from transfer.report.tables import text_table
+from transfer.report.tables import text
 from transfer.trials.failure import write_failure
 from transfer.trials.plan import Plan
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
@@ -42,7 +42,7 @@ def test_nothing_there(plan: Plan) -> None:
     report = collect(plan)
     assert [row.state for row in report.columns[0].rows] == ["0 of 3 trials", "0 of 3 trials"]
     assert report.conversions == {} and report.pretrainings[0].result is None
-    assert "0 of 3 trials" in text_table(plan)
+    assert "0 of 3 trials" in text(collect(plan))
 
 
 def test_unfinished_row(plan: Plan) -> None:
@@ -89,7 +89,7 @@ def test_trials_that_do_not_belong_together_are_not_averaged(plan: Plan) -> None
     trees.trial(plan, plan.experiment.rows[1], 2, 5, weights_sha256="0" * 64)
     row = collect(plan).columns[0].rows[1]
     assert row.aggregate is None and row.state == "not averaged"
-    assert any("weights_sha256" in p for p in row.problems) and "never mixes" in " ".join(text_table(plan).split())
+    assert any("weights_sha256" in p for p in row.problems) and "never mixes" in " ".join(text(collect(plan)).split())
 
 
 def test_a_trial_without_a_number_is_not_averaged_away(plan: Plan) -> None:
@@ -128,7 +128,7 @@ def test_a_failed_trial_is_said_and_nothing_is_averaged_without_it(plan: Plan) -
     assert first.state == "2 of 3 trials, 1 failed" and first.aggregate is None and first.started == ()
     assert first.failed == {2: "the loss is nan"} and first.problems == ("seed 2 failed: the loss is nan",)
     assert second.problems == ("conversion failed: no such tensor",)
-    assert "so not averaged" in text_table(plan)
+    assert "so not averaged" in text(collect(plan))
 
 
 def test_results_of_an_earlier_version_are_shown_without_a_verdict_and_that_is_said_once(
@@ -138,7 +138,7 @@ def test_results_of_an_earlier_version_are_shown_without_a_verdict_and_that_is_s
     for row in plan.experiment.rows:
         for seed in plan.experiment.columns[0].seeds:
             trees.trial(plan, row, seed, 5, extra={"generated_test": {"metric": "11-point", "per_class": {}}})
-    assert "verdict" not in text_table(plan) and "this project's rule" not in text_table(plan)
+    assert "verdict" not in text(collect(plan)) and "this project's rule" not in text(collect(plan))
     caplog.clear()
     report = collect(plan)
     assert [row.protocol for row in report.columns[0].rows] == [None, None]
