@@ -38,23 +38,21 @@ from pretrain.runtime.files import read_record
 from pretrain.runtime.log import progress
 from pretrain.runtime.opencv import cv2
 from pretrain.runtime.seed import derive
-from transfer.data import generated_keypoints, generated_scenes
+from transfer.data import generated_iconic, generated_keypoints, generated_scenes
 from transfer.data.drawing import (
     PALETTES,
-    ColourPair,
-    Pose,
-    Rng,
-    any_colours,
-    blob,
-    coverage,
-    expose,
-    ground,
-    paint,
-    plain,
 )
 from transfer.data.generated_keypoints import keypoints_json
-from transfer.data.generated_layouts import CITYSCAPES_SPEC, LVIS_SPEC, instance_ids, lvis_json
-from transfer.data.generated_scenes import CLASSES, Scene, random_light
+from transfer.data.generated_layouts import (
+    CITYSCAPES_SPEC,
+    COCO_SPEC,
+    LVIS_SPEC,
+    SEMANTIC_SPEC,
+    VOC_SPEC,
+    instance_ids,
+    lvis_json,
+)
+from transfer.data.generated_scenes import CLASSES, Scene
 from transfer.data.spec import DatasetError
 
 log = logging.getLogger(__name__)
@@ -202,7 +200,7 @@ def _draw_all(root: Path, parameters: Parameters) -> Manifest:
     with progress(sum(parts), "drawing", "images", disable=sum(parts) < 1000) as bar:
         for part, folder, count in ((_ICONIC_TRAIN, "train", p.iconic_train), (_ICONIC_VAL, "val", p.iconic_val)):
             for index in range(count):
-                name, image = draw_iconic(p.seed, part, index, p.iconic_size, colours)
+                name, image = generated_iconic.draw(p.seed, part, index, p.iconic_size, colours)
                 writer.image(f"iconic/{folder}/{name}/{index:06d}.jpg", image)
                 bar.update()
         for part, split, first in ((_SCENES_TRAINVAL, "trainval", 1), (_SCENES_TEST, "test", _FIRST_TEST_ID)):
@@ -225,12 +223,12 @@ def _draw_all(root: Path, parameters: Parameters) -> Manifest:
         points = [thing.points for scene in scenes[split] for thing in scene.things]
         writer.text(f"lvis/lvis_{coco_split}.json", json.dumps(lvis_json(instances)))
         writer.text(f"coco/keypoints_{coco_split}.json", json.dumps(keypoints_json(points, instances)))
-    writer.text("voc.yaml", _VOC_YAML.format(classes=", ".join(CLASS_NAMES)))
-    writer.text("coco.yaml", _COCO_YAML)
+    writer.text("voc.yaml", VOC_SPEC.format(classes=", ".join(CLASS_NAMES)))
+    writer.text("coco.yaml", COCO_SPEC)
     writer.text("keypoints.yaml", generated_keypoints.SPEC)
     writer.text("lvis.yaml", LVIS_SPEC)
     writer.text("cityscapes.yaml", CITYSCAPES_SPEC)
-    writer.text("semantic.yaml", _SEMANTIC_YAML.format(classes=", ".join(CLASS_NAMES)))
+    writer.text("semantic.yaml", SEMANTIC_SPEC.format(classes=", ".join(CLASS_NAMES)))
     objects = {name: 0 for name in CLASS_NAMES}
     for scene in (s for split in scenes.values() for s in split):
         for thing in scene.things:
@@ -269,63 +267,3 @@ class _Writer:
         path.write_bytes(data)
         self.files += 1
         self.digest.update(f"{name} {len(data)}\n".encode() + data)
-
-
-def draw_iconic(
-    seed: int, part: int, index: int, size: tuple[int, int], colours: ColourPair = any_colours
-) -> tuple[str, np.ndarray]:
-    """Draws one large, perhaps partly hidden object; returns its class and the picture, (H, W, 3) uint8 BGR."""
-    rng: Rng = np.random.default_rng(derive(seed, part, index))
-    name = CLASS_NAMES[index % len(CLASS_NAMES)]
-    shape, texture = CLASSES[name]
-    width, height = size
-    image, light = ground(rng, height, width, colours), random_light(rng)
-
-    def clutter(radius: float, centre: tuple[float, float], image: np.ndarray) -> np.ndarray:
-        pose = Pose.random(rng, centre, radius)
-        return paint(image, coverage(blob(rng), pose, height, width), plain, pose, light, rng, colours)
-
-    side = min(width, height)
-    for _ in range(int(rng.integers(0, 3))):
-        image = clutter(side * rng.uniform(0.1, 0.3), (rng.uniform(0, width), rng.uniform(0, height)), image)
-    radius = side * rng.uniform(0.27, 0.48)
-    centre = (width / 2 + rng.uniform(-0.12, 0.12) * width, height / 2 + rng.uniform(-0.12, 0.12) * height)
-    pose = Pose.random(rng, centre, radius)
-    image = paint(image, coverage(shape(rng), pose, height, width), texture, pose, light, rng, colours)
-    if rng.random() < 0.3:
-        turn = rng.uniform(0, 2 * np.pi)
-        beside = (centre[0] + radius * np.cos(turn), centre[1] + radius * np.sin(turn))
-        image = clutter(radius * rng.uniform(0.25, 0.5), beside, image)
-    return name, expose(rng, image)
-
-
-_VOC_YAML = """\
-# The generated scenes in the Pascal VOC layout; evaluated with the 11-point metric, as the papers do VOC 2007.
-name: generated
-format: voc
-root: scenes
-classes: [{classes}]
-year: 2007
-splits: [trainval, test]
-"""
-
-_COCO_YAML = """\
-# The same images in the COCO layout, with masks.
-name: generated_coco
-format: coco
-root: .
-splits:
-  train: {images: scenes/JPEGImages, annotations: coco/instances_train.json}
-  val: {images: scenes/JPEGImages, annotations: coco/instances_val.json}
-"""
-
-_SEMANTIC_YAML = """\
-# A class for every pixel of the same images; difficult objects are ignored.
-name: generated_sem_seg
-format: semantic
-root: scenes
-classes: [background, {classes}]
-splits:
-  train: {{images: JPEGImages, labels: SemanticMaps, list: ImageSets/Main/trainval.txt}}
-  val: {{images: JPEGImages, labels: SemanticMaps, list: ImageSets/Main/test.txt}}
-"""

@@ -1,4 +1,4 @@
-"""Writes the generated scenes in the layouts of LVIS and Cityscapes, so that every task has a set to try it on."""
+"""Writes the generated scenes in the layouts of LVIS and Cityscapes, and the spec files of all but keypoints."""
 
 from __future__ import annotations
 
@@ -76,4 +76,35 @@ name: generated_cityscapes
 format: cityscapes
 root: cityscapes
 splits: [train, val]
+"""
+
+VOC_SPEC = """\
+# The generated scenes in the Pascal VOC layout; evaluated with the 11-point metric, as the papers do VOC 2007.
+name: generated
+format: voc
+root: scenes
+classes: [{classes}]
+year: 2007
+splits: [trainval, test]
+"""
+
+COCO_SPEC = """\
+# The same images in the COCO layout, with masks.
+name: generated_coco
+format: coco
+root: .
+splits:
+  train: {images: scenes/JPEGImages, annotations: coco/instances_train.json}
+  val: {images: scenes/JPEGImages, annotations: coco/instances_val.json}
+"""
+
+SEMANTIC_SPEC = """\
+# A class for every pixel of the same images; difficult objects are ignored.
+name: generated_sem_seg
+format: semantic
+root: scenes
+classes: [background, {classes}]
+splits:
+  train: {{images: JPEGImages, labels: SemanticMaps, list: ImageSets/Main/trainval.txt}}
+  val: {{images: JPEGImages, labels: SemanticMaps, list: ImageSets/Main/test.txt}}
 """
