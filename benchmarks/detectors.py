@@ -33,7 +33,7 @@ from tests.conftest import ROOT
 from tests.parity.models import pair
 from tests.parity.test_forward import with_instances
 from transfer.data import catalog, generated
-from transfer.engines.tv.data import TestSamples, TrainSamples
+from transfer.engines.tv.mapper import TestSamples, TrainSamples
 
 CONFIGS = ROOT / "configs" / "transfer"
 NETWORKS = {

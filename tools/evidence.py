@@ -24,7 +24,7 @@ from pretrain.runtime.shipped import config_file
 from transfer.engines.select import CHOICES, select
 from transfer.report import evidence
 from transfer.report.report import write_report
-from transfer.trials import launch
+from transfer.trials import execute
 from transfer.trials.describe import problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.launcher import Launcher
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = False
     for number, path in enumerate(() if args.page_only else chosen, 1):
         logging.info("experiment %d of %d: %s", number, len(chosen), path)
-        outcomes = launch.run(plan := plans[path.resolve()], launcher)
+        outcomes = execute.run(plan := plans[path.resolve()], launcher)
         write_report(plan)
         evidence.write(list(plans.values()), args.page)
         for line in problems(outcomes):

@@ -18,7 +18,7 @@ from transfer.engines.select import CHOICES, select
 from transfer.report.collect import collect
 from transfer.report.report import write_report
 from transfer.report.tables import text
-from transfer.trials import launch
+from transfer.trials import execute
 from transfer.trials.describe import describe, problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.launcher import LAUNCHERS, Launcher, parse_options
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         print(visible(describe(plan)))
         return 0
-    outcomes = launch.run(plan, launcher)
+    outcomes = execute.run(plan, launcher)
     report = collect(plan)
     print(visible(text(report)))
     print(f"\nreport: {write_report(plan, report)}")

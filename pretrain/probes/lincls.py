@@ -27,11 +27,11 @@ from pretrain.data.views import MAX_REPLACEMENTS, Batch, TrainingBatches, ViewDa
 from pretrain.encoders import base_encoder
 from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.mechanisms.base import AMP
-from pretrain.probes import snapshot as lincls_snapshot
+from pretrain.probes import classifier_checkpoint
 from pretrain.probes.classifier import Classifier, evaluate, feature_batches
+from pretrain.probes.classifier_checkpoint import Identity, Validation
 from pretrain.probes.config import RUNTIME_KEYS, check, is_free
 from pretrain.probes.features import extract, forward
-from pretrain.probes.snapshot import Identity, Validation
 from pretrain.probes.trunk import FreeTrunk, FrozenTrunk, evaluating, load_trunk
 from pretrain.probes.view_size import cautions
 from pretrain.runtime import checkpoint, dist
@@ -111,7 +111,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     identity = Identity(cfg, result.extra["data_digests"], trunk.sha256, arch)
     state, validation = TrainState(), Validation()
     if resume_from is not None:
-        state, validation = lincls_snapshot.restore(resume_from, classifier, optimizer, scaler, identity)
+        state, validation = classifier_checkpoint.restore(resume_from, classifier, optimizer, scaler, identity)
         LOG.info("resumed '%s' at iteration %d", resume_from, state.iteration)
 
     batches = TrainingBatches(
@@ -134,7 +134,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     def save(state: TrainState) -> None:
         _verify(trunk)
         epochs = state.iteration // plan.per_epoch
-        contents = lincls_snapshot.capture(classifier, optimizer, scaler, state, validation, epochs, identity)
+        contents = classifier_checkpoint.capture(classifier, optimizer, scaler, state, validation, epochs, identity)
         if dist.is_main():
             checkpoint.save(contents, folder / LAST)
 

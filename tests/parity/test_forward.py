@@ -14,7 +14,7 @@ from tests.architectures import ARCHITECTURES, options, sets
 from tests.parity.models import pair
 from transfer.convert.keymap import detector_to_detectron2
 from transfer.data import catalog
-from transfer.engines.tv import data
+from transfer.engines.tv import mapper
 from transfer.tasks import task_of
 
 pytestmark = pytest.mark.d2
@@ -40,15 +40,15 @@ def inputs(cfg, dataset):
     cfg.defrost()
     cfg.DATASETS.TRAIN = (dataset.name,)
     register_datasets([dataset], adapter_of(task_of(cfg).name))
-    samples = data.TestSamples(
+    samples = mapper.TestSamples(
         records,
         channel_order=cfg.INPUT.FORMAT,
         short_edge=cfg.INPUT.MIN_SIZE_TEST,
         max_size=cfg.INPUT.MAX_SIZE_TEST,
     )
-    mapper = DatasetMapper(cfg, is_train=False)
+    their_mapper = DatasetMapper(cfg, is_train=False)
     for i, record in enumerate(records):
-        theirs, ours = mapper(record), samples[i]
+        theirs, ours = their_mapper(record), samples[i]
         assert torch.equal(theirs["image"], ours["image"])
         yield theirs, ours
 
@@ -135,7 +135,7 @@ def test_losses_and_gradients(name, mask_format, generated, tmp_path):
     cfg, theirs, ours = pair(ARCHITECTURES[name][0], options(name, generated, tmp_path))
     dataset = chosen_set(name, generated)
     records, points = dataset.records, dataset.keypoints
-    sampler = data.TrainSamples(
+    sampler = mapper.TrainSamples(
         records, channel_order=cfg.INPUT.FORMAT, short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0,
         mask_format=mask_format, flipped_keypoints=points.flipped if points else None,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from tests.parity.test_forward import with_instances
 from tests.transfer.data.sets import keypoint_set
 from transfer.config.load import load_config
 from transfer.data import catalog
-from transfer.engines.tv import data
+from transfer.engines.tv import mapper
 from transfer.engines.tv.adapters import adapter_of
 
 pytestmark = pytest.mark.d2
@@ -35,7 +35,7 @@ def test_same_augmentation_parameters_same_points(dataset):
     register_datasets([dataset], adapter)
     order = detection_utils.create_keypoint_hflip_indices(dataset.name)
     assert tuple(order) == dataset.keypoints.flipped == (0, 2, 1, 3, 4)
-    sampler = data.TrainSamples(
+    sampler = mapper.TrainSamples(
         dataset.records, channel_order="BGR", short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0,
         flipped_keypoints=dataset.keypoints.flipped,
     )  # fmt: skip
@@ -86,7 +86,7 @@ def test_images_without_a_labelled_point_cost_nothing_on_either_engine(generated
     from detectron2.utils.events import EventStorage
 
     cfg, theirs, ours = pair(ARCHITECTURES["R18-FPN-keypoint"][0], [*options("R18-FPN-keypoint", generated, tmp_path)])
-    sampler = data.TrainSamples(
+    sampler = mapper.TrainSamples(
         dataset.records, channel_order="RGB", short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0,
         flipped_keypoints=dataset.keypoints.flipped,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from tests.parity.test_forward import with_instances
 from transfer.config.load import load_config
 from transfer.data import catalog
 from transfer.engines.data import with_objects
-from transfer.engines.tv import data, solver
+from transfer.engines.tv import mapper, solver
 
 pytestmark = pytest.mark.d2
 
@@ -29,7 +29,7 @@ def test_same_augmentation_parameters_same_tensors(generated):
 
     (spec,) = catalog.resolve(["generated_trainval"], [generated / "voc.yaml"])
     records = catalog.load(spec)
-    sampler = data.TrainSamples(
+    sampler = mapper.TrainSamples(
         records, channel_order="BGR", short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0
     )
     for record, edge, flip in zip(records, [48, 64, 97, 111, 160, 200] * 2, [True, False] * 6, strict=True):
@@ -101,7 +101,7 @@ def test_batches_group_by_aspect_ratio_as_detectron2s():
     items = [{"width": int(w), "height": 10, "at": i} for i, w in enumerate(rng.integers(5, 16, 60))]
     expected = [[item["at"] for item in batch] for batch in AspectRatioGroupedDataset(items, 4)]
     wide = [item["width"] > item["height"] for item in items]
-    ours = data.batches(((i, i) for i in range(60)), wide, 4, grouping=True)
+    ours = mapper.batches(((i, i) for i in range(60)), wide, 4, grouping=True)
     assert [[i for _, i in batch] for batch in ours] == expected
 
 
@@ -144,7 +144,7 @@ def test_precise_bn_statistics(small_config, small_opts, generated):
     _, theirs, ours = pair(small_config, small_opts)
     (spec,) = catalog.resolve(["generated_trainval"], [generated / "voc.yaml"])
     records = catalog.load(spec)
-    sampler = data.TrainSamples(
+    sampler = mapper.TrainSamples(
         records, channel_order="RGB", short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0
     )
     batches = [[sampler.augmented(records[i], 64, False), sampler.augmented(records[i + 1], 64, True)] for i in (0, 2)]
@@ -232,7 +232,7 @@ def _batches(cfg, chosen, generated, count):
     file, name, _ = chosen
     dataset = catalog.open_dataset(*catalog.resolve([name], [generated / file]))
     records = dataset.records.select(with_objects([dataset], keep_empty=False)[0])
-    sampler = data.TrainSamples(
+    sampler = mapper.TrainSamples(
         records, channel_order=cfg.INPUT.FORMAT, short_edges=[64], sampling="choice", max_size=213, flip=False, seed=0,
         mask_format="polygon" if cfg.MODEL.MASK_ON else None,
         flipped_keypoints=dataset.keypoints.flipped if dataset.keypoints else None,

@@ -10,7 +10,7 @@ from pretrain.runtime.commands import status
 from tests.tools.test_errors import tool
 from tests.transfer.report import trees
 from tests.transfer.report.test_judgement import CLAIM
-from transfer.trials import launch
+from transfer.trials import execute
 from transfer.trials.jobs import Outcome
 
 
@@ -35,7 +35,7 @@ def test_exit_codes(state: str, code: int, generated: Path, tmp_path: Path, monk
     file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
     trees.fill(plan := trees.plan(file))
     monkeypatch.setattr("transfer.trials.preflight.missing", lambda plan: [])
-    monkeypatch.setattr(launch, "run", lambda plan, launcher: [Outcome("a stage", tmp_path, state)])
+    monkeypatch.setattr(execute, "run", lambda plan, launcher: [Outcome("a stage", tmp_path, state)])
     words = [str(file), "--page", str(tmp_path / "page.md"), "--engine", "torchvision"]
     assert status(tool("evidence").main, words) == code
     assert (tmp_path / "page.md").is_file() and (plan.experiment.output / "report.html").is_file()
@@ -55,7 +55,7 @@ def test_what_is_missing_is_said_of_all_before_the_first_runs(
 ) -> None:
     file, page = trees.experiment_file(tmp_path, generated, findings=[CLAIM]), tmp_path / "page.md"
     monkeypatch.setattr("transfer.trials.preflight.missing", lambda plan: [f"weights of {plan.experiment.path.name}"])
-    monkeypatch.setattr(launch, "run", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(execute, "run", lambda *_: pytest.fail("it ran"))
     assert status(tool("evidence").main, [str(file), "--page", str(page)]) == 2
     assert f"cannot run yet, missing:\nweights of {file.name}" in capsys.readouterr().err
     page.write_text("made elsewhere")
@@ -67,7 +67,7 @@ def test_a_page_that_cannot_be_written_is_said_before_anything_runs(
     generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
-    monkeypatch.setattr(launch, "run", lambda plan, launcher: pytest.fail("it runs"))
+    monkeypatch.setattr(execute, "run", lambda plan, launcher: pytest.fail("it runs"))
     (tmp_path / "file").write_text("")
     for page, message in ((tmp_path, "is a folder; give a file"), (tmp_path / "file" / "page.md", "check the path")):
         assert status(tool("evidence").main, [str(file), "--page", str(page), "--engine", "torchvision"]) == 2

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from transfer.data import semantic_sets
 from transfer.data.dataset import examine
 from transfer.data.faults import Problem
-from transfer.data.files import check_files
 from transfer.data.format import Contents
 from transfer.data.formats import format_of
+from transfer.data.image_files import check_files
 from transfer.data.spec import DatasetSpec
 
 EXPECTED_IMAGES = {

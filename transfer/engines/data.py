@@ -14,7 +14,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.slug import check_unique, part
 from transfer.data import catalog
 from transfer.data.dataset import Dataset, check_classes, open_dataset
-from transfer.data.files import check_images
+from transfer.data.image_files import check_images
 from transfer.data.spec import DatasetError
 from transfer.tasks import task_of
 from transfer.tasks.task import Task

@@ -25,7 +25,7 @@ from pretrain.runtime.slug import part
 from transfer.data.dataset import Dataset
 from transfer.evaluation.evaluator import Scores
 from transfer.evaluation.objects_found import finders, objects, surest
-from transfer.evaluation.precision import RECALLS, PrecisionRecall, precision_recall
+from transfer.evaluation.precision_recall import RECALLS, PrecisionRecall, precision_recall
 from transfer.evaluation.predictions import ImageDetections, predictions_file
 
 logger = logging.getLogger(__name__)

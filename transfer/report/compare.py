@@ -10,7 +10,7 @@ from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.config import ConfigError
 from transfer.report.collect import collect_column
 from transfer.report.collected import ColumnReport, RowReport
-from transfer.report.figures.rows import Dots, dots, near_enough
+from transfer.report.figures.row_plots import Dots, dots, near_enough
 from transfer.report.markup import Markup, join, named, prefixed, scroll, section, tag
 from transfer.report.page import page
 from transfer.report.pairs import LETTERS, Both, Pair, check, matched, problems

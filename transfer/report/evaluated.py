@@ -19,7 +19,7 @@ from transfer.data import catalog
 from transfer.data.catalog import Dataset, Record
 from transfer.evaluation import trial_summary
 from transfer.evaluation.evaluator import Scores
-from transfer.evaluation.precision import PrecisionRecall
+from transfer.evaluation.precision_recall import PrecisionRecall
 from transfer.evaluation.predictions import EvaluationError, ImageDetections, load_coco_json, predictions_file
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.evaluation.trial_summary import TrialSummary

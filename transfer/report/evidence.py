@@ -19,7 +19,7 @@ from pretrain.runtime.wording import visible
 from transfer.report import judgement
 from transfer.report.collect import collect
 from transfer.report.collected import ExperimentReport
-from transfer.report.figures.rows import dots
+from transfer.report.figures.row_plots import dots
 from transfer.report.judgement import Judged
 from transfer.report.markup import Markup
 from transfer.report.sections import hours

@@ -24,7 +24,7 @@ from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.slug import part
 from pretrain.runtime.wording import visible
 from transfer.config.load import load_config
-from transfer.data.files import image_size
+from transfer.data.image_files import image_size
 from transfer.data.spec import Record
 from transfer.data.threads import in_threads
 from transfer.engines import resolve, results

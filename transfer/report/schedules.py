@@ -15,7 +15,7 @@ from pretrain.runtime.config import ConfigError
 from transfer.evaluation.metric import Metric
 from transfer.report.collect import collect_column
 from transfer.report.collected import ColumnReport, RowReport
-from transfer.report.figures.rows import Slope, slopes
+from transfer.report.figures.row_plots import Slope, slopes
 from transfer.report.markup import Markup, join, named, prefixed, scroll, section, tag
 from transfer.report.page import page as framed
 from transfer.report.pairs import matched

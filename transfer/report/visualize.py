@@ -18,7 +18,7 @@ from transfer.data.catalog import DatasetSpec, Record
 from transfer.data.label_maps import read_labels
 from transfer.engines.training_input import TrainingInput
 from transfer.evaluation.miou import map_file
-from transfer.evaluation.precision import precision_recall
+from transfer.evaluation.precision_recall import precision_recall
 from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file
 from transfer.evaluation.protocols import PROTOCOLS
 from transfer.report import pictures

@@ -21,7 +21,7 @@ from pretrain.data.labelled import augmented_view, central_view, find_labelled
 from pretrain.data.views import TrainingBatches, ViewDataset
 from pretrain.encoders import base_encoder
 from pretrain.loop import train_step
-from pretrain.probes import snapshot as lincls_snapshot
+from pretrain.probes import classifier_checkpoint
 from pretrain.probes.classifier import Classifier
 from pretrain.probes.config import load_lincls
 from pretrain.probes.lincls import main
@@ -192,14 +192,14 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
 ) -> None:
     """From the middle of the epoch whose validation was over and whose checkpoint was not yet written."""
     cfg = config(options(generated, weights, tmp_path / "killed", *FREE, "CHECKPOINT.PERIOD", 3))
-    capture = lincls_snapshot.capture
+    capture = classifier_checkpoint.capture
 
     def killed(*args: Any) -> dict[str, Any]:
         if args[3].iteration == 4:  # the second epoch is validated, and its line is written
             raise Killed
         return capture(*args)
 
-    monkeypatch.setattr(lincls_snapshot, "capture", killed)
+    monkeypatch.setattr(classifier_checkpoint, "capture", killed)
     with pytest.raises(Killed):
         main(cfg)
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from scipy.io import savemat
 from tests.transfer.data.sets import picture
 from transfer.data import catalog
 from transfer.data.dataset import open_dataset
-from transfer.data.files import check_images
+from transfer.data.image_files import check_images
 from transfer.data.index_maps import prepare_cityscapes, prepare_voc_aug
 from transfer.data.label_maps import read_labels
 from transfer.data.semantic_sets import CITYSCAPES_CLASSES, CITYSCAPES_IDS

@@ -11,8 +11,8 @@ from PIL import Image
 from tests.transfer.data.sets import picture
 from transfer.data import catalog, doctor
 from transfer.data.dataset import examine, open_dataset
-from transfer.data.files import check_images
 from transfer.data.formats import format_of
+from transfer.data.image_files import check_images
 from transfer.data.label_maps import read_labels
 from transfer.data.semantic import Layout
 from transfer.data.spec import DatasetError, DatasetSpec

@@ -15,7 +15,7 @@ from transfer.data.dataset import Dataset
 from transfer.evaluation import trial_summary
 from transfer.evaluation.evaluator import Scores
 from transfer.evaluation.objects_found import finders, objects
-from transfer.evaluation.precision import precision_recall
+from transfer.evaluation.precision_recall import precision_recall
 from transfer.evaluation.predictions import ImageDetections
 from transfer.evaluation.protocols import PROTOCOLS
 

@@ -12,7 +12,7 @@ import pytest
 from tests.transfer.report import trees
 from transfer.report.collect import collect
 from transfer.report.figures.gallery import choose
-from transfer.report.figures.rows import Dots, _limits, near_enough, points
+from transfer.report.figures.row_plots import Dots, _limits, near_enough, points
 from transfer.report.markup import Markup, tag
 from transfer.report.report import REPORT, write_report
 from transfer.report.tables import cell, verdicts

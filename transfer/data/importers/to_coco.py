@@ -17,7 +17,7 @@ from pretrain.runtime.checkpoint import atomic_write
 from pretrain.runtime.wording import visible
 from transfer.data.catalog import builtin_specs, read_spec_file
 from transfer.data.faults import Faults, refuse
-from transfer.data.files import image_size
+from transfer.data.image_files import image_size
 from transfer.data.importers.importer import Importer, Options, Part, Sheet
 from transfer.data.importers.objects import Object, objects
 from transfer.data.spec import DatasetError, DatasetSpec, few, nearest, one_line

@@ -35,7 +35,7 @@ from transfer.data.dataset import Dataset
 from transfer.data.missing import Missing
 from transfer.data.spec import DatasetError, Record
 from transfer.engines import base, machines, resolve, results, resume, testing
-from transfer.engines.d2 import files, names, register
+from transfer.engines.d2 import names, register, whole_files
 from transfer.engines.d2.adapters import adapter_of
 from transfer.engines.d2.trainer import Stopped, Trainer
 from transfer.engines.data import check_run_data, open_run_data, with_objects
@@ -195,7 +195,7 @@ class _Session:
             needed = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and self.data.task.needs_objects
             with_objects(self.data.train, keep_empty=not needed)
         register.register_datasets((*self.data.train, *self.data.test), self.adapter)
-        files.set_up(cfg, eval_only)
+        whole_files.set_up(cfg, eval_only)
         self.cfg = resolve.norms(self.adapter.prepare(cfg), dist.world_size(), self.notes)
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = resolve.device(cfg.MODEL.DEVICE, self.notes)
@@ -251,7 +251,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
         check_loaded(trainer.model, session.weights)
     if resuming:
         resume.record_change(cfg, output_dir, changed, trainer.start_iter)
-    files.save_config(cfg)
+    whole_files.save_config(cfg)
     if trainer.start_iter >= trainer.max_iter:  # killed between the last checkpoint and the evaluation
         metrics, details = session.test(trainer.model)
     else:
@@ -279,7 +279,7 @@ def _train(cfg: CfgNode, mode: str) -> None:
 def _evaluate(cfg: CfgNode) -> None:
     session = _Session(cfg, eval_only=True)
     path = resolve.detector_file(cfg, "--eval-only")
-    files.save_config(cfg)
+    whole_files.save_config(cfg)
     model = _loaded(session.cfg, path)
     metrics, details = session.test(model)
     if dist.is_main():

@@ -19,7 +19,7 @@ from pretrain.runtime.preempt import StopRequest
 from pretrain.runtime.seed import derive
 from pretrain.runtime.workers import check_workers
 from transfer.engines.d2.adapters.adapter import Adapter
-from transfer.engines.d2.files import WholeFiles
+from transfer.engines.d2.whole_files import WholeFiles
 from transfer.engines.resolve import precision
 from transfer.engines.sampling import configured_factors, index_stream
 

@@ -33,10 +33,10 @@ from transfer.engines import base, resolve, results, resume, testing
 from transfer.engines.data import open_run_data
 from transfer.engines.sampling import configured_factors, index_stream
 from transfer.engines.training_input import TrainingInput
-from transfer.engines.tv import data, loop, solver
+from transfer.engines.tv import loop, mapper, solver
 from transfer.engines.tv.adapters import ADAPTERS, adapter_of, check_support, part_names
+from transfer.engines.tv.inference import load_whole, predictions
 from transfer.engines.tv.launch import launch
-from transfer.engines.tv.predictions import load_whole, predictions
 from transfer.engines.tv.serving.export import export
 from transfer.engines.tv.weights import detectron2_state, grouped, load_weights
 from transfer.tasks import task_of
@@ -137,7 +137,7 @@ class _Session:
         seed_everything(self.seed, dist.rank())
         return model.to(self.device)
 
-    def samples(self) -> data.Augmented:
+    def samples(self) -> mapper.Augmented:
         samples = self.adapter.train_samples(self.cfg, self.data.train, self.seed)
         samples.factors = configured_factors(self.cfg, samples.records)
         return samples
@@ -267,8 +267,8 @@ def learning_rate(cfg: CfgNode) -> Callable[[int], float]:
     )
 
 
-def _loader(cfg: CfgNode, samples: data.Augmented, start: int) -> Iterator[loop.Batch]:
-    return data.train_loader(
+def _loader(cfg: CfgNode, samples: mapper.Augmented, start: int) -> Iterator[loop.Batch]:
+    return mapper.train_loader(
         samples,
         cfg.SOLVER.IMS_PER_BATCH // dist.world_size(),
         grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
@@ -280,14 +280,14 @@ def _loader(cfg: CfgNode, samples: data.Augmented, start: int) -> Iterator[loop.
     )
 
 
-def _precise_bn(cfg: CfgNode, model: nn.Module, samples: data.Augmented) -> None:
+def _precise_bn(cfg: CfgNode, model: nn.Module, samples: mapper.Augmented) -> None:
     if cfg.TEST.PRECISE_BN.ENABLED:
         other = copy.copy(samples)
         other.seed = derive(samples.seed, 2)
         loop.precise_bn(model, _loader(cfg, other, start=0), cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
-def _interim(session: _Session, model: nn.Module, samples: data.Augmented) -> dict[str, float]:
+def _interim(session: _Session, model: nn.Module, samples: mapper.Augmented) -> dict[str, float]:
     _precise_bn(session.cfg, model, samples)
     return session.test(model)[0]
 

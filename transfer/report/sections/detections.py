@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from transfer.evaluation.objects_found import objects
-from transfer.evaluation.precision import PrecisionRecall
+from transfer.evaluation.precision_recall import PrecisionRecall
 from transfer.report.collected import ColumnReport
 from transfer.report.disagreement import RULE, most
 from transfer.report.evaluated import Evaluated, Found

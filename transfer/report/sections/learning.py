@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from transfer.report.collected import ColumnReport, Curve, ExperimentReport, RowReport
-from transfer.report.figures.rows import Line, curves, points
+from transfer.report.figures.row_plots import Line, curves, points
 from transfer.report.markup import Markup, named, section, tag
 
 

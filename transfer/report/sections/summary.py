@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from transfer.evaluation.metric import Metric
 from transfer.report.collected import ColumnReport, ExperimentReport, RowReport
-from transfer.report.figures.rows import Dots, dots, near_enough
+from transfer.report.figures.row_plots import Dots, dots, near_enough
 from transfer.report.markup import Markup, join, named, scroll, section, tag
 from transfer.report.tables import MINUS, Cell, captions, cell, comparisons, rules, signed, tested, theirs, verdicts
 from transfer.trials.significance import Comparison

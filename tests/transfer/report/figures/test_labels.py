@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.transfer.report.test_report import Page
 from transfer.report.figures.classes import Gap, gaps
 from transfer.report.figures.labels import ELLIPSIS, shortened, width, wrapped
-from transfer.report.figures.rows import Dots, dots
+from transfer.report.figures.row_plots import Dots, dots
 
 
 def test_lines_fit_and_lose_no_letter() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from tests.transfer.report import test_tables, trees
 from tests.transfer.report.test_report import Page
 from transfer.data import catalog
-from transfer.evaluation.precision import PrecisionRecall
+from transfer.evaluation.precision_recall import PrecisionRecall
 from transfer.report.collect import collect
 from transfer.report.evaluated import Evaluated, Found
 from transfer.report.figures.classes import Gap

@@ -16,7 +16,7 @@ from transfer.config.support import Support
 from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
 from transfer.engines.training_input import TrainingInput
-from transfer.engines.tv.data import Augmented
+from transfer.engines.tv.mapper import Augmented
 from transfer.engines.tv.serving.networks import Served
 
 

@@ -17,9 +17,9 @@ from transfer.data.dataset import Dataset
 from transfer.data.records import PackedRecords
 from transfer.engines.data import with_objects
 from transfer.engines.training_input import TrainingInput
-from transfer.engines.tv import data, keypoints
+from transfer.engines.tv import keypoints, mapper
 from transfer.engines.tv.adapters.adapter import Adapter
-from transfer.engines.tv.adapters.trunk import configured_trunk
+from transfer.engines.tv.adapters.configured_trunk import configured_trunk
 from transfer.engines.tv.backbone import Backbone, DilatedC5, Pyramid, Stages
 from transfer.engines.tv.detector import Detector
 from transfer.engines.tv.heads import HiddenBoxHead, KeypointHead, MaskHead, Res5BoxHead, box_predictor
@@ -37,9 +37,9 @@ class InstancesAdapter(Adapter):
     def build(self, cfg: CfgNode, device: str) -> Detector:
         return build_detector(cfg, device)
 
-    def train_samples(self, cfg: CfgNode, datasets: Sequence[Dataset], seed: int) -> data.TrainSamples:
+    def train_samples(self, cfg: CfgNode, datasets: Sequence[Dataset], seed: int) -> mapper.TrainSamples:
         chosen, i = self.chosen(cfg, datasets), cfg.INPUT
-        return data.TrainSamples(
+        return mapper.TrainSamples(
             PackedRecords.joined([d.records.select(which) for d, which in zip(datasets, chosen, strict=True)]),
             channel_order=i.FORMAT,
             short_edges=i.MIN_SIZE_TRAIN,
@@ -59,8 +59,8 @@ class InstancesAdapter(Adapter):
         """Returns which keypoint stands at each place of a mirrored image's list; None if none are trained."""
         return None
 
-    def test_samples(self, cfg: CfgNode, records: PackedRecords) -> data.TestSamples:
-        return data.TestSamples(
+    def test_samples(self, cfg: CfgNode, records: PackedRecords) -> mapper.TestSamples:
+        return mapper.TestSamples(
             records,
             channel_order=cfg.INPUT.FORMAT,
             short_edge=cfg.INPUT.MIN_SIZE_TEST,

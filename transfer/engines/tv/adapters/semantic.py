@@ -17,9 +17,9 @@ from transfer.data.label_maps import read_labels
 from transfer.data.records import PackedRecords
 from transfer.engines.crops import Draw, ScaledCrops
 from transfer.engines.training_input import TrainingInput
-from transfer.engines.tv import data
+from transfer.engines.tv import mapper
 from transfer.engines.tv.adapters.adapter import Adapter
-from transfer.engines.tv.adapters.trunk import configured_trunk
+from transfer.engines.tv.adapters.configured_trunk import configured_trunk
 from transfer.engines.tv.backbone import Stages
 from transfer.engines.tv.norm import norm_layer
 from transfer.engines.tv.segmentor import FCNHead, Segmentor
@@ -83,8 +83,8 @@ class SemanticAdapter(Adapter):
         records = PackedRecords.joined([dataset.records for dataset in datasets])
         return SegmentationSamples(records, ScaledCrops.of(cfg), channel_order=cfg.INPUT.FORMAT, seed=seed)
 
-    def test_samples(self, cfg: CfgNode, records: PackedRecords) -> data.TestSamples:
-        return data.TestSamples(
+    def test_samples(self, cfg: CfgNode, records: PackedRecords) -> mapper.TestSamples:
+        return mapper.TestSamples(
             records,
             channel_order=cfg.INPUT.FORMAT,
             short_edge=cfg.INPUT.MIN_SIZE_TEST,
@@ -104,7 +104,7 @@ class SemanticAdapter(Adapter):
         )
 
 
-class SegmentationSamples(data.Augmented):
+class SegmentationSamples(mapper.Augmented):
     """Maps (position, index) to {"image": (3, h, w), "sem_seg": (h, w)} in uint8, by that position's randomness."""
 
     def __init__(self, records: PackedRecords, crops: ScaledCrops, *, channel_order: str, seed: int):
@@ -117,6 +117,6 @@ class SegmentationSamples(data.Augmented):
 
     def augmented(self, record: dict[str, Any], draw: Draw) -> dict[str, Any]:
         """Makes the network's input for these random numbers."""
-        image = data.checked_image(record, self.channel_order)
+        image = mapper.checked_image(record, self.channel_order)
         image, labels = self.crops(image, read_labels(record["sem_seg_file_name"]), draw)
-        return {"image": data.to_tensor(image), "sem_seg": torch.from_numpy(np.array(labels))}
+        return {"image": mapper.to_tensor(image), "sem_seg": torch.from_numpy(np.array(labels))}

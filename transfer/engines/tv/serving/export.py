@@ -18,8 +18,8 @@ from pretrain.runtime.provenance import file_sha256, package_version
 from transfer.config.load import digest
 from transfer.engines import base, resolve
 from transfer.engines.tv.adapters import ADAPTERS, check_support
-from transfer.engines.tv.predictions import load_whole
-from transfer.engines.tv.serving.formats import FORMATS
+from transfer.engines.tv.inference import load_whole
+from transfer.engines.tv.serving.file_formats import FORMATS
 from transfer.engines.tv.serving.proof import Difference, difference, made_up
 from transfer.tasks import task_of
 

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from transfer.engines.tv import data
+from transfer.engines.tv import mapper
 from transfer.engines.tv.detector import Detector
 from transfer.engines.tv.masks import bitmap
 from transfer.engines.tv.roi_heads import AlignedRoIPool
 from transfer.engines.tv.segmentor import Segmentor
-from transfer.engines.tv.serving.pixels import number, output_size, resized, shape, size_of, xyxy
+from transfer.engines.tv.serving.resize import number, output_size, resized, shape, size_of, xyxy
 
 
 class Served(nn.Module, ABC):
@@ -42,7 +42,7 @@ class Served(nn.Module, ABC):
         """
         Args:
             model: the trained network, on the CPU.
-            short_edge, max_size: size to which an image is resized (see `data.output_size`); short_edge 0 keeps it.
+            short_edge, max_size: size to which an image is resized (see `mapper.output_size`); short_edge 0 keeps it.
         """
         super().__init__()
         self.model: Any = model.eval()
@@ -63,8 +63,8 @@ class Served(nn.Module, ABC):
     def expected(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Returns what the trained network itself gives for an image, (H, W, 3) uint8, in the form of the outputs."""
         height, width = image.shape[:2]
-        size = data.output_size(height, width, self.short_edge, self.max_size) if self.short_edge else (height, width)
-        sample = {"image": data.to_tensor(data.resize(image, size)), "height": height, "width": width}
+        size = mapper.output_size(height, width, self.short_edge, self.max_size) if self.short_edge else (height, width)
+        sample = {"image": mapper.to_tensor(mapper.resize(image, size)), "height": height, "width": width}
         with torch.inference_mode():
             return self.plain(self.model([sample])[0], (height, width))
 

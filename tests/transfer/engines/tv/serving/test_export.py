@@ -16,7 +16,7 @@ from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.provenance import file_sha256
 from tests import networks
 from transfer.engines.base import EngineError
-from transfer.engines.tv.serving import formats
+from transfer.engines.tv.serving import file_formats
 from transfer.engines.tv.serving.export import export
 from transfer.engines.tv.serving.proof import made_up
 
@@ -69,7 +69,9 @@ def test_torch(name: str, cfg: Any, tmp_path: Path) -> None:
 def test_nothing_found_is_empty_and_told(name: str, cfg: Any, tmp_path: Path, caplog: Any) -> None:
     (difference,) = export(cfg, tmp_path / "model.onnx", "onnx", NAMES, [made_up(97, 121)])
     assert difference.found == (0, 0) and "name some of yours with --image" in caplog.text
-    outputs = formats.FORMATS["onnx"].runner((tmp_path / "model.onnx").read_bytes())(np.zeros((3, 97, 121), np.uint8))
+    outputs = file_formats.FORMATS["onnx"].runner((tmp_path / "model.onnx").read_bytes())(
+        np.zeros((3, 97, 121), np.uint8)
+    )
     assert [o.shape for o in outputs] == [(0, 4), (0,), (0,), (0, 97, 121), (0, 5, 3)]
 
 
@@ -77,12 +79,12 @@ def test_nothing_found_is_empty_and_told(name: str, cfg: Any, tmp_path: Path, ca
 def test_a_file_that_computes_something_else_is_not_written(
     name: str, cfg: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(self: formats.Onnx, file: bytes) -> formats.Runner:
+    def wrong(self: file_formats.Onnx, file: bytes) -> file_formats.Runner:
         run = runner(self, file)
         return lambda image: [output + 1 for output in run(image)]
 
-    runner = formats.Onnx.runner
-    monkeypatch.setattr(formats.Onnx, "runner", wrong)
+    runner = file_formats.Onnx.runner
+    monkeypatch.setattr(file_formats.Onnx, "runner", wrong)
     (tmp_path / "model.onnx").write_bytes(b"an earlier one")
     with pytest.raises(EngineError, match=r"model.onnx' is not written: it differs .*without a counterpart"):
         export(cfg, tmp_path / "model.onnx", "onnx", NAMES, [made_up(97, 121)])
@@ -108,8 +110,8 @@ def test_refused_before_the_work(
     def work(*_: object) -> bytes:
         raise _Worked
 
-    monkeypatch.setattr(formats.Onnx, "write", work)
-    monkeypatch.setattr(formats.Exported, "write", work)
+    monkeypatch.setattr(file_formats.Onnx, "write", work)
+    monkeypatch.setattr(file_formats.Exported, "write", work)
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ConfigError, match=message):
         export(cfg, tmp_path / output, kind, NAMES, [])

@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import box_iou
 
 from tests import networks
-from transfer.engines.tv import data, masks
+from transfer.engines.tv import mapper, masks
 from transfer.engines.tv.adapters import adapter_of
 from transfer.engines.tv.serving.networks import Served, apart, pasted
 from transfer.engines.tv.serving.proof import made_up
@@ -31,7 +31,7 @@ def both(network: Served, size: tuple[int, int]) -> tuple[dict[str, np.ndarray],
     """What the trained network gives for an image of this size, and what the served one."""
     image = made_up(*size)
     with torch.no_grad():
-        outputs = network(data.to_tensor(image))
+        outputs = network(mapper.to_tensor(image))
     return network.expected(image), {n: o.numpy() for n, o in zip(network.outputs, outputs, strict=True)}
 
 

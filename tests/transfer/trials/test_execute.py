@@ -21,7 +21,7 @@ from tests.transfer.report import trees
 from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.report import tables
 from transfer.report.collect import collect
-from transfer.trials import launch
+from transfer.trials import execute
 from transfer.trials.experiment import load_experiment
 from transfer.trials.failure import read_failure
 from transfer.trials.gpus import gpu_slots
@@ -47,7 +47,7 @@ def stage(folder: Path, code: str, **fields) -> Stage:
 
 def side_by_side(tmp_path: Path, stages: list[Stage], slots=((), ())) -> dict[str, str]:
     plan = SimpleNamespace(experiment=SimpleNamespace(output=tmp_path))
-    outcomes = launch._side_by_side(plan, [(s,) for s in stages], slots)
+    outcomes = execute._side_by_side(plan, [(s,) for s in stages], slots)
     assert [o.stage for o in outcomes] == [s.name for s in stages]
     return {o.stage: o.state for o in outcomes}
 
@@ -155,7 +155,7 @@ def test_without_submitit_gpus_are_not_shared_out_unless_that_is_asked_for(monke
     assert gpu_slots(1, 0) == [()]
     assert len(gpu_slots(1, 2)) == 2
     with pytest.raises(ConfigError, match="pip install submitit"):
-        launch._submitit()
+        execute._submitit()
 
 
 def test_options():
@@ -213,7 +213,7 @@ print('Submitted batch job 77')
     stages[2].run()
     plan = SimpleNamespace(experiment=SimpleNamespace(output=tmp_path), num_gpus=4)
     launcher = Launcher("slurm", jobs=2, options=parse_options(["partition=gpu", "timeout_min=600"]))
-    outcomes = launch._on_slurm(plan, [(s,) for s in stages], launcher)
+    outcomes = execute._on_slurm(plan, [(s,) for s in stages], launcher)
     assert {o.stage: o.state for o in outcomes} == {"before": "done", "a": "done", "b": "failed"}
     script = (tmp_path / "script").read_text()
     for words in ("--array=0-1%2", "--gpus-per-node=4", "--partition=gpu", "--time=600", "--signal=USR2@300"):
@@ -226,7 +226,7 @@ def test_a_parameter_that_sbatch_does_not_have(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     plan = SimpleNamespace(experiment=SimpleNamespace(output=tmp_path), num_gpus=1)
     with pytest.raises(ConfigError, match="--slurm: .*partitionn"):
-        launch._on_slurm(
+        execute._on_slurm(
             plan, [(stage(tmp_path / "a", ""),)], Launcher("slurm", options=parse_options(["partitionn=g"]))
         )
 
@@ -258,12 +258,12 @@ def test_a_small_experiment_side_by_side(tmp_path, generated):
     rows = [{"name": "random", "weights": None, "opts": short}]
     file = trees.experiment_file(tmp_path, generated, trials=2, rows=rows, pretrain={})
     plan = Plan(load_experiment(file), TorchvisionEngine(), ROOT / "tools")
-    first = launch.run(plan, Launcher(jobs=2))
+    first = execute.run(plan, Launcher(jobs=2))
     assert [o.state for o in first] == ["done", "done"], first
     row = plan.row_folder(plan.experiment.columns[0], plan.experiment.rows[0])
     before = (row / "trials.json").stat().st_mtime_ns, (row / "seed_1" / "result.json").stat().st_mtime_ns
     assert len(list((tmp_path / "out" / "jobs").glob("*_submitted.pkl"))) == 2
-    assert launch.run(plan, Launcher(jobs=2)) == first
+    assert execute.run(plan, Launcher(jobs=2)) == first
     assert (row / "seed_1" / "result.json").stat().st_mtime_ns == before[1]
     assert "2" in tables.text(collect(plan)) and "±" in tables.text(collect(plan))
 
@@ -278,26 +278,26 @@ def test_what_this_machine_cannot_train_is_refused_before_the_first_stage(tmp_pa
     file = trees.experiment_file(tmp_path, generated, trials=1, rows=rows, pretrain={"moco": tiny})
     plan = Plan(load_experiment(file), TorchvisionEngine(), ROOT / "tools")
     began = []
-    monkeypatch.setattr(launch, "run_chain", lambda chain, begin: began.append(chain) or [])
-    monkeypatch.setattr(launch, "_on_slurm", lambda plan, chains, launcher: began.append(chains) or [])
-    monkeypatch.setattr(launch, "_rows", lambda plan: [])
+    monkeypatch.setattr(execute, "run_chain", lambda chain, begin: began.append(chain) or [])
+    monkeypatch.setattr(execute, "_on_slurm", lambda plan, chains, launcher: began.append(chains) or [])
+    monkeypatch.setattr(execute, "_rows", lambda plan: [])
     with pytest.raises(ConfigError, match="row 'half' cannot train here: SOLVER.AMP.ENABLED in fp16 needs a GPU"):
-        launch.run(plan)
+        execute.run(plan)
     assert not began
-    launch.run(plan, Launcher("slurm", 1))
+    execute.run(plan, Launcher("slurm", 1))
     assert began
-    launch.run(dataclasses.replace(plan, only=("pretrain",)))
+    execute.run(dataclasses.replace(plan, only=("pretrain",)))
     folder = plan.row_folder(plan.experiment.columns[0], plan.experiment.rows[1])
     folder.mkdir(parents=True)
     (folder / "trials.json").write_text("{}")
-    launch.run(plan)
+    execute.run(plan)
 
 
 def test_where_a_job_is(tmp_path):
     stages = [SimpleNamespace(name=name) for name in ("pre-train 'moco'", "knn of 'MoCo', seed 1")]
-    work, log = launch.Work(stages), tmp_path / "log"
-    assert launch._how_far(work, log) == "knn of 'MoCo', seed 1: ..."
+    work, log = execute.Work(stages), tmp_path / "log"
+    assert execute._how_far(work, log) == "knn of 'MoCo', seed 1: ..."
     log.write_text(
         "I pretrain: 100 images\npretrain:  10%|#  | 1/10\rpretrain:  90%|######## | 9/10\ndetect voc_a.b:   5%|# | 1/2"
     )
-    assert launch._how_far(work, log) == "knn of 'MoCo', seed 1: detect voc_a.b 5%"
+    assert execute._how_far(work, log) == "knn of 'MoCo', seed 1: detect voc_a.b 5%"

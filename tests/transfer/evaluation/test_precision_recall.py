@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transfer.data import catalog
-from transfer.evaluation.precision import RECALLS, at_recalls, precision_recall
+from transfer.evaluation.precision_recall import RECALLS, at_recalls, precision_recall
 from transfer.evaluation.predictions import ImageDetections
 from transfer.report.evaluated import box_scores
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.engines.tv import data
-from transfer.engines.tv.serving.pixels import output_size, resized, size_of
+from transfer.engines.tv import mapper
+from transfer.engines.tv.serving.resize import output_size, resized, size_of
 
 
 def test_output_size_is_that_of_the_samples() -> None:
@@ -15,7 +15,7 @@ def test_output_size_is_that_of_the_samples() -> None:
     for _ in range(500):
         height, width, short = (int(x) for x in rng.integers(1, 3000, 3))
         longest = int(rng.integers(1, 2000))
-        expected = data.output_size(height, width, short, longest)
+        expected = mapper.output_size(height, width, short, longest)
         assert tuple(output_size(torch.tensor([height, width]), short, longest).tolist()) == expected
 
 
@@ -26,6 +26,6 @@ def test_output_size_is_that_of_the_samples() -> None:
 )  # fmt: skip
 def test_resized_is_pil(old: tuple[int, int], new: tuple[int, int]) -> None:
     image = np.random.default_rng(1).integers(0, 256, (*old, 3), dtype=np.uint8)
-    found = resized(data.to_tensor(image), torch.tensor(new))
+    found = resized(mapper.to_tensor(image), torch.tensor(new))
     assert size_of(found).tolist() == list(new)
-    np.testing.assert_array_equal(found.numpy().transpose(1, 2, 0), data.resize(image, new))
+    np.testing.assert_array_equal(found.numpy().transpose(1, 2, 0), mapper.resize(image, new))

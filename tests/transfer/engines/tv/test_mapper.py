@@ -12,7 +12,7 @@ from PIL import Image
 from transfer.data import catalog
 from transfer.data.catalog import DatasetError
 from transfer.engines.sampling import index_stream
-from transfer.engines.tv import data
+from transfer.engines.tv import mapper
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def records(generated):
 
 def samples(records, **kwargs):
     settings = dict(channel_order="RGB", short_edges=(64, 80), sampling="choice", max_size=213, flip=True, seed=0)
-    return data.TrainSamples(records, **{**settings, **kwargs})
+    return mapper.TrainSamples(records, **{**settings, **kwargs})
 
 
 @pytest.mark.parametrize(
@@ -35,12 +35,12 @@ def samples(records, **kwargs):
     ],
 )
 def test_output_size(size, edge, limit, expected):
-    assert data.output_size(*size, edge, limit) == expected
+    assert mapper.output_size(*size, edge, limit) == expected
 
 
 def test_boxes_follow_resize_and_flip():
     boxes = np.array([[10.0, 20.0, 30.0, 60.0], [-5.0, 0.0, 100.0, 80.0]])
-    out = data.transform_boxes(boxes, (80, 100), (160, 50), flip=True)
+    out = mapper.transform_boxes(boxes, (80, 100), (160, 50), flip=True)
     assert np.allclose(out, [[50 - 15, 40, 50 - 5, 120], [0, 0, 50, 160]])
 
 
@@ -62,8 +62,8 @@ def test_every_epoch_visits_every_image_once_on_all_ranks_together():
 
 def test_a_resumed_loader_continues_the_stream(records):
     settings = dict(grouping=True, workers=0, rank=0, world_size=1)
-    whole = data.train_loader(samples(records), 2, start=0, **settings)
-    resumed = data.train_loader(samples(records), 2, start=5, **settings)
+    whole = mapper.train_loader(samples(records), 2, start=0, **settings)
+    resumed = mapper.train_loader(samples(records), 2, start=5, **settings)
     for batch in itertools.islice(whole, 5, 8):
         for a, b in zip(batch, next(resumed), strict=True):
             assert torch.equal(a["image"], b["image"]) and torch.equal(a["boxes"], b["boxes"])
@@ -73,7 +73,8 @@ def test_workers_do_not_change_the_stream_nor_the_models_random_numbers(records)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     loaders = [
-        data.train_loader(samples(records), 2, grouping=True, workers=w, start=0, rank=0, world_size=1) for w in (0, 2)
+        mapper.train_loader(samples(records), 2, grouping=True, workers=w, start=0, rank=0, world_size=1)
+        for w in (0, 2)
     ]
     for _ in range(3):
         a, b = next(loaders[0]), next(loaders[1])
@@ -85,12 +86,12 @@ def test_workers_do_not_change_the_stream_nor_the_models_random_numbers(records)
 def test_other_colour_modes_become_three_channels(tmp_path, mode):
     path = tmp_path / ("x.jpg" if mode in ("L", "CMYK") else "x.png")
     Image.new(mode, (6, 4)).save(path)
-    assert data.read_image(str(path), "BGR").shape == (4, 6, 3)
+    assert mapper.read_image(str(path), "BGR").shape == (4, 6, 3)
 
 
 def test_a_wrong_size_and_an_unreadable_image_name_the_file(records, tmp_path):
     with pytest.raises(DatasetError, match=r"is \d+x\d+ but its annotation says 1x2"):
-        data.checked_image({**records[0], "height": 2, "width": 1}, "RGB")
+        mapper.checked_image({**records[0], "height": 2, "width": 1}, "RGB")
     (tmp_path / "bad.jpg").write_text("no image")
     with pytest.raises(DatasetError, match="bad.jpg"):
-        data.read_image(str(tmp_path / "bad.jpg"), "RGB")
+        mapper.read_image(str(tmp_path / "bad.jpg"), "RGB")
