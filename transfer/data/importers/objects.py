@@ -10,7 +10,7 @@ from typing import Any
 from pretrain.runtime.wording import short
 from transfer.data.faults import Faults
 from transfer.data.importers.importer import BOX, ELLIPSE, POLYGON, Shape, Sheet
-from transfer.data.segmentation import FAR, is_number
+from transfer.data.segmentation import FAR, area, is_number
 from transfer.data.spec import one_line
 
 CORNERS = 64  # of the polygon that a circle or an ellipse becomes: 0.16% less area
@@ -29,12 +29,11 @@ class Object:
     box: tuple[float, float, float, float]
     polygons: list[list[float]]
 
-    @property
-    def area(self) -> float:
-        """Returns the area in square pixels within the polygons, or else the box."""
-        if not self.polygons:
-            return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
-        return sum(map(_enclosed, self.polygons))
+    def area(self, size: tuple[int, int]) -> float:
+        """Returns how many pixels of an image of (width, height) the polygons cover, or else the area of the box."""
+        if self.polygons:
+            return area(self.polygons, size[1], size[0])
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
 
 def objects(sheet: Sheet, size: tuple[int, int], left_out: Collection[str], faults: Faults) -> list[Object]:
@@ -117,9 +116,3 @@ def _corners(x: float, y: float, rx: float, ry: float, angle: float) -> list[flo
         u, v = rx * math.cos(turn), ry * math.sin(turn)
         flat += [x + u * cos - v * sin, y + u * sin + v * cos]
     return flat
-
-
-def _enclosed(polygon: Sequence[float]) -> float:
-    """Returns the area of a polygon that does not cross itself, by the shoelace formula."""
-    xs, ys = polygon[0::2], polygon[1::2]
-    return abs(sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))) / 2

@@ -185,7 +185,7 @@ def _coco(images: Sequence[_Read], classes: Sequence[str]) -> dict[str, Any]:
             annotations.append(
                 {
                     "id": len(annotations) + 1, "image_id": number, "category_id": ids[o.label], "iscrowd": 0,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0], "area": o.area,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0], "area": o.area(image.size),
                     **({"segmentation": o.polygons} if o.polygons else {}),
                 }
             )  # fmt: skip

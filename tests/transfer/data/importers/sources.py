@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from tests.transfer.data.sets import picture
 
 TRIANGLE = [[2, 3], [12, 3], [2, 23]]  # 10 x 20 / 2
 SQUARE, CIRCLE = (20, 5, 30, 15), (25, 20, 5)
-CIRCLE_AREA = 25 * 32 * math.sin(2 * math.pi / 64)  # of the 64-cornered polygon
 
 
 def labelme_shape(label: Any, kind: str, points: list[list[float]], **more: Any) -> dict[str, Any]:
