@@ -9,6 +9,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.wording import visible
 from transfer.report import judgement
 from transfer.report.collect import collect
-from transfer.report.collected import ExperimentReport
+from transfer.report.collected import ColumnReport, ExperimentReport
 from transfer.report.figures.row_plots import dots
 from transfer.report.judgement import Judged
 from transfer.report.markup import Markup
@@ -101,7 +102,8 @@ def _summary(judged: Sequence[tuple[Plan, Judged]]) -> str:
 def _experiment(plan: Plan, report: ExperimentReport, folder: Path) -> str:
     e = plan.experiment
     spent = hours.spent(plan, report)
-    table = markdown(report).partition("\n\n")[2]  # its first line is the title, which is the heading here
+    # the title is the heading here, and the findings stand at the top of the page
+    table = markdown(replace(report, findings=())).partition("\n\n")[2]
     command = f"python tools/reproduce.py {_relative(e.path, plan)}"
     remark = f" {escaped(e.remark)}" if e.remark else ""
     lines = [f"## {escaped(e.title)}", "", f"{_code(command)}; {_spent(spent)}.{remark}", "", table]
@@ -129,19 +131,24 @@ def _origin(report: ExperimentReport) -> str:
     results += [p.result for p in report.pretrainings if p.result is not None]
     packages = [r.provenance.get("packages", {}) for r in results]
     facts: dict[str, list[Any]] = {
-        "on": [f"{r.provenance.get('device', '?')}, {r.provenance.get('threads', '?')} threads" for r in results],
+        "on": [f"{r.provenance.get('device', '?')} (threads: {r.provenance.get('threads', '?')})" for r in results],
         "torch": [p.get("torch") for p in packages],
         "commit": [str(r.provenance.get("commit") or "unknown")[:12] for r in results],
     }
     words = [
         f"{name} {', '.join(dict.fromkeys(escaped(str(v)) for v in values if v))}" for name, values in facts.items()
     ]
-    digests = ", ".join(
-        f"{escaped(c.prefix + row.name)} {_code(digest)}"
-        for c, _, row in report.cells()
-        for digest in dict.fromkeys(r.config_digest for r in row.results)
-    )
-    return f"Made {'; '.join(words)}. Config digests: {digests}."
+    return f"Made {'; '.join(words)}. Config digests: {', '.join(map(_digests, report.columns))}."
+
+
+def _digests(column: ColumnReport) -> str:
+    """Returns the digests of a column's configs with the rows that have them, or "all rows"."""
+    rows: dict[str, list[str]] = {}
+    for row in column.run:
+        for digest in dict.fromkeys(r.config_digest for r in row.results):
+            rows.setdefault(digest, []).append(row.name)
+    names = {digest: "all rows" if len(rows) == 1 else ", ".join(who) for digest, who in rows.items()}
+    return ", ".join(f"{escaped(column.prefix + who)} {_code(digest)}" for digest, who in names.items())
 
 
 def _pictures(plan: Plan, report: ExperimentReport, folder: Path) -> list[tuple[str, str]]:

@@ -35,7 +35,8 @@ def test_the_page(plans: list[Plan], tmp_path: Path) -> None:
     assert "| [MoCo \\| ahead](#table-first-of-all) | Table 2 | **shows** | 56." in page
     assert re.search(r"\| \*\*reversed\*\* \| .*; too few trials \|", page)  # the reason stands where it does not show
     assert "## Table: first, of all" in page and "`python tools/reproduce.py table.yaml`; " in page
-    assert "11 of 11 runs" in page and "Config digests: supervised IN-1M `" in page
+    assert "11 of 11 runs" in page and re.search(r"Config digests: all rows `[0-9a-f]{16}`\.\n", page)
+    assert page.count("MoCo \\| ahead") == 1  # each finding once, at the top
     (picture,) = re.findall(r"!\[AP per trial\]\((pictures/evidence_table_bbox_AP\.svg)\)", page)
     svg = (tmp_path / "docs" / picture).read_text()
     ET.fromstring(svg)
