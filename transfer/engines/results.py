@@ -60,7 +60,7 @@ def data_digests(cfg: CfgNode, training: bool) -> dict[str, str]:
             (spec,) = catalog.resolve([name], cfg.DATASETS.SPECS)
             found[f"data set {name}"] = catalog.listing_digest(spec)
         except (ExpectedError, OSError) as error:
-            logger.warning("the result does not say which data set '%s' it is of: %s", name, error)
+            logger.warning("the content of data set '%s' cannot be digested: %s", name, error)
     return found
 
 

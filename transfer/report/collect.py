@@ -22,6 +22,7 @@ from transfer.trials.aggregate import Aggregate, AggregateError, aggregate
 from transfer.trials.failure import read_failure
 from transfer.trials.output_folders import TRUNK
 from transfer.trials.plan import Plan
+from transfer.trials.recorded import read_row, recorded
 from transfer.trials.rows import Column, Job, Row
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 
@@ -111,7 +112,7 @@ def _row(plan: Plan, column: Column, row: Row) -> RowReport:
             results.append(result if column.probe is None else _probed(plan, column, row, seed, result))
         except ValueError as error:
             problems.append(str(error))
-    mean = None if failed else _aggregate(folder / AGGREGATE_FILE, results, seeds, problems)
+    mean = None if failed else _aggregate(plan, column, row, results, problems)
     problems += _earlier_failures(plan, column, row)
     problems += _differences(plan, row.job(column), results)
     weights = f"pre-training '{row.pretrain}'" if row.pretrain else row.file.name if row.file else "random"
@@ -160,26 +161,25 @@ def _probed(plan: Plan, column: Column, row: Row, seed: int, result: RunResult) 
 
 
 def _aggregate(
-    path: Path, results: Sequence[RunResult], seeds: tuple[int, ...], problems: list[str]
+    plan: Plan, column: Column, row: Row, results: Sequence[RunResult], problems: list[str]
 ) -> Aggregate | None:
-    """Returns the row that `path` records, if it has these seeds and fits the results; else the row of the results."""
-    recorded = None
-    if path.is_file():
-        try:
-            recorded = Aggregate.from_json(json.loads(read_record(path)))
-        except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-            problems.append(f"'{path}' cannot be read ({type(error).__name__} {error})")
-    if recorded is not None and set(recorded.seeds) != set(seeds):
-        recorded = None  # of another number of trials
-    if len(results) < len(seeds):
-        return recorded
+    """Returns the row of the results; where some are gone, the one that was recorded when all were there."""
+    known = None
+    try:
+        if len(results) < len(column.seeds):
+            return recorded(plan, column, row, results)
+        known = read_row(plan.row_folder(column, row) / AGGREGATE_FILE)
+    except AggregateError as error:
+        problems.append(str(error))
+    if len(results) < len(column.seeds):
+        return None
     try:
         computed = aggregate(results)
     except AggregateError as error:
         problems.append(str(error))
         return None
-    if recorded is not None and recorded != computed:
-        problems.append(f"'{path.name}' disagrees with the trials' results; the numbers here are of the results")
+    if known is not None and replace(known, metrics=computed.metrics) == computed != known:
+        problems.append(f"'{AGGREGATE_FILE}' disagrees with the trials' results; the numbers here are of the results")
     return computed
 
 

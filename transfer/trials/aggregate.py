@@ -11,6 +11,8 @@ from typing import Any
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.result import RunResult
 
+_COMPARED = {"config", "weights"}  # inputs with a field of their own; where seeds pre-train anew, weights may differ
+
 
 class AggregateError(ExpectedError, ValueError):
     """Says that results must not be averaged together."""
@@ -74,7 +76,8 @@ def aggregate(results: Sequence[RunResult]) -> Aggregate:
     """Makes a table's row of the results of its trials.
 
     Raises:
-        AggregateError: engines, config digests or initial weights differ, a seed comes twice, or a metric is missing.
+        AggregateError: engines, config digests, initial weights or data sets differ, a seed comes twice, or a trial
+            lacks a metric that others have.
     """
     if not results:
         raise AggregateError("no trial to aggregate")
@@ -85,10 +88,17 @@ def aggregate(results: Sequence[RunResult]) -> Aggregate:
             raise AggregateError(
                 f"trials differ in {what} ({', '.join(map(str, sorted(map(str, found))))}); a row never mixes them"
             )
+    for name in sorted({name for r in results for name in r.inputs} - _COMPARED):
+        found = {r.inputs[name] for r in results if name in r.inputs}  # earlier versions' results do not say
+        if len(found) > 1:
+            raise AggregateError(f"trials differ in what they read as '{name}' (digests {', '.join(sorted(found))}); "
+                                 "a row never mixes them")  # fmt: skip
     seeds = [r.seed for r in results]
     if len(set(seeds)) < len(seeds):
         raise AggregateError(f"a seed comes twice among {seeds}; trials must be independent")
-    names = [name for name in first.metrics if all(name in r.metrics for r in results)]
-    finite = [name for name in names if any(math.isfinite(r.metrics[name]) for r in results)]
+    for r in results:
+        if lacking := sorted({name for other in results for name in other.metrics} - r.metrics.keys()):
+            raise AggregateError(f"seed {r.seed} lacks {', '.join(lacking)}, which others have; evaluate it again")
+    finite = [name for name in first.metrics if any(math.isfinite(r.metrics[name]) for r in results)]
     metrics = {name: statistic([r.metrics[name] for r in results], name) for name in finite}
     return Aggregate(first.engine, first.config_digest, first.weights_sha256, tuple(seeds), metrics)

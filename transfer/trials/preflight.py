@@ -14,8 +14,8 @@ from transfer.data.formats import format_of
 from transfer.data.missing import Missing
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data
 from transfer.trials.plan import Plan
+from transfer.trials.recorded import recorded
 from transfer.trials.rows import Job, Probe, Row
-from transfer.trials.run import AGGREGATE_FILE
 
 
 def missing(plan: Plan) -> list[Missing]:
@@ -61,7 +61,7 @@ def refuse_device(plan: Plan) -> None:
     """Raises ConfigError if a fine-tuning of an unfinished row could not train on this machine's devices."""
     for column, row in plan.runs() if not plan.only or "trials" in plan.only else ():
         job = row.job(column)
-        if job is None or (plan.row_folder(column, row) / AGGREGATE_FILE).is_file():
+        if job is None or recorded(plan, column, row) is not None:
             continue
         if (unfit := plan.engine.unfit_device(plan.config(job.config, job.opts))) is not None:
             raise ConfigError(f"row '{row.name}' cannot train here: {unfit}")

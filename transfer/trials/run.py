@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
 from torch import multiprocessing as mp
 
 from pretrain.runtime import checkpoint, dist
@@ -37,6 +38,11 @@ def trial_folder(output_dir: Path, seed: int) -> Path:
     return output_dir / f"seed_{seed}"
 
 
+def data_digests(cfg: CfgNode) -> Mapping[str, str]:
+    """Returns `data set <name>` -> digest of the data sets of a trial that are here."""
+    return results.data_digests(cfg, training=True)
+
+
 def run_trial(
     engine: Engine,
     config: str | os.PathLike[str],
@@ -45,16 +51,21 @@ def run_trial(
     seed: int,
     num_gpus: int = 1,
     notes: Sequence[str] = (),
+    data: Callable[[CfgNode], Mapping[str, str]] = data_digests,
 ) -> RunResult:
     """Runs one trial in its folder: skips it if it is finished, else trains and evaluates or continues it.
 
     A trial that fails leaves the reason as `failed.json` in its folder until it is run again.
 
+    Args:
+        data: returns name -> digest of the data sets that a finished trial must have read; those that are not here
+            any more are not compared.
+
     Raises:
         ConfigError, DatasetError: the engine raised it before a trial began.
         LockError: another run works in the trial's folder.
         TRIAL_ERRORS: the trial failed.
-        AggregateError: the folder holds the trial of another config, engine or weights.
+        AggregateError: the folder holds the trial of another config, engine, weights or data.
     """
     folder = trial_folder(Path(output_dir), seed)
     cfg = load_config(config, [*opts, "OUTPUT_DIR", str(folder), "SEED", str(seed)], engine.defaults())
@@ -63,12 +74,9 @@ def run_trial(
     if (folder / FILE_NAME).is_file():
         result = RunResult.load(folder)
         found = (result.engine, result.config_digest, result.weights_sha256)
-        if found != wanted:
-            different = [
-                f"{name} {a} instead of {b}"
-                for name, a, b in zip(("engine", "config digest", "weights"), found, wanted, strict=True)
-                if a != b
-            ]
+        pairs = [*zip(("engine", "config digest", "weights"), found, wanted, strict=True)]
+        pairs += [(name, result.inputs[name], now) for name, now in data(cfg).items() if name in result.inputs]
+        if different := [f"{name} {then} instead of {now}" for name, then, now in pairs if then != now]:
             raise AggregateError(
                 f"'{folder}' holds the trial of something else ({'; '.join(different)}); give another output folder"
             )
@@ -117,16 +125,24 @@ def run_trials(
         ConfigError, DatasetError: the engine raised it; finished trials stay finished.
         LockError: another run works in a trial's folder.
         TrialsFailed: some trials failed, after all the others were run.
-        AggregateError: a folder holds the trial of another config, engine or weights.
+        AggregateError: a folder holds the trial of another config, engine, weights or data.
     """
     output_dir = Path(output_dir)
     if not seeds or any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise AggregateError(f"seeds are {list(seeds)}; give one trial or more, seeds different and not negative")
     finished, failed = [], {}
+    digests: list[Mapping[str, str]] = []
+
+    def data(cfg: CfgNode) -> Mapping[str, str]:
+        """Returns what all trials share, computed for the first that is finished: it takes seconds for a large set."""
+        if not digests:
+            digests.append(data_digests(cfg))
+        return digests[0]
+
     for n, seed in enumerate(seeds, 1):
         logger.info("trial %d of %d", n, len(seeds))
         try:
-            finished.append(run_trial(engine, config, opts, output_dir, seed, num_gpus, notes))
+            finished.append(run_trial(engine, config, opts, output_dir, seed, num_gpus, notes, data))
         except LockError:  # somebody else makes this row
             raise
         except TRIAL_ERRORS as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from transfer.trials.run import AGGREGATE_FILE, trial_folder
 @pytest.fixture
 def plan(tmp_path: Path, generated: Path) -> Plan:
     return trees.plan(trees.experiment_file(tmp_path, generated, trials=3))
+
+
+def one_changed(ap50: float) -> dict[str, float]:
+    return {"bbox/AP50": ap50, "bbox/AP": 50.0, "bbox/AP75": 50.0}
 
 
 def test_complete_rows(plan: Plan) -> None:
@@ -76,10 +81,29 @@ def test_only_the_aggregate_was_kept(plan: Plan) -> None:
     assert row.state == "3 trials" and row.results == () and len(row.values("bbox/AP50")) == 3
 
 
+def test_the_row_of_an_earlier_config_is_not_shown_while_its_trials_are_made_anew(plan: Plan) -> None:
+    """A changed config sets the trials aside, one by one as they are run; the recorded row stays until all have run."""
+    trees.fill(plan)
+    column, row = plan.experiment.columns[0], plan.experiment.rows[0]
+    folder = plan.row_folder(column, row)
+    for seed in column.seeds:
+        trial_folder(folder, seed).rename(folder / f"seed_{seed}.stale1")
+    assert collect(plan).columns[0].rows[0].state == "3 trials"  # trials that are only gone
+    path = folder / AGGREGATE_FILE
+    for field, value in (("config_digest", "aaaa"), ("engine", "detectron2"), ("seeds", [1, 2, 4])):
+        kept = path.read_text()
+        checkpoint.save_json(json.loads(kept) | {field: value}, path)
+        assert collect(plan).columns[0].rows[0].state == "0 of 3 trials", field
+        path.write_text(kept)
+    trees.trial(plan, row, 1, 5, metrics=one_changed(10.0))  # the first one anew, of the same config
+    found = collect(plan).columns[0].rows[0]
+    assert found.state == "1 of 3 trials" and found.statistic("bbox/AP50") is None
+
+
 def test_an_aggregate_that_disagrees_with_the_results(plan: Plan) -> None:
     trees.fill(plan)
     row = plan.experiment.rows[0]
-    trees.trial(plan, row, 2, 5, metrics={"bbox/AP50": 10.0})
+    trees.trial(plan, row, 2, 5, metrics=one_changed(10.0))
     found = collect(plan).columns[0].rows[0]
     assert any("disagrees" in p for p in found.problems) and 10.0 in found.values("bbox/AP50")
 
@@ -94,7 +118,7 @@ def test_trials_that_do_not_belong_together_are_not_averaged(plan: Plan) -> None
 
 def test_a_trial_without_a_number_is_not_averaged_away(plan: Plan) -> None:
     trees.fill(plan)
-    trees.trial(plan, plan.experiment.rows[0], 3, 5, metrics={"bbox/AP50": math.nan})
+    trees.trial(plan, plan.experiment.rows[0], 3, 5, metrics=one_changed(math.nan))
     row = collect(plan).columns[0].rows[0]
     assert (
         row.aggregate is None and any("not a number" in p for p in row.problems) and len(row.values("bbox/AP50")) == 2

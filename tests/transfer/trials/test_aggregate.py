@@ -10,6 +10,8 @@ import pytest
 from pretrain.runtime.result import RunResult
 from transfer.trials.aggregate import Aggregate, AggregateError, aggregate, statistic
 
+READ = {"config": "c", "weights": "w", "data set s_val": "a", "val": "a"}
+
 
 def result(seed: int, ap: float, **changes) -> RunResult:
     fields = dict(kind="train", engine="torchvision", seed=seed, config_digest="c", weights_sha256="w")
@@ -46,12 +48,26 @@ def test_a_row():
         ({"engine": "detectron2"}, "differ in engine"),
         ({"config_digest": "d"}, "differ in config_digest"),
         ({"weights_sha256": None}, "differ in weights_sha256"),
+        ({"inputs": {"data set s_val": "b"}}, "differ in what they read as 'data set s_val' .digests a, b"),
+        ({"inputs": {"val": "b"}}, "differ in what they read as 'val'"),
         ({"seed": 1}, "a seed comes twice"),
     ],
 )
 def test_what_differs_is_not_averaged(changes, message):
     with pytest.raises(AggregateError, match=message):
-        aggregate([result(1, 50.0), result(**{"seed": 2, "ap": 52.0, **changes})])
+        aggregate([result(1, 50.0, inputs=READ), result(**{"seed": 2, "ap": 52.0, "inputs": READ, **changes})])
+
+
+def test_results_of_earlier_versions_do_not_say_what_they_read_and_pre_trainings_anew_differ():
+    others = [{}, {"weights": "v"}, {"config": "d"}]
+    assert aggregate([result(1, 50.0, inputs=READ), *(result(i, 51.0, inputs=r) for i, r in enumerate(others, 2))])
+
+
+def test_a_trial_that_lacks_a_metric_is_named():
+    a, b = result(1, 50.0), result(2, 52.0)
+    a.metrics["segm/AP"] = 30.0
+    with pytest.raises(AggregateError, match="seed 2 lacks segm/AP, which others have"):
+        aggregate([a, b])
 
 
 def test_a_metric_that_is_nowhere_defined_is_left_out_and_one_that_is_partly_undefined_is_refused():

@@ -13,15 +13,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.provenance import package_version
 from tests.architectures import options
 from tests.conftest import ROOT
 from tests.transfer.report import trees
+from transfer.config.load import digest
 from transfer.engines.tv.engine import TorchvisionEngine
 from transfer.report import tables
 from transfer.report.collect import collect
 from transfer.trials import execute
+from transfer.trials.aggregate import Aggregate
 from transfer.trials.experiment import load_experiment
 from transfer.trials.failure import read_failure
 from transfer.trials.gpus import gpu_slots
@@ -287,9 +290,13 @@ def test_what_this_machine_cannot_train_is_refused_before_the_first_stage(tmp_pa
     execute.run(plan, Launcher("slurm", 1))
     assert began
     execute.run(dataclasses.replace(plan, only=("pretrain",)))
-    folder = plan.row_folder(plan.experiment.columns[0], plan.experiment.rows[1])
-    folder.mkdir(parents=True)
-    (folder / "trials.json").write_text("{}")
+    column, row = plan.experiment.columns[0], plan.experiment.rows[1]
+    job, folder = row.job(column), plan.row_folder(column, row)
+    whole = Aggregate("torchvision", digest(plan.config(job.config, job.opts)), "ab", (1,), {})
+    checkpoint.save_json(dataclasses.replace(whole, config_digest="old").to_json(), folder / "trials.json")
+    with pytest.raises(ConfigError, match="row 'half' cannot train here"):
+        execute.run(plan)
+    checkpoint.save_json(whole.to_json(), folder / "trials.json")
     execute.run(plan)
 
 

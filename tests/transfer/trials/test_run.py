@@ -8,6 +8,7 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from pretrain.runtime.result import RunResult
+from tests.transfer.data.sets import CAT, voc_image, voc_object, voc_split
 from transfer.config.defaults import get_cfg
 from transfer.engines import base, results
 from transfer.trials.aggregate import AggregateError
@@ -77,6 +78,24 @@ def test_a_folder_of_another_config_is_refused(tmp_path, small_config):
     Path(tmp_path / "w.pkl").write_bytes(b"weights")
     with pytest.raises(AggregateError, match="weights None instead of"):
         run_trials(engine, small_config, ["MODEL.WEIGHTS", str(tmp_path / "w.pkl")], tmp_path, [1])
+
+
+def test_a_trial_of_annotations_that_have_changed_since_is_refused(tmp_path, small_config):
+    """Corrected annotations make another test set; trials from before and after it are no row."""
+    for split in ("train", "val"):
+        voc_image(tmp_path, split, voc_object(CAT, (3, 4, 10, 12)))
+        voc_split(tmp_path, split, split)
+    spec = "name: s\nformat: voc\nyear: 2007\nroot: .\nclasses: [cat]\nsplits: [train, val]\n"
+    (tmp_path / "s.yaml").write_text(spec)
+    sets = ["DATASETS.SPECS", [str(tmp_path / "s.yaml")], "DATASETS.TRAIN", ["s_train"], "DATASETS.TEST", ["s_val"]]
+    engine = CountingEngine()
+    run_trials(engine, small_config, sets, tmp_path / "row", [1])
+    run_trials(engine, small_config, sets, tmp_path / "row", [1, 2])
+    assert len(engine.calls) == 2
+    voc_image(tmp_path, "val", voc_object(CAT, (3, 4, 10, 13)))
+    with pytest.raises(AggregateError, match=r"seed_1' holds .* something else \(data set s_val \w{16} instead"):
+        run_trials(engine, small_config, sets, tmp_path / "row", [1, 2, 3])
+    assert len(engine.calls) == 2
 
 
 def test_what_fails_alike_is_said_once(tmp_path, small_config):
