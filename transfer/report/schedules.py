@@ -18,7 +18,8 @@ from transfer.report.collected import ColumnReport, RowReport
 from transfer.report.figures.row_plots import Slope, slopes
 from transfer.report.markup import Markup, join, named, prefixed, scroll, section, tag
 from transfer.report.page import page as framed
-from transfer.report.pairs import matched
+from transfer.report.pairs import Pair as Matched
+from transfer.report.pairs import check, matched, problems
 from transfer.report.tables import signed
 from transfer.trials.plan import Plan
 from transfer.trials.rows import Column
@@ -58,15 +59,13 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Matched):
     """Holds one column of both experiments.
 
     Attributes:
-        ends: names of the left and the right schedule, such as "90,000 iterations"; see `schedule`.
+        ends: names of the first and the second schedule, such as "90,000 iterations"; see `schedule`.
     """
 
-    left: ColumnReport
-    right: ColumnReport
     ends: tuple[str, str]
 
 
@@ -77,12 +76,10 @@ def changes(left: ColumnReport, right: ColumnReport) -> list[Change]:
         Changes in the order of metrics, then of rows; for each row this project's values before the paper's.
 
     Raises:
-        ConfigError: the experiments share no row, or differ in their engine or their baseline.
+        ConfigError: the experiments differ in their engine or their baseline.
     """
     others = {row.name: row for row in right.rows}
     common = [(i, row, others[row.name]) for i, row in enumerate(left.rows) if row.name in others]
-    if not common:
-        raise ConfigError("the two experiments share no row; give two schedules of the same rows")
     if left.baseline.name != right.baseline.name:
         raise ConfigError(f"the baselines differ: '{left.baseline.name}' and '{right.baseline.name}'")
     if left.engine != right.engine:
@@ -120,12 +117,15 @@ def pairs(left: Plan, right: Plan) -> list[Pair]:
     """Collects the columns that both experiments have.
 
     Raises:
-        ConfigError: see `pairs.matched`.
+        ConfigError: they have none in common, or their numbers mean different things; see `pairs.check`.
     """
-    return [
+    found = [
         Pair(collect_column(left, a), collect_column(right, b), (schedule(left, a), schedule(right, b)))
         for a, b in matched(left, right)
     ]
+    for pair in found:
+        check(pair)
+    return found
 
 
 def text(found: Sequence[Change], ends: tuple[str, str], baseline: str) -> str:
@@ -155,17 +155,25 @@ def page(found: Sequence[Pair], titles: tuple[str, str]) -> str:
     for n, pair in enumerate(found):
         sections = _sections(pair)
         main += [prefixed(section, f"c{n}-") if len(found) > 1 else section for section in sections]
-    sources = "; ".join(dict.fromkeys(c.source for pair in found for c in (pair.left, pair.right) if c.source))
+    if said := _problems(found, titles):
+        main.insert(0, tag("div", tag("ul", *(tag("li", words) for words in said)), class_="warning", role="note"))
+    sources = "; ".join(dict.fromkeys(c.source for pair in found for c in (pair.first, pair.second) if c.source))
     header = [
-        tag("p", f"Two schedules · {found[0].left.runner}", class_="kicker"),
+        tag("p", f"Two schedules · {found[0].first.runner}", class_="kicker"),
         tag("h1", f"{titles[0]} against {titles[1]}"),
         tag("p", f"Published: {sources}.", class_="lede") if sources else None,
     ]
     return framed(f"{titles[0]} against {titles[1]}", join(header), join(main, between="\n"))
 
 
+def _problems(found: Sequence[Pair], titles: tuple[str, str]) -> list[str]:
+    """Returns why numbers cannot be trusted, after a line that says which experiment is which."""
+    lines = problems(found)
+    return [f"A: {titles[0]}; B: {titles[1]}", *lines] if lines else []
+
+
 def _sections(pair: Pair) -> list[Markup]:
-    left, ends, found = pair.left, pair.ends, changes(pair.left, pair.right)
+    left, ends, found = pair.first, pair.ends, changes(pair.first, pair.second)
     if not found:
         return [tag("p", f"{left.prefix}Nothing to compare yet.", class_="lede")]
     figures = []
@@ -204,8 +212,9 @@ def write_comparison(left: Plan, right: Plan, path: Path) -> str:
     Raises:
         ConfigError: the experiments cannot be compared; see `pairs` and `changes`.
     """
-    found = pairs(left, right)
-    blocks = [(p.left.name, text(changes(p.left, p.right), p.ends, p.left.baseline.name)) for p in found]
+    found, titles = pairs(left, right), (left.experiment.title, right.experiment.title)
+    blocks = [(p.first.name, text(changes(p.first, p.second), p.ends, p.first.baseline.name)) for p in found]
     with atomic_write(path) as f:
-        f.write(page(found, (left.experiment.title, right.experiment.title)).encode("utf-8"))
-    return "\n\n".join(f"{name}\n{block}" if name else block for name, block in blocks)
+        f.write(page(found, titles).encode("utf-8"))
+    said = ["\n".join(lines)] if (lines := _problems(found, titles)) else []
+    return "\n\n".join([*(f"{name}\n{block}" if name else block for name, block in blocks), *said])

@@ -68,10 +68,28 @@ def test_page_of_our_results(tmp_path: Path, generated: Path) -> None:
 
 
 def test_what_cannot_be_compared() -> None:
-    with pytest.raises(ConfigError, match="share no row"):
-        changes(SHORT, column(row("Other", [1.0])))
     with pytest.raises(ConfigError, match="baselines differ: 'Supervised' and 'Random'"):
         changes(SHORT, column(row("Random", [1.0])))
     unfinished = column(row("Random", [1.0], wanted=2))
     assert "nothing to compare yet" in text(changes(unfinished, unfinished), ENDS, "Random")
     assert "Nothing to compare yet." in page([Pair(unfinished, unfinished, ENDS)], ("a", "b"))
+
+
+def test_numbers_that_mean_something_else_are_refused_or_marked(tmp_path: Path, generated: Path) -> None:
+    plans = []
+    for name in ("short", "long"):
+        plans.append(trees.plan(trees.experiment_file(tmp_path / name, generated, trials=2)))
+        trees.fill(plans[-1])
+    for seed in plans[1].experiment.columns[0].seeds:
+        trees.trial(plans[1], plans[1].experiment.rows[0], seed, 5, config_digest="of another file")
+    mark = "B: supervised IN-1M: made with config digest of another"
+    said = write_comparison(*plans, tmp_path / "s.html")
+    assert mark in said and mark in Page((tmp_path / "s.html").read_text(encoding="utf-8")).text
+    for seed in plans[1].experiment.columns[0].seeds:
+        details = {"generated_test": {"protocol": "coco", "per_class": {}}}
+        trees.trial(plans[1], plans[1].experiment.rows[0], seed, 5, extra=details)
+    with pytest.raises(ConfigError, match="A is scored by the protocol voc07, B by coco"):
+        write_comparison(*plans, tmp_path / "s.html")
+    other = trees.plan(trees.experiment_file(tmp_path / "other", generated, rows=[{"name": "Other", "weights": None}]))
+    with pytest.raises(ConfigError, match="share no row that is run: 'supervised IN-1M', .*; rows are matched by name"):
+        write_comparison(plans[0], other, tmp_path / "s.html")
