@@ -15,7 +15,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pretrain.data.decode import BadImageError
 from pretrain.data.shard_index import is_shard, printable
-from pretrain.data.shards import expand, open_shards
+from pretrain.data.shards import open_shards
+from pretrain.runtime import shard_names
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.files import read_regular
 from pretrain.runtime.folders import is_hidden, note_left_out, read_tree
@@ -114,7 +115,7 @@ def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: b
                 return _listed_files(path, names, notes)
             shards = [str(path.parent / name) for name in names]
         elif is_shard(path):
-            shards = expand(str(path))
+            shards = shard_names.expand(str(path))
         elif path.exists():
             raise ConfigError(f"DATA.TRAIN '{path}' is neither a folder nor a .txt list of images, nor a .tar shard")
         else:

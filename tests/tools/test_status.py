@@ -203,3 +203,12 @@ def test_tool(tmp_path, capsys):
 def test_it_imports_no_torch():
     code = "import sys, transfer.trials.status; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("epoch", [1e-320, 5e-324])
+def test_a_line_whose_epoch_is_next_to_nothing_breaks_no_view(tmp_path, epoch):
+    (tmp_path / "config.yaml").write_text("SOLVER: {EPOCHS: 200, BATCH_SIZE: 2}")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"iteration": 5, "epoch": epoch, "images_per_second": epoch}))
+    with hold_run(tmp_path):
+        run = one(tmp_path)
+    assert (run.done, run.total, run.eta) == (6, None, None) and "6" in screen([run], 80)

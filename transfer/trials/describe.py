@@ -9,20 +9,31 @@ from transfer.trials.plan import Plan
 from transfer.trials.preflight import missing
 from transfer.trials.remaining import remaining
 from transfer.trials.rows import Column, Cost
+from transfer.trials.stages import Stage, StageError
 
 
 def describe(plan: Plan) -> str:
     """Returns the plan as text: stages with state and command, the cost, then what is missing."""
     e = plan.experiment
     lines = [f"{e.title}: {'; '.join(_size(plan, column) for column in e.columns)}, into {e.output}", ""]
-    for n, stage in enumerate(plan.stages(), 1):
-        lines.append(f"{n}. {stage.name} [{stage.state()}]")
+    stages = list(plan.stages())
+    states = [_state(stage) for stage in stages]
+    for n, (stage, state) in enumerate(zip(stages, states, strict=True), 1):
+        lines.append(f"{n}. {stage.name} [{state}]")
         lines.append(f"   {stage.shell}")
-    lines += ["", *costs(plan), f"on this machine: {remaining(plan.outline())}", ""]
+    left = {stage.folder for stage, state in zip(stages, states, strict=True) if state != "done"}
+    lines += ["", *costs(plan), f"on this machine: {remaining(stages, left)}", ""]
     lacking = missing(plan)
     lines.append(f"missing: {len(lacking)}" if lacking else "nothing is missing")
     lines += map(str, lacking)
     return "\n".join(lines)
+
+
+def _state(stage: Stage) -> str:
+    try:
+        return stage.state()
+    except (StageError, OSError) as error:
+        return str(error)
 
 
 def _size(plan: Plan, column: Column) -> str:

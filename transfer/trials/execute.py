@@ -192,7 +192,7 @@ def _not_done(chains: Sequence[Chain]) -> tuple[list[Outcome], list[Work]]:
     outcomes: list[Outcome] = []
     works = []
     for chain in chains:
-        if all(stage.state() == "done" for stage in chain):
+        if all(stage.is_done() for stage in chain):
             outcomes += [Outcome(stage.name, stage.folder, "done") for stage in chain]
         else:
             works.append(Work(chain))

@@ -55,7 +55,7 @@ def run_chain(
             outcomes.append(Outcome(stage.name, stage.folder, "done"))
         except StageStopped as error:
             outcomes.append(Outcome(stage.name, stage.folder, "stopped", str(error)))
-        except (StageError, LockError) as error:
+        except (StageError, LockError, OSError) as error:  # OSError: a disk or a folder of this stage
             logger.error("%s", error)
             outcomes.append(Outcome(stage.name, stage.folder, "failed", str(error)))
     return outcomes
@@ -93,7 +93,7 @@ class Work:
 
     def lost(self, reason: str) -> list[Outcome]:
         """Returns the outcomes of a job that cannot report them itself."""
-        states = ["done" if stage.state() == "done" else "failed" for stage in self.chain]
+        states = ["done" if stage.is_done() else "failed" for stage in self.chain]
         return [
             Outcome(stage.name, stage.folder, state, reason if state == "failed" else "")
             for stage, state in zip(self.chain, states, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fvcore.common.config import CfgNode
 
+from pretrain.runtime import shard_names
 from pretrain.runtime.config import ConfigError
 from transfer.config.load import load_config
 from transfer.convert.sharded import sha256
@@ -36,10 +37,10 @@ def missing(plan: Plan) -> list[Missing]:
     if e.generated is not None:
         return list(found.values())
     for name in plan.pretrainings if "pretrain" in runs else ():
-        folder = pretraining_data(e.pretrain[name].config, e.pretrain[name].opts)
-        if not _exists(folder):
-            remedy = "give DATA.TRAIN a folder of images"
-            found.setdefault(str(folder), Missing(f"pre-training images '{folder}' of '{name}'", remedy))
+        place = pretraining_data(e.pretrain[name].config, e.pretrain[name].opts)
+        if not _exists(place):
+            remedy = "give DATA.TRAIN a folder of images, a .txt list of them, or .tar shards"
+            found.setdefault(str(place), Missing(f"pre-training images '{place}' of '{name}'", remedy))
     probes = [run for column, row in plan.runs() if isinstance(run := row.entry(column).run, Probe)]
     for probe in probes if "trials" in runs else ():
         for option, folder in probed_data(probe).items():
@@ -89,4 +90,10 @@ def _weights(row: Row) -> Missing | None:
 
 
 def _exists(path: str | None) -> bool:
-    return path is not None and expanded(path).exists()
+    """Returns whether a path, or everything that the name of shards stands for, is here."""
+    if path is None or expanded(path).exists():
+        return path is not None
+    try:
+        return bool(shard_names.expand(str(expanded(path))))
+    except ConfigError:
+        return False

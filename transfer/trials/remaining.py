@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,38 +17,48 @@ class Remaining:
 
     Attributes:
         stages: number of unfinished stages.
-        seconds: time that unfinished stages take one after the other, as far as similar stages have finished.
-        unknown: number of unfinished stages for which no similar stage has finished.
+        seconds: time that the `known` ones take one after the other.
+        known: number of unfinished stages for which similar ones have finished.
+        unknown: number of those for which none has; conversions and data, which take little time, are in neither.
     """
 
     stages: int
     seconds: float
+    known: int
     unknown: int
 
     def __str__(self) -> str:
         if not self.stages:
             return "nothing is left"
-        known, each = self.stages - self.unknown, "stage" if self.stages == 1 else "stages"
-        if not known:
-            return f"{self.stages} {each} left; none alike has finished, by which to say how long that takes"
+        each = "stage" if self.stages == 1 else "stages"
+        if not self.known:
+            why = "none alike has finished, by which to say how long that takes" if self.unknown else "no training"
+            return f"{self.stages} {each} left; {why}"
         hours, minutes = divmod(round(self.seconds / 60), 60)
         took = f"about {hours} h {minutes:02d} min" if hours else f"about {max(minutes, 1)} min"
         beside = f", and {self.unknown} of which none alike has finished" if self.unknown else ""
         return f"{self.stages} {each} left, {took} one after the other by what finished ones took{beside}"
 
 
-def remaining(stages: Sequence[Stage]) -> Remaining:
-    """Estimates from the folders of all stages of a plan; the time of conversions and data is not worth counting."""
+def remaining(stages: Sequence[Stage], unfinished: Collection[Path] = ()) -> Remaining:
+    """Estimates from the folders of all stages of a plan; the time of conversions and data is not worth counting.
+
+    Args:
+        unfinished: folders of stages that are to be run although their outputs are there, such as stale ones.
+    """
     took: dict[Path, list[float]] = {}
     left = []
     for stage in stages:
-        if not all((stage.folder / name).is_file() for name in stage.outputs):
+        whole = all((stage.folder / name).is_file() for name in stage.outputs)
+        if not whole or stage.folder in unfinished:
             left.append(stage)
-        elif (seconds := _seconds(stage)) is not None:
+        if not whole:
+            continue
+        if (seconds := _seconds(stage)) is not None:
             took.setdefault(_kind(stage), []).append(seconds)
     long = [stage for stage in left if FILE_NAME in stage.outputs]
     known = [statistics.mean(took[_kind(stage)]) for stage in long if _kind(stage) in took]
-    return Remaining(len(left), sum(known), len(long) - len(known))
+    return Remaining(len(left), sum(known), len(known), len(long) - len(known))
 
 
 def _kind(stage: Stage) -> Path:

@@ -112,6 +112,13 @@ class Stage:
             return "done"
         return "failed" if read_failure(self.folder) else "started"
 
+    def is_done(self) -> bool:
+        """Returns whether the stage's state is "done"; running a stage whose record cannot be read says so."""
+        try:
+            return self.state() == "done"
+        except (StageError, OSError):
+            return False
+
     def changes(self) -> str:
         """Says which inputs differ from the recorded ones."""
         recorded, wanted = (self._record() or {"inputs": {}})["inputs"], self._wanted()

@@ -118,7 +118,8 @@ def _size(folder: Path, lines: list[dict[str, Any]]) -> tuple[int | None, int | 
     wanted = _number(solver.get("EPOCHS"))
     if not epochs or wanted is None:
         return None, batch
-    return round(epochs[-1][1] / epochs[-1][0] * wanted), batch
+    total = _number(epochs[-1][1] / epochs[-1][0] * wanted)
+    return None if total is None else round(total), batch
 
 
 def _eta(lines: list[dict[str, Any]], done: int | None, total: int | None, batch: int | None) -> float | None:
@@ -128,7 +129,7 @@ def _eta(lines: list[dict[str, Any]], done: int | None, total: int | None, batch
     rates = [rate for line in lines[-10:] if (rate := _number(line.get("images_per_second"))) and rate > 0]
     if not rates or done is None or total is None or not batch:
         return None
-    return (total - done) * batch * len(rates) / sum(rates)
+    return _number((total - done) * batch * len(rates) / sum(rates))
 
 
 def _headline(result: dict[str, Any]) -> str:

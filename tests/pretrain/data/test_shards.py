@@ -97,12 +97,6 @@ def test_names_of_shards() -> None:
     assert not any(map(is_shard, ("a.tar.jpg", "a.txt", "tar", "star", "a.tar/b.png", "a.gz")))
 
 
-def test_numbers_of_a_pattern() -> None:
-    assert module._numbers("8", "11") == ["8", "9", "10", "11"]
-    assert module._numbers("008", "11") == ["008", "009", "010", "011"]
-    assert module._numbers("0", "1") == ["0", "1"]
-
-
 def test_digest_depends_on_names_and_their_order(images: Path, tmp_path: Path) -> None:
     a, b = (shards_of(write_shards(images, tmp_path / x)) for x in "ab")
     assert a.digest() == b.digest()

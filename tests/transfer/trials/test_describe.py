@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pretrain.runtime.config import ConfigError
 from tests.conftest import ROOT
@@ -126,3 +127,40 @@ def test_problems_are_told_once(tmp_path):
         ]
     )
     assert lines == ["b: exit code 1", "e ended with exit code 2", "c and 1 more not run: 'w' was not made"]
+
+
+def test_shards_are_there_if_every_one_is(tmp_path):
+    """`DATA.TRAIN` of an experiment takes what a pre-training by hand takes."""
+    (tmp_path / "shards").mkdir()
+    file = tmp_path / "e.yaml"
+
+    def told(train: str) -> list[str]:
+        tiny = str(ROOT / "configs" / "pretrain" / "tiny_moco_v2_R_18.yaml")
+        content = {
+            "title": "T", "output": str(tmp_path / "out"), "trials": 1, "metrics": ["knn/acc1"],
+            "pretrain": {"moco": {"config": tiny, "opts": ["DATA.TRAIN", train]}},
+            "probe": {"protocol": "knn", "opts": ["--train", str(tmp_path), "--val", str(tmp_path)]},
+            "rows": [{"name": "MoCo", "weights": {"pretrain": "moco"}}],
+        }  # fmt: skip
+        file.write_text(yaml.safe_dump(content))
+        return [m.what for m in missing(Plan(load_experiment(file), TorchvisionEngine(), ROOT / "tools"))]
+
+    (tmp_path / "shards" / "in-000.tar").touch()
+    ranged, starred = str(tmp_path / "shards" / "in-{000..001}.tar"), str(tmp_path / "shards" / "*.tar")
+    assert told(starred) == [] and told(ranged) == [f"pre-training images '{ranged}' of 'moco'"]
+    (tmp_path / "shards" / "in-001.tar").touch()
+    assert told(ranged) == []
+
+
+def test_a_dry_run_shows_what_is_stale_or_unreadable_and_counts_it(tmp_path):
+    p = plan("mocov2_table1", tmp_path / "out", trials=1)
+    first, second, *_ = p.stages()
+    for stage in (first, second):
+        stage.folder.mkdir(parents=True)
+    (first.folder / "stage.json").write_text('{"inputs": {"of": "before"}, "outputs": {}}')
+    (second.folder / "stage.json").write_text("{")
+    for name in first.outputs:
+        (first.folder / name).write_text("{}")
+    text = describe(p)
+    assert f"1. {first.name} [stale]" in text and f"2. {second.name} ['{second.folder}" in text
+    assert f"on this machine: {len(list(p.stages()))} stages left" in text

@@ -300,6 +300,22 @@ def test_what_this_machine_cannot_train_is_refused_before_the_first_stage(tmp_pa
     execute.run(plan)
 
 
+def test_a_stage_that_cannot_be_read_or_made_stops_no_other(tmp_path):
+    """Whether its chain runs here or as a job, which is asked beforehand whether it is done."""
+    stages = [
+        Stage(name, tmp_path / name, (sys.executable, "-c", ""), {}, ()) for name in ("damaged", "a file", "fine")
+    ]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "stage.json").write_text('{"inp')
+    (tmp_path / "a file").write_text("")
+    outcomes = [run_chain((stage,))[0] for stage in stages]
+    assert [outcome.state for outcome in outcomes] == ["failed", "failed", "done"]
+    assert "is no record of a stage" in outcomes[0].error and "a file" in outcomes[1].error
+    done, works = execute._not_done([(stage,) for stage in stages])
+    assert [work.name for work in works] == ["damaged", "a file"] and [outcome.stage for outcome in done] == ["fine"]
+    assert [outcome.state for work in works for outcome in work.lost("killed")] == ["failed", "failed"]
+
+
 def test_where_a_job_is(tmp_path):
     stages = [SimpleNamespace(name=name) for name in ("pre-train 'moco'", "knn of 'MoCo', seed 1")]
     work, log = execute.Work(stages), tmp_path / "log"

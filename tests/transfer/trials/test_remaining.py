@@ -37,3 +37,13 @@ def test_without_a_finished_one_nothing_is_guessed(tmp_path: Path) -> None:
     broken = stage(tmp_path / "rows" / "x" / "torchvision" / "b" / "seed_1")
     (broken.folder / "result.json").write_text("{")
     assert remaining([one, broken]).unknown == 1
+    quick = stage(tmp_path / "converted" / "m", outputs=("trunk.pkl",))
+    assert str(remaining([one, quick])).startswith("2 stages left; none alike has finished")
+    assert str(remaining([quick])) == "1 stage left; no training"
+
+
+def test_what_is_stale_is_left_and_tells_how_long_its_like_takes(tmp_path: Path) -> None:
+    row = tmp_path / "rows" / "x" / "torchvision" / "a"
+    stages = [stage(row / "seed_1", 60), stage(row / "seed_2", 120)]
+    found = remaining(stages, {stages[1].folder})
+    assert (found.stages, found.seconds, found.known) == (1, 90, 1)
