@@ -29,7 +29,7 @@ from transfer.trials.describe import problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.launcher import Launcher
 from transfer.trials.plan import Plan
-from transfer.trials.preflight import refuse_missing
+from transfer.trials.preflight import check
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "evidence.md" if (ROOT / "docs").is_dir() else Path("evidence.md")  # an installation has no docs
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*chosen, *every)}
     if not args.page_only:
         evidence.check_page(args.page)
-        refuse_missing(*(plans[path.resolve()] for path in chosen))
+        check(*(plans[path.resolve()] for path in chosen))
     failed = False
     for number, path in enumerate(() if args.page_only else chosen, 1):
         logging.info("experiment %d of %d: %s", number, len(chosen), path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.result import RunResult
 from transfer.config.initial_weights import weights_facts
-from transfer.config.lint import ERROR, NAMES
+from transfer.config.lint import ERROR, NAMES, Finding
 from transfer.data.missing import Missing
 from transfer.data.spec import Record
 from transfer.engines import resolve
@@ -110,16 +110,29 @@ class Engine(ABC):
         """Returns what a config needs on this engine, beside its weights and data sets, that this machine lacks."""
         return []
 
-    def unfit_device(self, cfg: CfgNode) -> str | None:
-        """Returns why this machine's devices cannot train a config, with the remedy; None if they can.
+    def check_config(self, cfg: CfgNode) -> None:
+        """Checks what the start of a training would refuse in its config, whatever its weights.
 
-        Experiments ask before their first stage, which may be hours before the training.
+        Experiments ask before their first stage, which may be days before the training.
+
+        Raises:
+            ConfigError: the engine or the linter refuses the config.
         """
+        refuse_errors(inspect(cfg, None, self.part_names()))
+
+    def unfit_device(self, cfg: CfgNode) -> str | None:
+        """Returns why this machine's devices cannot train a config, with the remedy; None if they can."""
         return None
 
     def part_names(self) -> Mapping[str, Collection[str]]:
         """Returns for each config key the names that this engine's registries hold, for the linter."""
         return NAMES
+
+
+def refuse_errors(findings: Iterable[Finding]) -> None:
+    """Raises ConfigError with all errors at once, each with its remedy, if the linter has found any."""
+    if errors := [str(f) for f in findings if f.level == ERROR]:
+        raise ConfigError("the config linter refuses to train this:\n  " + "\n  ".join(errors))
 
 
 def lint_before_training(cfg: CfgNode, names: Mapping[str, Collection[str]] = NAMES) -> list[str]:
@@ -137,9 +150,7 @@ def lint_before_training(cfg: CfgNode, names: Mapping[str, Collection[str]] = NA
     if path is not None and not facts and "://" in cfg.MODEL.WEIGHTS:  # unknown by its address, but it is here now
         facts = weights_facts(path)
     findings = inspect(cfg, facts, names)
-    errors = [str(f) for f in findings if f.level == ERROR]
-    if errors:
-        raise ConfigError("the config linter refuses to train this:\n  " + "\n  ".join(errors))
+    refuse_errors(findings)
     lines = [f"linter: {f}" for f in findings]
     for line in lines if dist.is_main() else ():
         logger.warning(line)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transfer.trials.jobs import Outcome
 from transfer.trials.plan import Plan
-from transfer.trials.preflight import missing
+from transfer.trials.preflight import missing, refused
 from transfer.trials.remaining import remaining
 from transfer.trials.rows import Column, Cost
 from transfer.trials.stages import Stage, StageError
@@ -25,7 +25,7 @@ def describe(plan: Plan) -> str:
     lines += ["", *costs(plan), f"on this machine: {remaining(stages, left)}", ""]
     lacking = missing(plan)
     lines.append(f"missing: {len(lacking)}" if lacking else "nothing is missing")
-    lines += map(str, lacking)
+    lines += [*map(str, lacking), *refused(plan)]
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from transfer.trials.gpus import gpu_slots
 from transfer.trials.jobs import Outcome, Work, run_chain
 from transfer.trials.launcher import Launcher
 from transfer.trials.plan import Chain, Plan
-from transfer.trials.preflight import refuse_device, refuse_missing
+from transfer.trials.preflight import check
 from transfer.trials.remaining import remaining
 from transfer.trials.run import AGGREGATE_FILE, trial_folder
 from transfer.trials.stages import Stage
@@ -49,14 +49,13 @@ def run(plan: Plan, launcher: Launcher | None = None) -> list[Outcome]:
         One outcome per stage. After a stage that was asked to stop here, the rest is left for the next call.
 
     Raises:
-        ConfigError: something is missing (the message lists all of it), or submitit is needed and not installed.
+        ConfigError: something is missing (the message lists all of it), a fine-tuning could not start (see
+            `preflight.check`), or submitit is needed and not installed.
     """
     launcher = launcher or Launcher(jobs=1)
-    refuse_missing(plan)
-    slots = []
-    if launcher.kind == "local":
-        refuse_device(plan)
-        slots = gpu_slots(plan.num_gpus, launcher.jobs, launcher.per_gpu)
+    here = launcher.kind == "local"
+    check(plan, here=here)
+    slots = gpu_slots(plan.num_gpus, launcher.jobs, launcher.per_gpu) if here else []
     outcomes: list[Outcome] = []
     every = plan.outline()
     place = {stage.folder: f"stage {n} of {len(every)}" for n, stage in enumerate(every, 1)}

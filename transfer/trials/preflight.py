@@ -8,11 +8,14 @@ from fvcore.common.config import CfgNode
 
 from pretrain.runtime import shard_names
 from pretrain.runtime.config import ConfigError
-from transfer.config.load import load_config
+from transfer.config.load import digest, load_config
 from transfer.convert.sharded import sha256
 from transfer.data import catalog
 from transfer.data.formats import format_of
 from transfer.data.missing import Missing
+from transfer.data.spec import DatasetError
+from transfer.engines.data import check_run_data
+from transfer.trials.aggregate import AggregateError
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data
 from transfer.trials.plan import Plan
 from transfer.trials.recorded import recorded
@@ -52,20 +55,59 @@ def missing(plan: Plan) -> list[Missing]:
     return list(found.values())
 
 
-def refuse_missing(*plans: Plan) -> None:
-    """Raises ConfigError that lists everything missing for any of the plans, each once, before one of them runs."""
+def check(*plans: Plan, here: bool = True) -> None:
+    """Refuses, before the first of the plans' stages, what would end one of them hours or days later.
+
+    Everything that is missing is listed, each thing once. Then the fine-tunings of unfinished rows are checked as their
+    own start would, once for rows of one config: the engine's and the linter's refusals, the data sets with the header
+    of every image, and the devices.
+
+    Args:
+        here: whether the stages run on this machine, whose devices then have to do.
+
+    Raises:
+        ConfigError: something is missing, or a fine-tuning could not start; the message names the row.
+    """
     if lacking := dict.fromkeys(str(found) for plan in plans for found in missing(plan)):
         raise ConfigError("cannot run yet, missing:\n" + "\n".join(lacking))
+    for plan in plans:
+        for row, cfg in _fine_tunings(plan):
+            try:
+                plan.engine.check_config(cfg)
+                if plan.experiment.generated is None:
+                    check_run_data(cfg, training=True)
+            except (ConfigError, DatasetError) as error:
+                raise ConfigError(f"row '{row.name}' cannot train: {error}") from error
+            if here and (unfit := plan.engine.unfit_device(cfg)) is not None:
+                raise ConfigError(f"row '{row.name}' cannot train here: {unfit}")
 
 
-def refuse_device(plan: Plan) -> None:
-    """Raises ConfigError if a fine-tuning of an unfinished row could not train on this machine's devices."""
+def refused(plan: Plan) -> list[str]:
+    """Returns a line for each unfinished row whose config the engine or the linter refuses, without reading data."""
+    lines = []
+    for row, cfg in _fine_tunings(plan):
+        try:
+            plan.engine.check_config(cfg)
+        except (ConfigError, DatasetError) as error:
+            lines.append(f"row '{row.name}' cannot train: {error}")
+    return lines
+
+
+def _fine_tunings(plan: Plan) -> Iterator[tuple[Row, CfgNode]]:
+    """Yields the configs of the chosen rows that are fine-tuned and not finished, each once with its first row."""
+    seen: set[str] = set()
     for column, row in plan.runs() if not plan.only or "trials" in plan.only else ():
         job = row.job(column)
-        if job is None or recorded(plan, column, row) is not None:
+        try:
+            finished = job is None or recorded(plan, column, row) is not None
+        except AggregateError:  # a damaged record is written anew once all trials are done
+            finished = False
+        if job is None or finished:
             continue
-        if (unfit := plan.engine.unfit_device(plan.config(job.config, job.opts))) is not None:
-            raise ConfigError(f"row '{row.name}' cannot train here: {unfit}")
+        cfg = plan.config(job.config, job.opts)
+        if (key := digest(cfg)) not in seen:
+            seen.add(key)
+            yield row, cfg
 
 
 def _data(cfg: CfgNode) -> Iterator[Missing]:

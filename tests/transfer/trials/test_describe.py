@@ -16,7 +16,7 @@ from transfer.trials.describe import costs, describe, problems
 from transfer.trials.experiment import load_experiment
 from transfer.trials.jobs import Outcome
 from transfer.trials.plan import Plan
-from transfer.trials.preflight import missing
+from transfer.trials.preflight import missing, refused
 
 EXPERIMENTS = ROOT / "configs" / "experiments"
 FILES = sorted(EXPERIMENTS.glob("*.yaml"))
@@ -59,6 +59,7 @@ def test_every_experiment_says_what_a_bare_machine_lacks(name, tmp_path):
     assert bool(parts) == (name == "table6") and set(parts) <= set(found)
     told = {m.what.split("'")[1] for m in found if m not in parts}
     assert told == (files if e.generated is not None else sets | files)
+    assert bool(refused(p)) == (name == "table6")  # for what its engine lacks
     assert all(m.remedy for m in found)
     text = describe(p)
     assert f"missing: {len(found)}" in text if found else "nothing is missing" in text

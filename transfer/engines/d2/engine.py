@@ -105,6 +105,10 @@ class Detectron2Engine(base.Engine):
         finally:
             np.random.set_state(state)
 
+    def check_config(self, cfg: CfgNode) -> None:
+        check_basic_blocks(cfg)
+        super().check_config(cfg)
+
     def unfit_device(self, cfg: CfgNode) -> str | None:
         return unfit_device(cfg)
 

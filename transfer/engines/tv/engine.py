@@ -92,6 +92,10 @@ class TorchvisionEngine(base.Engine):
         remedy = f"`{task.installed_by}`, then --engine detectron2"
         return [*([] if task.name in ADAPTERS else [Missing(what, remedy)]), *task.missing()]
 
+    def check_config(self, cfg: CfgNode) -> None:
+        check_support(cfg)
+        super().check_config(cfg)
+
     def unfit_device(self, cfg: CfgNode) -> str | None:
         return unfit_device(cfg)
 
