@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain.readers import READERS
 from pretrain.runtime.commands import REQUEUE_STATUS, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
@@ -32,6 +33,7 @@ from transfer.trials.plan import Plan
 from transfer.trials.preflight import check
 
 ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS, TOOLS = ROOT / "configs" / "experiments", ROOT / "tools"
 PAGE = ROOT / "docs" / "evidence.md" if (ROOT / "docs").is_dir() else Path("evidence.md")  # an installation has no docs
 
 
@@ -50,18 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
-    experiments = ROOT / "configs" / "experiments"
-    every = [experiments / "demo.yaml", *sorted(experiments.glob("small_*.yaml"))]
-    launcher = Launcher("local", args.jobs, per_gpu=args.jobs_per_gpu)
+    every = [EXPERIMENTS / "demo.yaml", *sorted(EXPERIMENTS.glob("small_*.yaml"))]
     chosen, engine = [Path(name) for name in args.experiments] or every, select(args.engine)
-    plans = {path.resolve(): Plan(load_experiment(path), engine, ROOT / "tools") for path in (*chosen, *every)}
+    plans = {p.resolve(): Plan(load_experiment(p), engine, TOOLS, readers=READERS) for p in (*chosen, *every)}
     if not args.page_only:
         evidence.check_page(args.page)
         check(*(plans[path.resolve()] for path in chosen))
     failed = False
     for number, path in enumerate(() if args.page_only else chosen, 1):
         logging.info("experiment %d of %d: %s", number, len(chosen), path)
-        outcomes = execute.run(plan := plans[path.resolve()], launcher)
+        outcomes = execute.run(plan := plans[path.resolve()], Launcher("local", args.jobs, per_gpu=args.jobs_per_gpu))
         write_report(plan)
         evidence.write(list(plans.values()), args.page)
         for line in problems(outcomes):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain.readers import READERS
 from pretrain.runtime.commands import REQUEUE_STATUS, number, run
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
@@ -51,15 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
     launcher = Launcher(args.launcher, args.jobs, parse_options(args.slurm), args.jobs_per_gpu)
     experiment, engine = load_experiment(args.experiment, args.output_dir, args.trials), select(args.engine)
+    rows, only = tuple(args.rows), tuple(args.only)
     plan = Plan(
-        experiment,
-        engine,
-        Path(__file__).parent,
-        args.num_gpus,
-        args.auto_scale,
-        tuple(args.rows),
-        tuple(args.only),
-    )
+        experiment, engine, Path(__file__).parent, args.num_gpus, args.auto_scale, rows, only, readers=READERS
+    )  # fmt: skip
     if args.dry_run:
         print(visible(describe(plan)))
         return 0

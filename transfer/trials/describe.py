@@ -13,7 +13,7 @@ from transfer.trials.stages import Stage, StageError
 
 
 def describe(plan: Plan) -> str:
-    """Returns the plan as text: stages with state and command, the cost, then what is missing."""
+    """Returns the plan as text: stages with state and command, the cost, then what is missing or refused."""
     e = plan.experiment
     lines = [f"{e.title}: {'; '.join(_size(plan, column) for column in e.columns)}, into {e.output}", ""]
     stages = list(plan.stages())
@@ -25,7 +25,9 @@ def describe(plan: Plan) -> str:
     lines += ["", *costs(plan), f"on this machine: {remaining(stages, left)}", ""]
     lacking = missing(plan)
     lines.append(f"missing: {len(lacking)}" if lacking else "nothing is missing")
-    lines += [*map(str, lacking), *refused(plan)]
+    lines += map(str, lacking)
+    if wrong := refused(plan):
+        lines += [f"refused: {len(wrong)}", *wrong]
     return "\n".join(lines)
 
 

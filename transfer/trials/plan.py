@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Plan(OutputFolders):
         only: kinds of stages to run (`KINDS`); empty means all.
         listing: a function that computes the digest of a data set. For a large set this takes many seconds, so that a
             plan calls it once per set and wave; a function that remembers (`functools.cache`) is called once per set.
+        readers: kind of run ("pretrain", or a probe's protocol) -> a function of its config file, options and number
+            of processes that raises ConfigError if the run would refuse them; this half cannot read those configs.
 
     Raises:
         ConfigError: no row has such a name, or there is no such kind of stage.
@@ -57,6 +59,7 @@ class Plan(OutputFolders):
     rows: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     listing: Callable[[catalog.DatasetSpec], str] = catalog.listing_digest
+    readers: Mapping[str, Callable[[Path, Sequence[str], int], object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.only) - set(KINDS)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
@@ -58,22 +60,23 @@ def missing(plan: Plan) -> list[Missing]:
 def check(*plans: Plan, here: bool = True) -> None:
     """Refuses, before the first of the plans' stages, what would end one of them hours or days later.
 
-    Everything that is missing is listed, each thing once. Then the fine-tunings of unfinished rows are checked as their
-    own start would, once for rows of one config: the engine's and the linter's refusals, the data sets with the header
-    of every image, and the devices.
+    Everything that is missing is listed, each thing once. Then the configs of pre-trainings and probes are read, and
+    the fine-tunings of unfinished rows are checked as their own start would, once for rows of one config: the engine's
+    and the linter's refusals, the data sets with the header of every image, and the devices.
 
     Args:
         here: whether the stages run on this machine, whose devices then have to do.
 
     Raises:
-        ConfigError: something is missing, or a fine-tuning could not start; the message names the row.
+        ConfigError: something is missing, or a stage could not start; the message names it.
     """
     if lacking := dict.fromkeys(str(found) for plan in plans for found in missing(plan)):
         raise ConfigError("cannot run yet, missing:\n" + "\n".join(lacking))
     for plan in plans:
+        if lines := refused(plan):
+            raise ConfigError("\n".join(lines))
         for row, cfg in _fine_tunings(plan):
             try:
-                plan.engine.check_config(cfg)
                 if plan.experiment.generated is None:
                     check_run_data(cfg, training=True)
             except (ConfigError, DatasetError) as error:
@@ -83,14 +86,31 @@ def check(*plans: Plan, here: bool = True) -> None:
 
 
 def refused(plan: Plan) -> list[str]:
-    """Returns a line for each unfinished row whose config the engine or the linter refuses, without reading data."""
-    lines = []
+    """Returns a line for each stage whose config its command, the engine or the linter refuses."""
+    asked: list[tuple[str, Callable[[], object]]] = []
+    for name in plan.pretrainings if not plan.only or "pretrain" in plan.only else ():
+        job = plan.experiment.pretrain[name]
+        asked.append((f"pre-training '{name}'", _reader(plan, "pretrain", job.config, job.opts)))
+    for column, row in plan.runs() if not plan.only or "trials" in plan.only else ():
+        if isinstance(run := row.entry(column).run, Probe) and run.config is not None:
+            what = f"{run.protocol} of '{row.name}'"
+            weights = ["MODEL.WEIGHTS", "" if row.pretrain is None and row.file is None else "a checkpoint"]
+            asked.append((column.prefix + what, _reader(plan, run.protocol, run.config, [*run.opts, *weights])))
     for row, cfg in _fine_tunings(plan):
+        asked.append((f"row '{row.name}'", functools.partial(plan.engine.check_config, cfg)))
+    lines = []
+    for what, ask in asked:
         try:
-            plan.engine.check_config(cfg)
+            ask()
         except (ConfigError, DatasetError) as error:
-            lines.append(f"row '{row.name}' cannot train: {error}")
+            lines.append(f"{what} cannot train: {error}")
     return lines
+
+
+def _reader(plan: Plan, kind: str, config: Path, opts: Sequence[str]) -> Callable[[], object]:
+    """Returns a function that reads a config, or does nothing if the plan cannot read this kind."""
+    read = plan.readers.get(kind)
+    return (lambda: None) if read is None else functools.partial(read, config, opts, plan.num_gpus)
 
 
 def _fine_tunings(plan: Plan) -> Iterator[tuple[Row, CfgNode]]:

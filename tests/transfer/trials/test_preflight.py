@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from pretrain.readers import READERS
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
 from tests.conftest import ROOT
@@ -85,3 +87,28 @@ def test_a_finished_row_is_not_asked_again(plan: Any, tmp_path: Path) -> None:
     (whole.row_folder(column, row) / AGGREGATE_FILE).write_text("{")  # written anew once the trials are done
     with pytest.raises(ConfigError, match="(?s)row 'MoCo <v2>' cannot train: .*train.json' is no json"):
         execute.run(whole)
+
+
+def test_configs_of_the_other_half_are_read_too(tmp_path: Path, generated: Path) -> None:
+    """A mistake in the second pre-training, or in a probe, would show once the first pre-training is over."""
+    tiny, data = str(ROOT / "configs" / "pretrain" / "tiny_moco_v2_R_18.yaml"), str(generated / "iconic" / "train")
+    where = ["DATA.TRAIN", data]
+    probe = {"protocol": "linear", "config": str(ROOT / "configs" / "pretrain" / "lincls_R_50.yaml")}
+    probe["opts"] = [*where, "DATA.VAL", data, "SOLVER.EPOCH", 3]
+    changes = {
+        "metrics": ["linear/acc1"],
+        "pretrain": {name: {"config": tiny, "opts": [*where, "MODEL.T", t]} for name, t in (("a", 1.0), ("b", 0.0))},
+        "rows": [{"name": name, "weights": {"pretrain": name}} for name in "ab"],
+        "probe": probe,
+    }
+    content = yaml.safe_load(trees.experiment_file(tmp_path, generated, **changes).read_text())
+    del content["transfer"]
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(content))
+    plan = Plan(load_experiment(tmp_path / "table.yaml"), TorchvisionEngine(), ROOT / "tools", readers=READERS)
+    with pytest.raises(ConfigError) as raised:
+        execute.run(plan)
+    first, *others = str(raised.value).splitlines()
+    assert first.startswith("pre-training 'b' cannot train: MODEL.T is 0.0")
+    assert [line.split(" cannot train: ")[0] for line in others] == ["linear of 'a'", "linear of 'b'"]
+    assert all("SOLVER.EPOCH" in line for line in others)
+    assert not plan.experiment.output.exists() and first in describe(plan)
