@@ -87,6 +87,19 @@ def check_resume(output_dir: Path, resume: str) -> bool:
     return True
 
 
+def check_evaluation(output_dir: Path) -> None:
+    """Refuses to evaluate in the folder of a training, whose config and result would be lost, and with it --resume.
+
+    Raises:
+        EngineError: `output_dir` holds a training.
+    """
+    if any((output_dir / name).is_file() for name in (BEGUN, LAST_CHECKPOINT)):
+        raise EngineError(
+            f"--eval-only: '{output_dir}' holds a training, whose config and result an evaluation would replace; give "
+            f"another folder, e.g. OUTPUT_DIR {output_dir / 'evaluated'}"
+        )
+
+
 def _point_to_a_whole_one(output_dir: Path) -> None:
     """Makes `last_checkpoint` name a whole checkpoint of this folder that holds nothing but data.
 

@@ -11,6 +11,7 @@ import torch
 from tests.architectures import ARCHITECTURES, options
 from transfer.config.load import load_config
 from transfer.convert.read import read_weights
+from transfer.engines.base import EngineError
 from transfer.engines.select import select
 
 CONFIG = ARCHITECTURES["R18-FPN-keypoint"][0]
@@ -65,6 +66,11 @@ def test_trained_killed_resumed_and_evaluated(name, generated, tmp_path, monkeyp
         cfg("MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "evaluated"))
     )
     assert evaluated.metrics == pytest.approx(result.metrics, nan_ok=True)
+
+    kept = {file: (out / file).read_bytes() for file in ("config.yaml", "result.json")}
+    with pytest.raises(EngineError, match="run' holds a training, .*OUTPUT_DIR .*/run/evaluated"):
+        engine.evaluate(cfg("MODEL.WEIGHTS", str(out / "model_final.pth")))
+    assert {file: (out / file).read_bytes() for file in kept} == kept
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -131,6 +131,8 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
     args = () if mode is None else (mode,)
     check_basic_blocks(cfg)
     _check_machine(cfg)
+    if mode is None:
+        resume.check_evaluation(Path(cfg.OUTPUT_DIR))
     warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())
     check_run_data(cfg, training=mode is not None)
     if dist.world_size() > 1:

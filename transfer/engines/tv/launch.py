@@ -14,7 +14,7 @@ from pretrain.runtime import dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import RunResult
-from transfer.engines import base, machines, resolve, results
+from transfer.engines import base, machines, resolve, results, resume
 from transfer.engines.data import check_run_data
 from transfer.engines.tv.adapters import check_support, part_names
 
@@ -28,6 +28,8 @@ def launch(job: Callable[..., None], cfg: CfgNode, processes: int, mode: str | N
     """
     check_support(cfg)
     args = () if mode is None else (mode,)
+    if mode is None:
+        resume.check_evaluation(Path(cfg.OUTPUT_DIR))
     warnings = [] if mode is None else base.lint_before_training(cfg, part_names())
     check_run_data(cfg, training=mode is not None)
     with alone_in(cfg.OUTPUT_DIR):
