@@ -37,6 +37,7 @@ class Report:
 
     Attributes:
         boxes, set_aside: number of objects (in maps, of pixels) per class; see `Format.census`.
+        trainable: whether an image has an object that training uses, or every image a map.
         keypoints: name -> how often it is labelled and seen, and how often labelled but hidden.
     """
 
@@ -45,6 +46,7 @@ class Report:
     boxes: dict[str, int]
     set_aside: dict[str, int]
     problems: list[Problem]
+    trainable: bool = True
     keypoints: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -81,7 +83,10 @@ class Report:
         lines += [f"  {problem}" for problem in self.problems]
         said = any(spec.remedy in problem.what for problem in self.problems)  # by what could not be read at all
         remedy = f"; {spec.remedy}" if spec.remedy and not said else ""
-        verdict = "ok" if self.scorable else "ok to train on, but not as a test set"
+        if self.trainable:
+            verdict = "ok" if self.scorable else "ok to train on, but not as a test set"
+        else:
+            verdict = "ok to run a detector over; there is nothing to train on or to score"
         lines.append(f"  {verdict}" if self.ok else f"  not usable as it is{remedy}")
         return "\n".join(lines)
 
@@ -115,7 +120,8 @@ def check(spec: DatasetSpec, decode: bool = True) -> Report:
     expected = EXPECTED_IMAGES.get(spec.name)
     if images and expected is not None and images != expected:
         faults.error(f"{images} images; the official set has {expected}")
-    return Report(spec, images, boxes, aside, faults.problems, _keypoints(contents))
+    trainable = form.pixels or any(not a.get("iscrowd", 0) for r in contents.records for a in r["annotations"])
+    return Report(spec, images, boxes, aside, faults.problems, trainable, _keypoints(contents))
 
 
 def _keypoints(contents: Contents) -> dict[str, tuple[int, int]]:

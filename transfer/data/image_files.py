@@ -47,7 +47,7 @@ def check_files(records: Sequence[Record], missing: frozenset[int], name: str, f
     present = [record for i, record in enumerate(records) if i not in missing]
     results = in_threads(lambda record: image_size(Path(record["file_name"]), decode), present, f"images of {name}")
     for record, found in zip(present, results, strict=True):
-        label, stated = str(record["image_id"]), (record["width"], record["height"])
+        label, stated = _named(record), (record["width"], record["height"])
         if isinstance(found, str):
             faults.error("image cannot be read", f"{label} ({found})")
         elif found is None:
@@ -60,6 +60,12 @@ def check_files(records: Sequence[Record], missing: frozenset[int], name: str, f
                 "image size differs from its annotation; correct the annotation",
                 f"{label} is {found[0]}x{found[1]}, annotated {stated[0]}x{stated[1]}",
             )
+
+
+def _named(record: Record) -> str:
+    """Returns an image's id, with its file where the id does not say it, as in COCO."""
+    number, file = str(record["image_id"]), Path(record["file_name"])
+    return number if number == file.stem else f"{number} '{one_line(file.name)}'"
 
 
 def image_size(path: Path, decode: bool) -> tuple[int, int] | str | None:

@@ -88,10 +88,13 @@ def open_run_data(cfg: CfgNode, training: bool) -> RunData:
     return data
 
 
-def check_run_data(cfg: CfgNode, training: bool) -> None:
+def check_run_data(cfg: CfgNode, training: bool) -> list[str]:
     """Does what `open_run_data` does and reads the header of every image; called once, before a run starts.
 
     In a process group the first process checks, and all processes raise what it finds.
+
+    Returns:
+        In the first process what a reader of the result must know of the data, logged here as warnings.
     """
     problem: str | None = None
     data = open_run_data(cfg, training)
@@ -102,6 +105,24 @@ def check_run_data(cfg: CfgNode, training: bool) -> None:
             problem = str(error)
     if (problem := dist.broadcast_object(problem)) is not None:
         raise DatasetError(problem)
+    lines = _in_both(data) if dist.is_main() else []
+    for line in lines:
+        logger.warning(line)
+    return lines
+
+
+def _in_both(data: RunData) -> list[str]:
+    """Returns a line for each test set some of whose images are trained on."""
+    trained = {record["file_name"] for dataset in data.train for record in dataset.records}
+    lines = []
+    for dataset in data.test if trained else ():
+        shared = [record["file_name"] for record in dataset.records if record["file_name"] in trained]
+        if shared:
+            lines.append(
+                f"{len(shared)} of the {len(dataset.records)} test images of '{dataset.name}' are trained on too, e.g. "
+                f"'{shared[0]}': its scores do not say how the detector does on other images"
+            )
+    return lines
 
 
 def with_objects(datasets: Sequence[Dataset], keep_empty: bool) -> list[list[int]]:

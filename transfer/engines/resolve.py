@@ -29,10 +29,11 @@ class RunNotes:
             logger.info(line)
 
 
-def device(wanted: str, notes: RunNotes) -> str:
-    """Returns `MODEL.DEVICE`, or "cpu" in place of "cuda" on a machine without a GPU; the notes then say so."""
+def device(wanted: str, notes: RunNotes | None = None) -> str:
+    """Returns `MODEL.DEVICE`, or "cpu" in place of "cuda" on a machine without a GPU, which the notes then say."""
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        notes.add(f"MODEL.DEVICE is '{wanted}' but there is no GPU here: running on the CPU")
+        if notes is not None:
+            notes.add(f"MODEL.DEVICE is '{wanted}' but there is no GPU here: running on the CPU")
         return "cpu"
     return wanted
 

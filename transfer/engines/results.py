@@ -98,7 +98,7 @@ def finish(
         seconds=time.monotonic() - started,
         notes=list(notes),
         artifacts=dict(artifacts),
-        provenance=provenance.environment(resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()).partition(":")[0]),
+        provenance=provenance.environment(resolve.device(cfg.MODEL.DEVICE).partition(":")[0]),
         extra={**extra, "classes": class_names(cfg)},
     )
     result.save(cfg.OUTPUT_DIR)

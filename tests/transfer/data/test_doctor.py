@@ -39,6 +39,25 @@ def test_a_good_set_is_ok(tmp_path: Path) -> None:
     assert "3 images, 3 boxes, 1 of them difficult" in str(report) and str(report).endswith("ok")
 
 
+def test_a_set_without_objects_is_for_running_over_alone(tmp_path: Path) -> None:
+    """Training refuses it, too, and so does a set of crowd regions alone."""
+    verdict = "ok to run a detector over; there is nothing to train on or to score"
+    bare = coco_set(tmp_path / "bare", annotations=[])
+    assert str(doctor.check(bare)).endswith(verdict) and not doctor.check(bare).trainable
+    crowd = {"size": [30, 40], "counts": [0, 1200]}
+    group = box(1, 9, 3, [0.0, 0.0, 40.0, 30.0], iscrowd=1, segmentation=crowd)
+    assert str(doctor.check(coco_set(tmp_path / "crowd", annotations=[group]))).endswith(verdict)
+
+
+def test_an_image_of_a_json_is_named_by_its_file_too(tmp_path: Path) -> None:
+    spec = coco_set(tmp_path)
+    (tmp_path / "images" / "nine.jpg").write_bytes(b"no image")
+    picture(tmp_path / "images" / "sub" / "two.jpg", width=50)
+    found = faults(spec)
+    assert "9 'nine.jpg' (" in found["image cannot be read"]
+    assert "2 'two.jpg' is 50x30" in found["image size differs from its annotation; correct the annotation"]
+
+
 def test_voc_faults_are_all_found_at_once(tmp_path: Path) -> None:
     spec = voc_set(tmp_path)
     voc_image(tmp_path, "unlisted", voc_object("dgo", (1, 1, 5, 5)))

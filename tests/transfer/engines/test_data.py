@@ -12,7 +12,7 @@ from pretrain.runtime.config import ConfigError
 from transfer.config.load import load_config
 from transfer.data.catalog import DatasetError
 from transfer.data.spec import DatasetSpec
-from transfer.engines.data import open_run_data
+from transfer.engines.data import check_run_data, open_run_data
 
 
 @pytest.mark.parametrize(("key", "training"), [("TRAIN", True), ("TEST", False)])
@@ -20,6 +20,22 @@ def test_a_set_named_twice(small_config, small_opts, key, training):
     cfg = load_config(small_config, [*small_opts, f"DATASETS.{key}", "('generated_test', 'generated_test')"])
     with pytest.raises(ConfigError, match=rf"DATASETS.{key} names a data set twice \(generated_test, generated_test\)"):
         open_run_data(cfg, training)
+
+
+def test_images_that_are_in_both_sets_are_counted(small_config, small_opts, generated, tmp_path, caplog):
+    """As VOC's trainval and val: nothing to refuse, but the scores say less than they seem to."""
+    apart = load_config(small_config, small_opts)
+    assert check_run_data(apart, training=True) == [] and check_run_data(apart, training=False) == []
+    shutil.copytree(generated, root := tmp_path / "set")
+    splits = root / "scenes" / "ImageSets" / "Main"
+    both = (splits / "trainval.txt").read_text().splitlines()[:2]
+    (splits / "test.txt").write_text("\n".join([*both, *(splits / "test.txt").read_text().splitlines()]))
+    cfg = load_config(small_config, [*small_opts, "DATASETS.SPECS", f"('{root}/voc.yaml',)"])
+    (line,) = check_run_data(cfg, training=True)
+    assert (
+        line.startswith("2 of the 8 test images of 'generated_test' are trained on too, e.g. '") and line in caplog.text
+    )
+    assert check_run_data(cfg, training=False) == []
 
 
 def test_an_image_of_which_nothing_is_left(small_config, small_opts, generated, tmp_path):

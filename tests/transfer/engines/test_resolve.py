@@ -34,7 +34,7 @@ def test_synchronised_norms_are_plain_in_one_process_and_that_is_noted():
 def test_no_gpu_is_noted():
     notes = RunNotes()
     assert resolve.device("cuda", notes) == "cpu" and "no GPU" in notes.lines[0]
-    assert resolve.device("cpu", RunNotes()) == "cpu"
+    assert resolve.device("cpu", RunNotes()) == resolve.device("cpu") == "cpu"
 
 
 def test_absent_weights_are_an_error(small_config, tmp_path):

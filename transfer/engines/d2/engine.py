@@ -118,7 +118,7 @@ class Detectron2Engine(base.Engine):
 
 def unfit_device(cfg: CfgNode) -> str | None:
     """Returns that Detectron2 needs a GPU for mixed precision, if the config asks for it without one."""
-    if not cfg.SOLVER.AMP.ENABLED or resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()) != "cpu":
+    if not cfg.SOLVER.AMP.ENABLED or resolve.device(cfg.MODEL.DEVICE) != "cpu":
         return None
     return (
         "SOLVER.AMP.ENABLED needs a GPU in Detectron2; set it to False on the CPU, or use --engine torchvision with "
@@ -134,9 +134,9 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
     if mode is None:
         resume.check_evaluation(Path(cfg.OUTPUT_DIR))
     warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())
-    check_run_data(cfg, training=mode is not None)
+    warnings += check_run_data(cfg, training=mode is not None)
     if dist.world_size() > 1:
-        if mode is not None and resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()) == "cpu":
+        if mode is not None and resolve.device(cfg.MODEL.DEVICE) == "cpu":
             raise base.EngineError(
                 f"Detectron2 trains in several processes only on GPUs, not in these {dist.world_size()} on the CPU; "
                 "start one, or use --engine torchvision"

@@ -105,7 +105,7 @@ class TorchvisionEngine(base.Engine):
 
 def unfit_device(cfg: CfgNode) -> str | None:
     """Returns that fp16 needs a GPU, if the config asks for it without one."""
-    if resolve.precision(cfg) != torch.float16 or resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()) != "cpu":
+    if resolve.precision(cfg) != torch.float16 or resolve.device(cfg.MODEL.DEVICE) != "cpu":
         return None
     return "SOLVER.AMP.ENABLED in fp16 needs a GPU; on the CPU set it to False, or SOLVER.AMP.PRECISION to bf16"
 
@@ -280,7 +280,7 @@ def _loader(cfg: CfgNode, samples: mapper.Augmented, start: int) -> Iterator[loo
         start=start,
         rank=dist.rank(),
         world_size=dist.world_size(),
-        pin_memory=resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()).startswith("cuda"),
+        pin_memory=resolve.device(cfg.MODEL.DEVICE).startswith("cuda"),
     )
 
 

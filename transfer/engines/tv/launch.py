@@ -31,7 +31,7 @@ def launch(job: Callable[..., None], cfg: CfgNode, processes: int, mode: str | N
     if mode is None:
         resume.check_evaluation(Path(cfg.OUTPUT_DIR))
     warnings = [] if mode is None else base.lint_before_training(cfg, part_names())
-    check_run_data(cfg, training=mode is not None)
+    warnings += check_run_data(cfg, training=mode is not None)
     with alone_in(cfg.OUTPUT_DIR):
         if processes > 1 and dist.world_size() == 1:
             with socket.socket() as s:
@@ -49,7 +49,7 @@ def _worker(
     rank: int, job: Callable[..., None], processes: int, port: int, cfg: CfgNode, args: tuple[str, ...]
 ) -> None:
     backend = "gloo"
-    if resolve.device(cfg.MODEL.DEVICE, resolve.RunNotes()).startswith("cuda"):
+    if resolve.device(cfg.MODEL.DEVICE).startswith("cuda"):
         torch.cuda.set_device(rank)
         backend = "nccl"
     setup_logging(cfg.OUTPUT_DIR, rank)

@@ -37,8 +37,9 @@ def alike(
 
 
 def _lead(images: Pool) -> Markup:
+    shown = min(NEAREST, len(images.paths) - 1)
     words = (
-        f"At the left an image, beside it the {NEAREST} of {images.words} that are nearest by cosine of the frozen "
+        f"At the left an image, beside it the {shown} of {images.words} that are nearest by cosine of the frozen "
         f"trunk's pooled features, at {SIDE} pixels. Random: the same network as it is initialised. "
     )
     folders = "The images are evenly spaced over folders; outlined: from the image's own folder."
