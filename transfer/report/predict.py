@@ -25,6 +25,7 @@ from pretrain.runtime.slug import part
 from pretrain.runtime.wording import visible
 from transfer.config.load import load_config
 from transfer.data.image_files import image_size
+from transfer.data.segmentation import area
 from transfer.data.spec import Record
 from transfer.data.threads import in_threads
 from transfer.engines import resolve, results
@@ -192,11 +193,16 @@ class Output:
         return [path for name in (PICTURES, MAPS, JSON, CSV, SKIPPED) if (path := self.folder / name).exists()]
 
     def _coco(self) -> dict[str, Any]:
-        """Returns a COCO data set whose annotations have scores; categories are numbered from 1."""
+        """Returns a COCO data set whose annotations have scores; categories are numbered from 1.
+
+        The area is that of the mask, or else of the box.
+        """
         found = to_coco_results(self._found, range(1, len(self.names) + 1))
         for number, result in enumerate(found, 1):
             _, _, width, height = result["bbox"]
-            result |= {"id": number, "area": width * height, "iscrowd": 0}
+            mask = result.get("segmentation")
+            size = width * height if mask is None else area(mask, *mask["size"])
+            result |= {"id": number, "area": size, "iscrowd": 0}
         images = [
             {"id": r["image_id"], "file_name": r["file_name"], "width": r["width"], "height": r["height"]}
             for r in self._images
