@@ -19,7 +19,7 @@ from transfer.config.load import load_config
 from transfer.data import catalog
 from transfer.engines.select import select
 from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file
-from transfer.report.predict import Output, image_files
+from transfer.report.predict import Output
 
 NAMES = ["R18-C4", "R18-FPN-mask", "R18-FPN-keypoint", "semantic"]
 
@@ -181,14 +181,6 @@ def test_weights_that_are_missing_or_in_no_runs_folder(name: str, trained: Path,
     ):
         assert predict(tmp_path, tmp_path / "out", trained, *words) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-def test_files_folders_and_patterns(tmp_path: Path) -> None:
-    for name in ("a/1.jpg", "a/b/2.PNG", "a/b/3.txt", "c/4.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = image_files([f"{tmp_path}/c/*.jpg", str(tmp_path / "a"), f"{tmp_path}/**/1.jpg"])
-    assert [str(path.relative_to(tmp_path)) for path in found] == ["c/4.jpg", "a/1.jpg", "a/b/2.PNG"]
 
 
 @pytest.mark.d2

@@ -20,6 +20,7 @@ from PIL import Image
 
 from pretrain.runtime.checkpoint import atomic_write, save_json
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.folders import is_hidden, read_tree
 from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.slug import part
 from pretrain.runtime.wording import visible
@@ -39,30 +40,42 @@ from transfer.tasks.task import too_thin
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 JSON, CSV, SKIPPED, PICTURES, MAPS = "predictions.json", "predictions.csv", "skipped.txt", "pictures", "maps"
 _FIELDS = ("file", "class", "score", "x0", "y0", "x1", "y1")
 
 
 def image_files(given: Iterable[str]) -> list[Path]:
-    """Returns, each once, the image files that names of files, folders (all images below) and patterns stand for.
+    """Returns the image files that names of files, folders (all images below) and patterns stand for.
+
+    Folders are read as those of data sets are (see `read_tree`), and patterns match nothing hidden unless they name it.
+    A file that has several names, through links for instance, is taken once, under its first name.
 
     Raises:
         ConfigError: a name stands for no image.
+        OSError: a folder cannot be read.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for name in given:
-        path = Path(name)
+        path, notes = Path(name), tuple[str, ...]()
         if path.is_dir():
-            here = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            tree = read_tree(path, SUFFIXES)
+            here, notes = [path / below for below in tree.files], tree.notes(path)
         elif path.exists():
             here = [path]
         else:
-            here = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.suffix.lower() in SUFFIXES)
+            matches = (m for m in glob.glob(name, recursive=True) if is_hidden(name) or not is_hidden(m))
+            here = sorted(p for p in map(Path, matches) if p.suffix.lower() in SUFFIXES and not p.is_dir())
         if not here:
-            raise ConfigError(f"'{name}' leads to no image; give image files, folders of them, or a pattern in quotes")
-        found.update(dict.fromkeys(here))
-    return list(found)
+            raise ConfigError(
+                f"'{name}' leads to no image; give image files, folders of them, or a pattern in quotes"
+                + "".join(f"; {note}" for note in notes)
+            )
+        for note in notes:
+            logger.warning(note)
+        for file in here:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
 
 
 def records(files: Sequence[Path], cfg: CfgNode) -> tuple[list[Record], dict[Path, str]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
+import pytest
 
+from pretrain.runtime.config import ConfigError
 from transfer.evaluation.predictions import ImageDetections
-from transfer.report.predict import Output
+from transfer.report.predict import Output, image_files
 
 
 def record(number: int, side: int = 200) -> dict[str, Any]:
@@ -33,3 +37,40 @@ def test_the_area_is_that_of_the_mask_or_else_of_the_box(tmp_path: Path) -> None
         output.finish({})
         (annotation,) = json.loads((tmp_path / "predictions.json").read_text())["annotations"]
         assert annotation["area"] == area and ("segmentation" in annotation) == (mask is not None)
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_files_folders_and_patterns(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/b/2.PNG", "a/b/3.txt", "c/4.jpg", "c/folder.jpg/5.jpg")
+    found = image_files([f"{tmp_path}/c/*.jpg", str(tmp_path / "a"), f"{tmp_path}/**/1.jpg"])
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["c/4.jpg", "a/1.jpg", "a/b/2.PNG"]
+
+
+def test_nothing_hidden_is_an_image_unless_it_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.jpg", "._a.jpg", ".cache/b.jpg", "__MACOSX/c.jpg")
+    touch(tmp_path / "empty", "._d.jpg")
+    with caplog.at_level(logging.WARNING):
+        assert image_files([str(tmp_path)]) == [tmp_path / "a.jpg"]
+    assert f"left out of '{tmp_path}', hidden: 4 (._a.jpg, .cache, __MACOSX, ...)" in caplog.text
+    assert image_files([f"{tmp_path}/**/*.jpg"]) == [tmp_path / "a.jpg"]
+    named = [f"{tmp_path}/._a.jpg", f"{tmp_path}/.cache", f"{tmp_path}/__MACOSX/*.jpg"]
+    assert image_files(named) == [tmp_path / name for name in ("._a.jpg", ".cache/b.jpg", "__MACOSX/c.jpg")]
+    with pytest.raises(ConfigError, match=r"leads to no image; .*; left out of '.*empty', hidden: 1 \(\._d.jpg\)"):
+        image_files([str(tmp_path / "empty")])
+
+
+def test_a_file_of_several_names_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is spelt, and through links, which are followed into folders, but never in a circle."""
+    touch(tmp_path, "set/a.jpg", "elsewhere/b.jpg")
+    (tmp_path / "set" / "again.jpg").symlink_to("a.jpg")
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "round").symlink_to(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    expected = [Path("set/a.jpg"), Path("set/linked/b.jpg")]
+    for names in (["set"], ["set/a.jpg", "set"], ["set/**/*.jpg"], ["set", os.fspath(tmp_path), "set/../set/a.jpg"]):
+        assert image_files(names) == expected
