@@ -13,7 +13,7 @@ from pretrain.runtime.wording import short
 from transfer.data import strict_json
 from transfer.data.spec import DatasetError, few
 from transfer.data.splits import divide
-from transfer.data.voc import IMAGE_SUFFIXES, stems
+from transfer.data.stems import IMAGE_SUFFIXES, stems
 
 
 def write_splits(source: Path, shares: Mapping[str, float], seed: int, force: bool) -> dict[Path, int]:
