@@ -177,6 +177,27 @@ def test_what_is_wrong_with_images(many: Path, tmp_path: Path, says) -> None:
     says(out, "1.jpg is 40 x 30, stated 41 x 30", "labelme", many)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([("rectangle", [[8, 6], [119, 89]])], "rectangle: box that reaches far over its image's border"),
+        ([("polygon", [[-50, -50], [90, -50], [90, 80]])], "polygon: box that reaches far over its image's border"),
+        ([("rectangle", [[-20, -20], [50, 40]])], "area that is larger than its image: {json} shape 1: 4200.0"),
+        ([("rectangle", [[0.2, 0.2], [0.9, 0.9]])], "box within the first pixel: normalised coordinates?"),
+        (
+            [("rectangle", [[-20, -20], [20, 15]]), ("rectangle", [[20, 15], [50, 40]])],
+            "area that is larger than its image: {json} shape 1: 4200.0",
+        ),
+    ],
+)
+def test_what_the_sets_own_check_would_refuse(tmp_path: Path, says, shapes: list[Any], message: str) -> None:
+    """Of 40 x 30 pixels; the last two shapes are one object."""
+    file = tmp_path / "photos" / "a.json"
+    picture(file.with_name("a.jpg"))
+    labelme_json(file, "a.jpg", *(labelme_shape("cat", *shape, group_id=1) for shape in shapes))
+    says(tmp_path / "out", message.format(json=file), "labelme", file.parent)
+
+
 @pytest.mark.parametrize("name", ["$HOME", "a$b"])
 def test_a_folder_that_a_spec_file_cannot_name(many: Path, tmp_path: Path, says, name: str) -> None:
     many.rename(tmp_path / name)
