@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,15 +40,49 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         FolderGone: a run of this process works in a folder that does not exist any more.
     """
     path = Path(path)
+    with _beside(path, mode) as (f, tmp):
+        yield f
+        _settle(f, tmp)
+        os.replace(tmp, path)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files that mean something only together: all are on disk before the first of them gets its name.
+
+    Until then every earlier file stays, whatever happens. Then all earlier files are removed before the first new one
+    is renamed, so that of a call that is ended between two names a file is missing, which no reader overlooks; a new
+    file never lies beside an old one. An OSError names the file.
+
+    Raises:
+        FolderGone: see `atomic_write`.
+    """
+    with ExitStack() as opened:
+        written = []
+        for path, content in contents.items():
+            f, tmp = opened.enter_context(_beside(path, "wb"))
+            f.write(content)
+            _settle(f, tmp)
+            written.append((tmp, path))
+        for path in contents:
+            path.unlink(missing_ok=True)
+        for tmp, path in written:
+            os.replace(tmp, path)
+
+
+def _settle(f: IO[Any], tmp: Path) -> None:
+    f.flush()
+    os.fsync(f.fileno())
+    os.chmod(tmp, 0o644)
+
+
+@contextmanager
+def _beside(path: Path, mode: str) -> Iterator[tuple[IO[Any], Path]]:
+    """Opens a temporary file beside `path`, which is removed if it is not renamed; an OSError of it names `path`."""
     check_folders()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary(path) as (fd, tmp), os.fdopen(fd, mode) as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-            os.chmod(tmp, 0o644)
-            os.replace(tmp, path)
+            yield f, tmp
     except OSError as error:
         temporary_name = str(path.parent / f".{path.name}.")
         if error.errno is not None and str(error.filename or temporary_name).startswith(temporary_name):

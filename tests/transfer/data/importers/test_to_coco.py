@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pretrain.runtime import commands
+from tests.disks import fail_at
 from tests.tools.test_errors import tool
 from tests.transfer.data.importers.sources import (
     labelme_json,
@@ -106,6 +107,23 @@ def test_shares_draw_a_source_apart(many: Path, tmp_path: Path, capsys) -> None:
     assert run(*words, "--force") == 0 and (tmp_path / "pets" / "annotations" / "train.json").read_bytes() == before
     assert run(*words, "--force", "--seed", 1) == 0
     assert (tmp_path / "pets" / "annotations" / "train.json").read_bytes() != before
+
+
+def test_an_import_replaces_all_files_of_another_or_none(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("labelme", many, "--output", tmp_path / "pets", "--shares", "train=0.7", "test=0.3", "--force")
+
+    def files() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in (tmp_path / "pets").rglob("*") if p.is_file()}
+
+    assert run(*words) == 0
+    before = files()
+    with monkeypatch.context() as disk:
+        fail_at(disk, "fsync", 2)
+        assert run(*words, "--seed", 1) == commands.NO_STORAGE
+    assert files() == before
+    assert run(*words, "--seed", 1) == 0 and files().keys() == before.keys() and files() != before
 
 
 def test_named_sources_are_splits_of_one_set(many: Path, tmp_path: Path, says) -> None:
