@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +48,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
     experiments = ROOT / "configs" / "experiments"
     every = [experiments / "demo.yaml", *sorted(experiments.glob("small_*.yaml"))]
     launcher = Launcher("local", args.jobs, per_gpu=args.jobs_per_gpu)

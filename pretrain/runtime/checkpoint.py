@@ -114,7 +114,7 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except FolderGone:
         raise
     except (OSError, RuntimeError) as error:  # torch's writer hides an OSError behind a RuntimeError about positions
-        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while writing, hidden in the same way
+        if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):  # a signal while writing, hidden likewise
             raise error.__context__ from None
         reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
         reason = (reasons or str(error).splitlines() or ["no reason given"])[0]
@@ -180,9 +180,13 @@ def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], 
 
 def save_json(obj: Any, path: str | os.PathLike[str]) -> None:
     """Writes JSON, indented and with sorted keys, atomically."""
-    with atomic_write(path, "w") as f:
-        json.dump(obj, f, indent=1, sort_keys=True)
-        f.write("\n")
+    with atomic_write(path) as f:
+        f.write(as_json(obj))
+
+
+def as_json(obj: Any) -> bytes:
+    """Returns JSON as `save_json` writes it."""
+    return f"{json.dumps(obj, indent=1, sort_keys=True)}\n".encode()
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -12,6 +12,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,15 +51,16 @@ def test_files_that_belong_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert error.value.filename == str(a if number == 1 else c) and error.value.errno == errno.ENOSPC
 
 
-def test_ctrl_c_while_saving_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("signalled", [KeyboardInterrupt, SystemExit])
+def test_a_signal_while_saving_is_no_full_disk(signalled: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """torch's writer turns what is raised while it writes into an error about positions."""
 
     class Interrupted(io.FileIO):
         def write(self, data):
-            raise KeyboardInterrupt
+            raise signalled
 
     monkeypatch.setattr(checkpoint.os, "fdopen", lambda fd, mode: Interrupted(fd, mode))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(signalled):
         checkpoint.save({"a": torch.zeros(100000)}, tmp_path / "a.pth")
     assert not list(tmp_path.iterdir())
 
