@@ -18,7 +18,7 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from pretrain.runtime.checkpoint import atomic_write, save_json
+from pretrain.runtime.checkpoint import as_json, atomic_write, write_together
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.folders import is_hidden, read_tree
 from pretrain.runtime.result import FILE_NAME, RunResult
@@ -147,7 +147,7 @@ class Output:
     """Takes and draws one prediction after the other, and writes the files at the end, even of an interrupted run."""
 
     def __init__(self, folder: Path, names: Sequence[str], threshold: float, draws: bool):
-        """Makes the folder; an earlier prediction's files in it are removed once there are new ones.
+        """Makes the folder; an earlier prediction's files in it stay until there are new ones.
 
         Args:
             names: names of the classes.
@@ -158,33 +158,30 @@ class Output:
             OSError: the folder cannot be written.
         """
         self.folder, self.names, self.threshold, self.draws = folder, names, threshold, draws
-        self._images: list[Record] = []
-        self._found: list[ImageDetections] = []
+        self._done: list[tuple[Record, ImageDetections | None]] = []
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
 
     def add(self, record: Record, found: ImageDetections | Map) -> None:
-        if not self._images:
-            self._remove_earlier()
-        self._images.append(record)
+        if not self._done:
+            self._remove_pictures()
         if isinstance(found, Map):
             self._save(Image.fromarray(found.classes.astype(np.uint8)), MAPS, record)
+            self._done.append((record, None))
             objects = Objects.of_map(found.classes)
         else:
-            self._found.append(_kept(found, np.flatnonzero(found.scores >= self.threshold)))
+            self._done.append((record, _kept(found, np.flatnonzero(found.scores >= self.threshold))))
             objects = surest(found, self.threshold)
         if self.draws:
             picture = draw(pixels(record), objects, self.names, max(record["width"], record["height"], 320))
             self._save(picture, PICTURES, record)
 
-    def _remove_earlier(self) -> None:
+    def _remove_pictures(self) -> None:
         for name in (PICTURES, MAPS):
             for old in (self.folder / name).glob("*.png"):
                 if re.match(r"\d{6}_", old.name):
                     old.unlink()
-        for name in (JSON, CSV, SKIPPED):
-            (self.folder / name).unlink(missing_ok=True)
 
     def _save(self, picture: Image.Image, folder: str, record: Record) -> None:
         stem = part(Path(record["file_name"]).stem)
@@ -192,44 +189,48 @@ class Output:
             picture.save(f, "PNG")
 
     def finish(self, skipped: Mapping[Path, str]) -> list[Path]:
-        """Writes what was found and what was skipped; returns the files and folders that hold it."""
-        if not self._images:
+        """Writes what was found and what was skipped; returns the files and folders that hold it.
+
+        If nothing was found, an earlier prediction's files stay.
+        """
+        if not self._done:
             return []
-        if self._found:
-            save_json(self._coco(), self.folder / JSON)
-            with atomic_write(self.folder / CSV) as f:
-                f.write(self._csv().encode("utf-8"))
+        files = dict[str, bytes]()
+        if found := [(record, detections) for record, detections in self._done if detections is not None]:
+            files = {JSON: as_json(self._coco(found)), CSV: self._csv(found).encode("utf-8")}
         if skipped:
-            with atomic_write(self.folder / SKIPPED) as f:
-                lines = (visible(f"{path}: {why}").replace("\n", "\\n") for path, why in skipped.items())
-                f.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+            lines = (visible(f"{path}: {why}").replace("\n", "\\n") for path, why in skipped.items())
+            files[SKIPPED] = "".join(f"{line}\n" for line in lines).encode("utf-8")
+        write_together({self.folder / name: content for name, content in files.items()})
+        for name in {JSON, CSV, SKIPPED} - files.keys():
+            (self.folder / name).unlink(missing_ok=True)
         return [path for name in (PICTURES, MAPS, JSON, CSV, SKIPPED) if (path := self.folder / name).exists()]
 
-    def _coco(self) -> dict[str, Any]:
+    def _coco(self, found: Sequence[tuple[Record, ImageDetections]]) -> dict[str, Any]:
         """Returns a COCO data set whose annotations have scores; categories are numbered from 1.
 
         The area is that of the mask, or else of the box.
         """
-        found = to_coco_results(self._found, range(1, len(self.names) + 1))
-        for number, result in enumerate(found, 1):
+        annotations = to_coco_results([detections for _, detections in found], range(1, len(self.names) + 1))
+        for number, result in enumerate(annotations, 1):
             _, _, width, height = result["bbox"]
             mask = result.get("segmentation")
             size = width * height if mask is None else area(mask, *mask["size"])
             result |= {"id": number, "area": size, "iscrowd": 0}
         images = [
             {"id": r["image_id"], "file_name": r["file_name"], "width": r["width"], "height": r["height"]}
-            for r in self._images
+            for r, _ in found
         ]
         categories = [{"id": i, "name": name} for i, name in enumerate(self.names, 1)]
-        return {"images": images, "categories": categories, "annotations": found}
+        return {"images": images, "categories": categories, "annotations": annotations}
 
-    def _csv(self) -> str:
+    def _csv(self, found: Sequence[tuple[Record, ImageDetections]]) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(_FIELDS)
-        for record, found in zip(self._images, self._found, strict=True):
+        for record, detections in found:
             file = plain(record["file_name"])
-            for box, score, category in zip(found.boxes, found.scores, found.classes, strict=True):
+            for box, score, category in zip(detections.boxes, detections.scores, detections.classes, strict=True):
                 numbers = [f"{score:.4f}", *(f"{x:.2f}" for x in box)]
                 writer.writerow([file, plain(self.names[category]), *numbers])
         return out.getvalue()

@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+from PIL import Image
 
 from pretrain.runtime.config import ConfigError
+from tests.disks import fail_at
+from transfer.evaluation.miou import Map
 from transfer.evaluation.predictions import ImageDetections
+from transfer.report import predict
 from transfer.report.predict import Output, image_files
 
 
@@ -37,6 +41,52 @@ def test_the_area_is_that_of_the_mask_or_else_of_the_box(tmp_path: Path) -> None
         output.finish({})
         (annotation,) = json.loads((tmp_path / "predictions.json").read_text())["annotations"]
         assert annotation["area"] == area and ("segmentation" in annotation) == (mask is not None)
+
+
+def test_an_earlier_predictions_files_stay_until_there_are_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+    first = Output(tmp_path, ["x"], 0.5, False)
+    first.add(record(1), found(1))
+    assert len(first.finish({Path("bad.png"): "no image"})) == 3
+    before = listed()
+    second = Output(tmp_path, ["x"], 0.5, False)
+    assert second.finish({}) == [] and listed() == before
+    for number in (1, 2):
+        second.add(record(number), found(number))
+    assert listed() == before
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="predictions.csv"):
+        fail_at(disk, "fsync", 2)
+        second.finish({})
+    assert listed() == before
+    assert [path.name for path in second.finish({})] == ["predictions.json", "predictions.csv"]
+    assert listed().keys() == {"predictions.json", "predictions.csv"}
+    assert len(json.loads(listed()["predictions.json"])["images"]) == 2
+    maps = Output(tmp_path, ["x"], 0.5, False)
+    maps.add(record(1), Map(1, np.zeros((200, 200), np.int64)))
+    assert [path.name for path in maps.finish({})] == ["maps"] and not listed()
+
+
+def test_an_image_is_in_all_files_or_in_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is interrupted."""
+    output = Output(tmp_path, ["x"], 0.5, True)
+    Image.new("RGB", (200, 200)).save(tmp_path / "1.png")
+    for number, place in enumerate(("_kept", "surest", "draw"), 1):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(predict, place, interrupted)
+            output.add(record(number) | {"file_name": str(tmp_path / "1.png")}, found(number))
+    output.finish({})
+    data = json.loads((tmp_path / "predictions.json").read_text())
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
+    assert [i["id"] for i in data["images"]] == [a["image_id"] for a in data["annotations"]] == [2, 3]
+    assert len(lines) == 2
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def touch(root: Path, *names: str) -> None:
