@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +50,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
     every = [EXPERIMENTS / "demo.yaml", *sorted(EXPERIMENTS.glob("small_*.yaml"))]
     chosen, engine = [Path(name) for name in args.experiments] or every, select(args.engine)
     plans = {p.resolve(): Plan(load_experiment(p), engine, TOOLS, readers=READERS) for p in (*chosen, *every)}

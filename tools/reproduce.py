@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +48,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     setup_logging(None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running command too
     launcher = Launcher(args.launcher, args.jobs, parse_options(args.slurm), args.jobs_per_gpu)
     experiment, engine = load_experiment(args.experiment, args.output_dir, args.trials), select(args.engine)
     rows, only = tuple(args.rows), tuple(args.only)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,15 +40,49 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         FolderGone: a run of this process works in a folder that does not exist any more.
     """
     path = Path(path)
+    with _beside(path, mode) as (f, tmp):
+        yield f
+        _settle(f, tmp)
+        os.replace(tmp, path)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files that mean something only together: all are on disk before the first of them gets its name.
+
+    Until then every earlier file stays, whatever happens. Then all earlier files are removed before the first new one
+    is renamed, so that of a call that is ended between two names a file is missing, which no reader overlooks; a new
+    file never lies beside an old one. An OSError names the file.
+
+    Raises:
+        FolderGone: see `atomic_write`.
+    """
+    with ExitStack() as opened:
+        written = []
+        for path, content in contents.items():
+            f, tmp = opened.enter_context(_beside(path, "wb"))
+            f.write(content)
+            _settle(f, tmp)
+            written.append((tmp, path))
+        for path in contents:
+            path.unlink(missing_ok=True)
+        for tmp, path in written:
+            os.replace(tmp, path)
+
+
+def _settle(f: IO[Any], tmp: Path) -> None:
+    f.flush()
+    os.fsync(f.fileno())
+    os.chmod(tmp, 0o644)
+
+
+@contextmanager
+def _beside(path: Path, mode: str) -> Iterator[tuple[IO[Any], Path]]:
+    """Opens a temporary file beside `path`, which is removed if it is not renamed; an OSError of it names `path`."""
     check_folders()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary(path) as (fd, tmp), os.fdopen(fd, mode) as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-            os.chmod(tmp, 0o644)
-            os.replace(tmp, path)
+            yield f, tmp
     except OSError as error:
         temporary_name = str(path.parent / f".{path.name}.")
         if error.errno is not None and str(error.filename or temporary_name).startswith(temporary_name):
@@ -80,7 +114,7 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except FolderGone:
         raise
     except (OSError, RuntimeError) as error:  # torch's writer hides an OSError behind a RuntimeError about positions
-        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while writing, hidden in the same way
+        if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):  # a signal while writing, hidden likewise
             raise error.__context__ from None
         reasons = [e.strerror for e in (error, error.__context__) if isinstance(e, OSError) and e.strerror]
         reason = (reasons or str(error).splitlines() or ["no reason given"])[0]
@@ -146,9 +180,13 @@ def misfits(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], 
 
 def save_json(obj: Any, path: str | os.PathLike[str]) -> None:
     """Writes JSON, indented and with sorted keys, atomically."""
-    with atomic_write(path, "w") as f:
-        json.dump(obj, f, indent=1, sort_keys=True)
-        f.write("\n")
+    with atomic_write(path) as f:
+        f.write(as_json(obj))
+
+
+def as_json(obj: Any) -> bytes:
+    """Returns JSON as `save_json` writes it."""
+    return f"{json.dumps(obj, indent=1, sort_keys=True)}\n".encode()
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -7,8 +7,12 @@ import logging
 import os
 import re
 import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 from pretrain.runtime.errors import ExpectedError, Preempted
@@ -19,6 +23,7 @@ from pretrain.runtime.wording import short
 WRONG = 2  # something is wrong with the command, the config, the data or a file; one line says what
 REQUEUE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, run the same command again
 INTERRUPTED = 128 + 2  # what a shell reports of a command that Ctrl-C (SIGINT, 2) has ended
+TERMINATED = 128 + 15  # the same for SIGTERM
 UNREAD = 128 + 13  # the same for a closed pipe (SIGPIPE, 13)
 CODES = {
     0: "done",
@@ -28,6 +33,7 @@ CODES = {
     REQUEUE_STATUS: "asked to stop, and saved: run it again",
     INTERRUPTED: "Ctrl-C before there was anything to save",
     UNREAD: "whoever read the output has gone",
+    TERMINATED: "SIGTERM before there was anything to save",
 }  # what `docs/clusters.md` says of exit codes
 
 
@@ -119,27 +125,68 @@ def _log(words: str, traceback: bool = False) -> None:
             handler.handle(line)
 
 
+class Terminated(SystemExit):
+    """Ends a command that SIGTERM asked to stop, as an interrupt does: what lies in `finally` blocks is still done."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Has SIGTERM raise `Terminated` in the main thread, unless it is ignored or handled already.
+
+    Later ones change nothing, since `timeout` sends two and the end is under way. A forked child, such as a loader's
+    process, dies of the signal as it would without a handler.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def run(main: Callable[[], int]) -> NoReturn:
-    """Runs a command's `main` and exits with its `status`; after Ctrl-C with one line, and 130.
+    """Runs a command's `main` and exits with its `status`; after Ctrl-C or SIGTERM with one line, and 130 or 143.
 
     If the reader of the output has gone (`... | head`), it exits with 141 and without a message.
     """
     code: str | int | None
     try:
-        try:
-            code = status(main)
-        except SystemExit as end:  # argparse's, after `--help` for instance
-            code = end.code
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with _ended_by_sigterm():
+            try:
+                code = status(main)
+            except Terminated:
+                raise
+            except SystemExit as end:  # argparse's, after `--help` for instance
+                code = end.code
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except KeyboardInterrupt:
-        _drop_unread()
-        code = _ended("interrupted; run it again to go on (a training with --resume auto)", INTERRUPTED)
+        code = _stopped("interrupted", INTERRUPTED)
+    except Terminated:
+        code = _stopped("stopped by SIGTERM", TERMINATED)
     except BrokenPipeError:
         if not _drop_unread():  # another pipe, such as one to a loader's process
             raise
         code = UNREAD
     sys.exit(code)
+
+
+def _stopped(what: str, code: int) -> int:
+    _drop_unread()
+    return _ended(f"{what}; run it again to go on (a training with --resume auto)", code)
 
 
 def _in_words(error: BaseException) -> str:

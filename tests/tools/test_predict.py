@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pretrain.runtime.commands import status
+from pretrain.runtime.commands import INTERRUPTED, TERMINATED, run, status
 from pretrain.runtime.result import RunResult
 from tests import architectures, segmentors
 from tests.tools.test_errors import tool
@@ -19,7 +22,7 @@ from transfer.config.load import load_config
 from transfer.data import catalog
 from transfer.engines.select import select
 from transfer.evaluation.predictions import ImageDetections, load_coco_json, predictions_file
-from transfer.report.predict import Output, image_files
+from transfer.report.predict import Output
 
 NAMES = ["R18-C4", "R18-FPN-mask", "R18-FPN-keypoint", "semantic"]
 
@@ -144,18 +147,21 @@ def test_what_was_found_until_it_was_stopped_is_written(
     assert predict(wrong, tmp_path, *images, "--config-file", trained / "config.yaml") == 2
     assert sorted(tmp_path.rglob("*.*")) == before and len(before) == 6
     add = Output.add
+    for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
 
-    def stopped(self: Output, record: dict, found: ImageDetections) -> None:
-        if record["image_id"] == 3:
-            raise KeyboardInterrupt
-        add(self, record, found)
+        def stopped(self: Output, record: dict, found: ImageDetections, number: int = number) -> None:
+            if record["image_id"] == 3:
+                os.kill(os.getpid(), number)
+            add(self, record, found)
 
-    monkeypatch.setattr(Output, "add", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        predict(trained, tmp_path, *images)
-    found = json.loads((tmp_path / "predictions.json").read_text())
-    assert [image["id"] for image in found["images"]] == [1, 2]
-    assert len(list((tmp_path / "pictures").iterdir())) == 2
+        assert predict(trained, tmp_path, *images) == 0
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(Output, "add", stopped)
+            run(lambda: predict(trained, tmp_path, *images, "--opts", "DATALOADER.NUM_WORKERS", 2))
+        assert end.value.code == code
+        found = json.loads((tmp_path / "predictions.json").read_text())
+        assert [image["id"] for image in found["images"]] == [1, 2]
+        assert len(list((tmp_path / "pictures").iterdir())) == 2 and not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("name", ["R18-C4"])
@@ -181,14 +187,6 @@ def test_weights_that_are_missing_or_in_no_runs_folder(name: str, trained: Path,
     ):
         assert predict(tmp_path, tmp_path / "out", trained, *words) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-def test_files_folders_and_patterns(tmp_path: Path) -> None:
-    for name in ("a/1.jpg", "a/b/2.PNG", "a/b/3.txt", "c/4.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = image_files([f"{tmp_path}/c/*.jpg", str(tmp_path / "a"), f"{tmp_path}/**/1.jpg"])
-    assert [str(path.relative_to(tmp_path)) for path in found] == ["c/4.jpg", "a/1.jpg", "a/b/2.PNG"]
 
 
 @pytest.mark.d2

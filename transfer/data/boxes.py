@@ -31,6 +31,20 @@ def check_box(box: Sequence[float], width: int, height: int, label: str, faults:
         faults.warn("box reaching over the border by more than a pixel", where)
 
 
+def size_fault(box: Sequence[float], area: float, width: int, height: int) -> tuple[str, object] | None:
+    """Returns what no object of an image of this size has, and the value; None if nothing is wrong.
+
+    Args:
+        box: XYWH in absolute pixels.
+        area: in pixels.
+    """
+    if max(map(abs, box)) <= 1 and any(v != int(v) for v in box):
+        return "box within the first pixel: normalised coordinates? Give pixels", box
+    if area > 2 * height * width:
+        return "area that is larger than its image", area
+    return None
+
+
 def _inside(box: Sequence[float], width: int, height: int) -> float:
     """Returns the share of a box's area that lies in its image."""
     x0, y0, x1, y1 = box

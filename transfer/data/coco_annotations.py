@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.runtime.wording import short
-from transfer.data.boxes import check_box
+from transfer.data.boxes import check_box, size_fault
 from transfer.data.faults import Faults
 from transfer.data.keypoints import Keypoints, checked_points, continuous, outside
 from transfer.data.segmentation import area, checked, is_number
@@ -195,16 +195,14 @@ def _annotation(raw: Mapping[str, Any], record: Record) -> tuple[Record, list[fl
         raise _Fault("iscrowd that is neither 0 nor 1", short(crowd))
     if raw.get("ignore", 0):
         raise _Fault("'ignore' is set, which is not supported; use iscrowd")
-    if max(map(abs, box)) <= 1 and any(v != int(v) for v in box):
-        raise _Fault("box within the first pixel: normalised coordinates? Give pixels", short(box))
     segmentation, fault = checked(raw.get("segmentation"), height, width)
     if fault is not None:
         raise _Fault(fault)
     size = raw.get("area")
     if size is not None and (not is_number(size) or size < 0):
         raise _Fault("area that is no number of square pixels", short(size))
-    if size is not None and size > 2 * height * width:
-        raise _Fault("area that is larger than its image", short(size))
+    if wrong := size_fault(box, size or 0, width, height):
+        raise _Fault(wrong[0], short(wrong[1]))
     x, y, w, h = map(float, box)
     out: Record = {"bbox": [x, y, x + w, y + h], "category_id": -1}
     out["iscrowd"] = int(crowd)

@@ -7,7 +7,7 @@ training images: "r" (rare), "c" (common) or "f" (frequent). Images are COCO's; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -72,12 +72,12 @@ class LVIS(COCO):
         data = self.json(spec)
         contents = self.contents(spec, data, faults)
         contiguous = {number: i for i, number in enumerate(contents.category_ids)}
+        frequency = {category["id"]: category["frequency"] for category in data["categories"]}
         by_id = {image["id"]: image for image in data["images"] if not isinstance(image["id"], (list, dict))}
         listed: dict[str, list[tuple[int, ...]]] = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
         for record in contents.records:
             for key, found in listed.items():
-                found.append(_classes(by_id[record["image_id"]], key, contiguous, faults))
-        frequency = {category["id"]: category["frequency"] for category in data["categories"]}
+                found.append(_classes(by_id[record["image_id"]], key, contiguous, frequency, faults))
         if odd := [
             f"{short(f)} of category {short(number)}" for number, f in frequency.items() if f not in FREQUENCIES
         ]:
@@ -109,14 +109,20 @@ def _file_name(spec: DatasetSpec, image: Mapping[str, Any]) -> Any:
     return image["file_name"]
 
 
-def _classes(image: Mapping[str, Any], key: str, contiguous: Mapping[Any, int], faults: Faults) -> tuple[int, ...]:
-    """Returns contiguous ids of the classes that an image lists under a key; unknown ones go into `faults`."""
+def _classes(
+    image: Mapping[str, Any], key: str, contiguous: Mapping[Any, int], known: Collection[Any], faults: Faults
+) -> tuple[int, ...]:
+    """Returns contiguous ids of the classes that an image lists under a key, without those that `classes` leaves out.
+
+    Args:
+        known: ids of all the json's categories; what is none of them goes into `faults`.
+    """
     values = image[key]
     if not isinstance(values, list):
         faults.error(f"{key} that is no list of category ids", f"image {one_line(image['id'])}: {short(values)}")
         return ()
-    odd = [v for v in values if isinstance(v, (list, dict, bool)) or v not in contiguous]
+    odd = [v for v in values if isinstance(v, (list, dict, bool)) or v not in known]
     if odd:
         label = f"image {one_line(image['id'])}: {few(map(short, odd))}"
         faults.error(f"{key} names what is not in 'categories'", label)
-    return tuple(contiguous[v] for v in values if v not in odd)
+    return tuple(contiguous[v] for v in values if v not in odd and v in contiguous)

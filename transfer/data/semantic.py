@@ -23,9 +23,9 @@ from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.label_maps import header, histogram
 from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, one_line, path_in
+from transfer.data.stems import IMAGE_SUFFIXES, by_stem
 from transfer.data.text_files import decoded
 from transfer.data.threads import in_threads
-from transfer.data.voc import IMAGE_SUFFIXES
 
 MOST_CLASSES = 255  # ids of 8 bits, of which one is ignored
 
@@ -59,7 +59,7 @@ class Layout:
     Attributes:
         labels: the folder of the maps.
         listed: a text file with one stem per line; None takes every image of the folder.
-        image_suffix: suffix of the images; None takes all of `voc.IMAGE_SUFFIXES`, in upper or lower case.
+        image_suffix: suffix of the images; None takes all of `stems.IMAGE_SUFFIXES`, in upper or lower case.
         ignore_label: the value of pixels that are neither trained on nor scored.
     """
 
@@ -202,10 +202,7 @@ class _Files:
                 name.removesuffix(layout.image_suffix): name for name in _named(self.folder, layout.image_suffix)
             }
         else:
-            rank = {suffix: i for i, suffix in enumerate(IMAGE_SUFFIXES)}
-            names = read_tree(self.folder, IMAGE_SUFFIXES).files
-            names = tuple(sorted(names, key=lambda name: -rank[os.path.splitext(name)[1].lower()]))
-            self.images = {os.path.splitext(name)[0]: name for name in names}  # of two suffixes the first one wins
+            self.images, _ = by_stem(read_tree(self.folder, IMAGE_SUFFIXES).files)
         self.labels = {name.removesuffix(layout.label_suffix) for name in _named(layout.labels, layout.label_suffix)}
 
     def label(self, stem: str) -> Path:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.checkpoint import write_together
 from pretrain.runtime.wording import short
 from transfer.data import strict_json
 from transfer.data.spec import DatasetError, few
 from transfer.data.splits import divide
-from transfer.data.voc import IMAGE_SUFFIXES, stems
+from transfer.data.stems import IMAGE_SUFFIXES, stems
 
 
 def write_splits(source: Path, shares: Mapping[str, float], seed: int, force: bool) -> dict[Path, int]:
@@ -37,9 +37,7 @@ def write_splits(source: Path, shares: Mapping[str, float], seed: int, force: bo
         if not force:
             raise DatasetError(f"{few(there)} there already; name other splits, or write over them with --force")
     drawn, texts = (_voc if voc else _coco)(source, shares, seed)
-    for split, path in files.items():
-        with atomic_write(path, "w") as f:
-            f.write(texts[split])
+    write_together({path: texts[split].encode() for split, path in files.items()})
     return {path: len(drawn[split]) for split, path in files.items()}
 
 

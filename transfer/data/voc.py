@@ -17,6 +17,7 @@ from pretrain.runtime.log import progress
 from transfer.data.faults import Faults
 from transfer.data.format import Contents, Format
 from transfer.data.spec import DatasetError, DatasetSpec, Names, Record, Text, few, nearest, one_line, path_in
+from transfer.data.stems import IMAGE_SUFFIXES, by_stem, stems
 from transfer.data.text_files import decoded
 from transfer.data.voc_xml import VOCAnnotation, read_annotation
 
@@ -25,9 +26,6 @@ CLASS_NAMES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
     "sofa train tvmonitor".split()
 )
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-"""In any case of letters; where one id has several files, the first of these is taken."""
 
 PROTOCOL = {2007: "voc07", 2012: "voc12"}
 
@@ -158,11 +156,6 @@ def annotation_file(spec: DatasetSpec, image_id: str) -> Path:
     return spec.root / "Annotations" / f"{image_id}.xml"
 
 
-def stems(folder: Path, suffixes: tuple[str, ...]) -> set[str]:
-    """Returns the names of a folder's files without suffixes; those in folders below it as `folder/name`."""
-    return {os.path.splitext(name)[0] for name in read_tree(folder, suffixes).files} if folder.is_dir() else set()
-
-
 def read_split(spec: DatasetSpec) -> list[str]:
     """Reads the split's image ids, in file order; a line may also name the image's file, and `#` begins a comment.
 
@@ -206,14 +199,9 @@ def _id_of(line: str, known: set[str]) -> str | None:
 
 
 def image_files(spec: DatasetSpec) -> dict[str, Path]:
-    """Returns image id -> file for every image below JPEGImages. `.jpg` wins over other suffixes."""
+    """Returns image id -> file for every image below JPEGImages."""
     folder = spec.root / "JPEGImages"
     if not folder.is_dir():
         remedy = spec.remedy or f"is root '{spec.root}' right?"
         raise DatasetError(f"dataset '{spec.name}': folder '{folder}' does not exist; {remedy}")
-    found: dict[str, tuple[int, str]] = {}
-    for name in read_tree(folder, IMAGE_SUFFIXES).files:
-        stem, suffix = os.path.splitext(name)
-        entry = (IMAGE_SUFFIXES.index(suffix.lower()), name)
-        found[stem] = min(found.get(stem, entry), entry)
-    return {stem: folder / name for stem, (_, name) in found.items()}
+    return {stem: folder / name for stem, name in by_stem(read_tree(folder, IMAGE_SUFFIXES).files)[0].items()}

@@ -18,13 +18,15 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from pretrain.runtime.checkpoint import atomic_write, save_json
+from pretrain.runtime.checkpoint import as_json, atomic_write, write_together
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.folders import is_hidden, read_tree
 from pretrain.runtime.result import FILE_NAME, RunResult
 from pretrain.runtime.slug import part
 from pretrain.runtime.wording import visible
 from transfer.config.load import load_config
 from transfer.data.image_files import image_size
+from transfer.data.segmentation import area
 from transfer.data.spec import Record
 from transfer.data.threads import in_threads
 from transfer.engines import resolve, results
@@ -38,30 +40,42 @@ from transfer.tasks.task import too_thin
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 JSON, CSV, SKIPPED, PICTURES, MAPS = "predictions.json", "predictions.csv", "skipped.txt", "pictures", "maps"
 _FIELDS = ("file", "class", "score", "x0", "y0", "x1", "y1")
 
 
 def image_files(given: Iterable[str]) -> list[Path]:
-    """Returns, each once, the image files that names of files, folders (all images below) and patterns stand for.
+    """Returns the image files that names of files, folders (all images below) and patterns stand for.
+
+    Folders are read as those of data sets are (see `read_tree`), and patterns match nothing hidden unless they name it.
+    A file that has several names, through links for instance, is taken once, under its first name.
 
     Raises:
         ConfigError: a name stands for no image.
+        OSError: a folder cannot be read.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for name in given:
-        path = Path(name)
+        path, notes = Path(name), tuple[str, ...]()
         if path.is_dir():
-            here = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            tree = read_tree(path, SUFFIXES)
+            here, notes = [path / below for below in tree.files], tree.notes(path)
         elif path.exists():
             here = [path]
         else:
-            here = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.suffix.lower() in SUFFIXES)
+            matches = (m for m in glob.glob(name, recursive=True) if is_hidden(name) or not is_hidden(m))
+            here = sorted(p for p in map(Path, matches) if p.suffix.lower() in SUFFIXES and not p.is_dir())
         if not here:
-            raise ConfigError(f"'{name}' leads to no image; give image files, folders of them, or a pattern in quotes")
-        found.update(dict.fromkeys(here))
-    return list(found)
+            raise ConfigError(
+                f"'{name}' leads to no image; give image files, folders of them, or a pattern in quotes"
+                + "".join(f"; {note}" for note in notes)
+            )
+        for note in notes:
+            logger.warning(note)
+        for file in here:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
 
 
 def records(files: Sequence[Path], cfg: CfgNode) -> tuple[list[Record], dict[Path, str]]:
@@ -133,7 +147,7 @@ class Output:
     """Takes and draws one prediction after the other, and writes the files at the end, even of an interrupted run."""
 
     def __init__(self, folder: Path, names: Sequence[str], threshold: float, draws: bool):
-        """Makes the folder; an earlier prediction's files in it are removed once there are new ones.
+        """Makes the folder; an earlier prediction's files in it stay until there are new ones.
 
         Args:
             names: names of the classes.
@@ -144,33 +158,30 @@ class Output:
             OSError: the folder cannot be written.
         """
         self.folder, self.names, self.threshold, self.draws = folder, names, threshold, draws
-        self._images: list[Record] = []
-        self._found: list[ImageDetections] = []
+        self._done: list[tuple[Record, ImageDetections | None]] = []
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
 
     def add(self, record: Record, found: ImageDetections | Map) -> None:
-        if not self._images:
-            self._remove_earlier()
-        self._images.append(record)
+        if not self._done:
+            self._remove_pictures()
         if isinstance(found, Map):
             self._save(Image.fromarray(found.classes.astype(np.uint8)), MAPS, record)
+            self._done.append((record, None))
             objects = Objects.of_map(found.classes)
         else:
-            self._found.append(_kept(found, np.flatnonzero(found.scores >= self.threshold)))
+            self._done.append((record, _kept(found, np.flatnonzero(found.scores >= self.threshold))))
             objects = surest(found, self.threshold)
         if self.draws:
             picture = draw(pixels(record), objects, self.names, max(record["width"], record["height"], 320))
             self._save(picture, PICTURES, record)
 
-    def _remove_earlier(self) -> None:
+    def _remove_pictures(self) -> None:
         for name in (PICTURES, MAPS):
             for old in (self.folder / name).glob("*.png"):
                 if re.match(r"\d{6}_", old.name):
                     old.unlink()
-        for name in (JSON, CSV, SKIPPED):
-            (self.folder / name).unlink(missing_ok=True)
 
     def _save(self, picture: Image.Image, folder: str, record: Record) -> None:
         stem = part(Path(record["file_name"]).stem)
@@ -178,39 +189,48 @@ class Output:
             picture.save(f, "PNG")
 
     def finish(self, skipped: Mapping[Path, str]) -> list[Path]:
-        """Writes what was found and what was skipped; returns the files and folders that hold it."""
-        if not self._images:
+        """Writes what was found and what was skipped; returns the files and folders that hold it.
+
+        If nothing was found, an earlier prediction's files stay.
+        """
+        if not self._done:
             return []
-        if self._found:
-            save_json(self._coco(), self.folder / JSON)
-            with atomic_write(self.folder / CSV) as f:
-                f.write(self._csv().encode("utf-8"))
+        files = dict[str, bytes]()
+        if found := [(record, detections) for record, detections in self._done if detections is not None]:
+            files = {JSON: as_json(self._coco(found)), CSV: self._csv(found).encode("utf-8")}
         if skipped:
-            with atomic_write(self.folder / SKIPPED) as f:
-                lines = (visible(f"{path}: {why}").replace("\n", "\\n") for path, why in skipped.items())
-                f.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+            lines = (visible(f"{path}: {why}").replace("\n", "\\n") for path, why in skipped.items())
+            files[SKIPPED] = "".join(f"{line}\n" for line in lines).encode("utf-8")
+        write_together({self.folder / name: content for name, content in files.items()})
+        for name in {JSON, CSV, SKIPPED} - files.keys():
+            (self.folder / name).unlink(missing_ok=True)
         return [path for name in (PICTURES, MAPS, JSON, CSV, SKIPPED) if (path := self.folder / name).exists()]
 
-    def _coco(self) -> dict[str, Any]:
-        """Returns a COCO data set whose annotations have scores; categories are numbered from 1."""
-        found = to_coco_results(self._found, range(1, len(self.names) + 1))
-        for number, result in enumerate(found, 1):
+    def _coco(self, found: Sequence[tuple[Record, ImageDetections]]) -> dict[str, Any]:
+        """Returns a COCO data set whose annotations have scores; categories are numbered from 1.
+
+        The area is that of the mask, or else of the box.
+        """
+        annotations = to_coco_results([detections for _, detections in found], range(1, len(self.names) + 1))
+        for number, result in enumerate(annotations, 1):
             _, _, width, height = result["bbox"]
-            result |= {"id": number, "area": width * height, "iscrowd": 0}
+            mask = result.get("segmentation")
+            size = width * height if mask is None else area(mask, *mask["size"])
+            result |= {"id": number, "area": size, "iscrowd": 0}
         images = [
             {"id": r["image_id"], "file_name": r["file_name"], "width": r["width"], "height": r["height"]}
-            for r in self._images
+            for r, _ in found
         ]
         categories = [{"id": i, "name": name} for i, name in enumerate(self.names, 1)]
-        return {"images": images, "categories": categories, "annotations": found}
+        return {"images": images, "categories": categories, "annotations": annotations}
 
-    def _csv(self) -> str:
+    def _csv(self, found: Sequence[tuple[Record, ImageDetections]]) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(_FIELDS)
-        for record, found in zip(self._images, self._found, strict=True):
+        for record, detections in found:
             file = plain(record["file_name"])
-            for box, score, category in zip(found.boxes, found.scores, found.classes, strict=True):
+            for box, score, category in zip(detections.boxes, detections.scores, detections.classes, strict=True):
                 numbers = [f"{score:.4f}", *(f"{x:.2f}" for x in box)]
                 writer.writerow([file, plain(self.names[category]), *numbers])
         return out.getvalue()

@@ -12,12 +12,14 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.checkpoint import CheckpointError
+from tests.disks import fail_at
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -35,15 +37,30 @@ def test_failed_first_write_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_ctrl_c_while_saving_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_belong_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails, no new one lies beside an old one, and nothing else is left."""
+    a, b, c = (tmp_path / "below" / name for name in "abc")
+    checkpoint.write_together({a: b"old a", b: b"old b"})
+    old = {a: b"old a", b: b"old b"}
+    for call, number, left in (("fsync", 3, old), ("replace", 1, {}), ("replace", 3, {a: b"new a", b: b"new b"})):
+        checkpoint.write_together(old)
+        with monkeypatch.context() as disk, pytest.raises(OSError) as error:
+            fail_at(disk, call, number)
+            checkpoint.write_together({a: b"new a", b: b"new b", c: b"new c"})
+        assert {path: path.read_bytes() for path in a.parent.iterdir()} == left
+        assert error.value.filename == str(a if number == 1 else c) and error.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("signalled", [KeyboardInterrupt, SystemExit])
+def test_a_signal_while_saving_is_no_full_disk(signalled: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """torch's writer turns what is raised while it writes into an error about positions."""
 
     class Interrupted(io.FileIO):
         def write(self, data):
-            raise KeyboardInterrupt
+            raise signalled
 
     monkeypatch.setattr(checkpoint.os, "fdopen", lambda fd, mode: Interrupted(fd, mode))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(signalled):
         checkpoint.save({"a": torch.zeros(100000)}, tmp_path / "a.pth")
     assert not list(tmp_path.iterdir())
 

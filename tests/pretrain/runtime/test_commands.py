@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pretrain.runtime.commands import INTERRUPTED, REQUEUE_STATUS, UNREAD, WRONG, number, parse_with_resume, run, status
+from pretrain.runtime.commands import (
+    INTERRUPTED,
+    REQUEUE_STATUS,
+    TERMINATED,
+    UNREAD,
+    WRONG,
+    Terminated,
+    number,
+    parse_with_resume,
+    run,
+    status,
+)
 from pretrain.runtime.errors import ConfigError, Preempted
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
@@ -56,6 +69,59 @@ def test_status_and_one_line_after_ctrl_c(capsys: pytest.CaptureFixture[str]) ->
         run(interrupted)
     assert end.value.code == INTERRUPTED == 130
     assert capsys.readouterr().err == "interrupted; run it again to go on (a training with --resume auto)\n"
+
+
+def sent(number: int) -> int:
+    """Sends itself SIGTERM, and again while it tidies up, as `timeout` does; returns only if that changes nothing."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        sys.stdout.write("tidied up\n")
+    return number
+
+
+def test_sigterm_is_an_orderly_end(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        run(lambda: sent(1))
+    assert end.value.code == TERMINATED == 143 and signal.getsignal(signal.SIGTERM) is before
+    out, err = capsys.readouterr()
+    assert out == "tidied up\n" and err == "stopped by SIGTERM; run it again to go on (a training with --resume auto)\n"
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None], ids=["ignored", "handled"])
+def test_sigterm_that_is_ignored_or_handled_stays_so(
+    handler: Any, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(signal.SIGTERM, handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, before))
+    with pytest.raises(SystemExit) as end:
+        run(lambda: sent(7))
+    assert end.value.code == 7 and capsys.readouterr() == ("tidied up\n", "")
+
+
+def test_a_command_within_a_command_says_it_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """As `moco-transfer` runs the tools."""
+    with pytest.raises(SystemExit) as end:
+        run(lambda: run(lambda: sent(1)))
+    assert end.value.code == TERMINATED and capsys.readouterr().err.count("stopped by SIGTERM") == 1
+
+
+def forked() -> int:
+    """What SIGTERM makes of a forked child that would tidy up."""
+    if (child := os.fork()) == 0:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_child_dies_of_the_signal_itself() -> None:
+    with pytest.raises(SystemExit) as end:
+        run(forked)
+    assert end.value.code == -signal.SIGTERM
 
 
 def failing(error: BaseException) -> int:
@@ -181,6 +247,7 @@ def test_every_tool_ends_so(path) -> None:
     [
         (ConfigError("no such key"), "error: no such key"),
         (KeyboardInterrupt(), "interrupted; run it again"),
+        (Terminated(TERMINATED), "stopped by SIGTERM; run it again"),
         (Preempted("SIGTERM: stopped after 3"), "SIGTERM: stopped after 3; go on with"),
         (TypeError("a fault of ours"), "ended by TypeError: a fault of ours\nTraceback"),
     ],

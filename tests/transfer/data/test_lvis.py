@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,25 @@ def test_absent_and_partly_annotated_classes_go_with_their_images(tmp_path: Path
     for image in data["images"]:
         del image["file_name"]  # as in LVIS v1
     assert [r["file_name"] for r in opened(tmp_path, data).records] == [r["file_name"] for r in dataset.records]
+
+
+def test_categories_without_objects_may_be_left_out(tmp_path: Path) -> None:
+    """What images say of them is then not read; the others' ids are as without them."""
+    data = sets.contents()
+    whole = opened(tmp_path, data)
+    data["categories"].insert(0, {"id": 0, "name": "project", "frequency": "r"})
+    for image in data["images"]:
+        image["neg_category_ids"].append(0)
+        image["not_exhaustive_category_ids"].insert(0, 0)
+    path = sets.write(tmp_path, data)
+    path.write_text(f"{path.read_text()}classes: [{', '.join(whole.classes)}]\n")
+    dataset = catalog.open_dataset(catalog.read_spec_file(path)[0])
+    assert dataset.classes == whole.classes and any(map(len, whole.truth.absent))
+    assert (dataset.truth.absent, dataset.truth.partial) == (whole.truth.absent, whole.truth.partial)
+    data["images"][0]["neg_category_ids"].append(99)
+    (tmp_path / "lvis.json").write_text(json.dumps(data))
+    with pytest.raises(DatasetError, match="neg_category_ids names what is not in 'categories': image 1000: 99"):
+        catalog.open_dataset(catalog.read_spec_file(path)[0])
 
 
 def _coco(data: dict[str, Any]) -> None:

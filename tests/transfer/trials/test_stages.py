@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from pretrain.runtime.commands import TERMINATED, run
 from pretrain.runtime.lock import hold_run, lock_file
 from transfer.trials import stages
 from transfer.trials.failure import read_failure
@@ -93,6 +94,15 @@ def test_a_command_that_is_asked_to_stop_has_not_failed(tmp_path):
         with pytest.raises(StageStopped):
             s.run()
         assert s.state() == "started" and read_failure(tmp_path / "s") is None
+
+
+def test_sigterm_of_the_caller_ends_the_command(tmp_path):
+    """The command has sent it, and would sleep on."""
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    s, begin = stage(tmp_path / "s", code=code), time.monotonic()
+    with pytest.raises(SystemExit) as end:
+        run(s.run)
+    assert end.value.code == TERMINATED and time.monotonic() - begin < 30 and s.state() == "started"
 
 
 def test_a_path_among_the_inputs_stands_for_its_bytes(tmp_path):

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pretrain.runtime.folders import read_tree
 from pretrain.runtime.log import progress
 from pretrain.runtime.wording import short
 from transfer.data.faults import Faults
 from transfer.data.spec import DatasetError
+from transfer.data.stems import IMAGE_SUFFIXES, by_stem
 
 BOX, POLYGON, ELLIPSE = "box", "polygon", "ellipse"
 
@@ -149,6 +151,16 @@ def gathered(names: Sequence[str], what: str, make: Callable[[str], Sheet | None
                 continue
             sheets += [] if sheet is None else [sheet]
     return tuple(sheets)
+
+
+def image_by_stem(folder: Path, faults: Faults) -> dict[str, str]:
+    """Returns stem -> path of every image below a folder; `faults` notes those that another one of their stem hides."""
+    images, others = by_stem(read_tree(folder, IMAGE_SUFFIXES).files)
+    if others:
+        faults.note(
+            "images that differ from another in the suffix alone, left out", *(str(folder / name) for name in others)
+        )
+    return images
 
 
 def listed(value: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pretrain.runtime.wording import short
+from transfer.data.boxes import check_box, size_fault
 from transfer.data.faults import Faults
 from transfer.data.importers.importer import BOX, ELLIPSE, POLYGON, Shape, Sheet
 from transfer.data.segmentation import FAR, area, is_number
@@ -63,6 +64,10 @@ def objects(sheet: Sheet, size: tuple[int, int], left_out: Collection[str], faul
                 faults.error("rectangles and polygons in one group; draw all as polygons", shape.where)
             known.polygons += new.polygons
             known.box = _around([*known.box, *new.box])
+    for shape, known in found.values():
+        x0, y0, x1, y1 = known.box
+        if wrong := size_fault((x0, y0, x1 - x0, y1 - y0), known.area(size), *size):
+            faults.error(wrong[0], f"{shape.where}: {short(wrong[1])}")
     return [known for _, known in found.values()]
 
 
@@ -96,9 +101,11 @@ def _object(shape: Shape, size: tuple[int, int]) -> tuple[Object | None, str | N
         along, limit = values[axis::2], size[axis]
         if min(along) < -FAR * limit or max(along) > (1 + FAR) * limit:
             return None, f"{shape.word} that lies far outside its image"
-    x0, y0, x1, y1 = box = _around(values)
-    if x0 < x1 and y0 < y1 and (x0 >= size[0] or y0 >= size[1] or x1 <= 0 or y1 <= 0):  # as `boxes.check_box` has it
-        return None, f"{shape.word} that lies wholly outside its image"
+    box = _around(values)
+    found = Faults()
+    check_box(box, *size, shape.where, found)  # whoever checks the set tells what is no error
+    if wrong := [problem.what for problem in found.problems if problem.level == "error"]:
+        return None, f"{shape.word}: {wrong[0]}"
     return Object(shape.label, box, polygons), None
 
 

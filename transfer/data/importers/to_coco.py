@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pretrain.runtime import slug
-from pretrain.runtime.checkpoint import atomic_write
+from pretrain.runtime.checkpoint import write_together
 from pretrain.runtime.wording import visible
 from transfer.data.catalog import builtin_specs, read_spec_file
 from transfer.data.faults import Faults, refuse
@@ -95,11 +95,12 @@ def convert(
             raise DatasetError(f"'{full}' is a data set that is built in; choose another --output, whose name it has")
         DatasetSpec(full, "coco", plan.output, name, classes, None, folder, json_file)
         _relative(folder, plan.output)
-    for name, (_, images) in splits.items():
-        with atomic_write(_json_file(plan.output, name), "w") as f:
-            json.dump(_coco(images, classes), f)
-    with atomic_write(spec_file) as f:
-        f.write(_spec(spec_file, {name: folder for name, (folder, _) in splits.items()}, classes))
+    files = {
+        _json_file(plan.output, name): json.dumps(_coco(images, classes)).encode()
+        for name, (_, images) in splits.items()
+    }
+    files[spec_file] = _spec(spec_file, {name: folder for name, (folder, _) in splits.items()}, classes)
+    write_together(files)
     return read_spec_file(spec_file), [str(problem) for problem in faults.problems]
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from pretrain.runtime.folders import read_tree
 from transfer.data.faults import Faults
-from transfer.data.importers.importer import BOX, Importer, Options, Part, Shape, Sheet, gathered
+from transfer.data.importers.importer import BOX, Importer, Options, Part, Shape, Sheet, gathered, image_by_stem
 from transfer.data.spec import DatasetError
-from transfer.data.voc import IMAGE_SUFFIXES
 from transfer.data.voc_xml import read_annotation
 
 
@@ -23,7 +22,7 @@ class VOCFiles(Importer):
     def read(self, source: Path, options: Options, faults: Faults) -> list[Part]:
         if not source.is_dir():
             raise DatasetError(f"'{source}' is no folder; give the one that holds images and XMLs")
-        images = {os.path.splitext(name)[0]: name for name in read_tree(source, IMAGE_SUFFIXES).files}
+        images = image_by_stem(source, faults)
         names = read_tree(source, (".xml",)).files
         if not names:
             raise DatasetError(f"'{source}' holds no XML; give the folder that holds images and XMLs")

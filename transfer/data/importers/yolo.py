@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pretrain.runtime.files import read_regular
@@ -16,10 +16,19 @@ from pretrain.runtime.folders import read_tree
 from pretrain.runtime.strict_yaml import load_yaml
 from pretrain.runtime.wording import short
 from transfer.data.faults import Faults
-from transfer.data.importers.importer import BOX, POLYGON, Importer, Options, Part, Shape, Sheet, gathered
+from transfer.data.importers.importer import (
+    BOX,
+    POLYGON,
+    Importer,
+    Options,
+    Part,
+    Shape,
+    Sheet,
+    gathered,
+    image_by_stem,
+)
 from transfer.data.spec import DatasetError, path_in
 from transfer.data.text_files import decoded
-from transfer.data.voc import IMAGE_SUFFIXES
 
 _SPLITS = ("train", "val", "valid", "test")
 
@@ -87,20 +96,19 @@ def _sheets(folder: Path, classes: tuple[str, ...], faults: Faults) -> tuple[She
         raise DatasetError(f"folder '{folder}': labels are looked for in `labels` instead of `images`, which it lacks")
     last = len(parts) - 1 - parts[::-1].index("images")
     labels = Path(*parts[:last], "labels", *parts[last + 1 :])
-    names = read_tree(folder, IMAGE_SUFFIXES).files
-    if not names:
+    images = image_by_stem(folder, faults)
+    if not images:
         raise DatasetError(f"folder '{folder}' holds no image")
     there = set(read_tree(labels, (".txt",)).files) if labels.is_dir() else set()
     if not there:
         raise DatasetError(f"folder '{labels}' holds no labels")
-    label_of = {name: str(PurePosixPath(name).with_suffix(".txt")) for name in names}
 
-    def sheet(name: str) -> Sheet:
-        path = label_of[name]
-        return Sheet(name, str(labels / path), _shapes(labels / path, classes) if path in there else ())
+    def sheet(stem: str) -> Sheet:
+        path = f"{stem}.txt"
+        return Sheet(images[stem], str(labels / path), _shapes(labels / path, classes) if path in there else ())
 
-    sheets = gathered(names, f"labels of {folder}", sheet, faults)
-    if lonely := sorted(there - set(label_of.values()) - {"classes.txt"}):
+    sheets = gathered(list(images), f"labels of {folder}", sheet, faults)
+    if lonely := sorted(there - {f"{stem}.txt" for stem in images} - {"classes.txt"}):
         faults.error(f"labels in '{labels}' without an image in '{folder}'", *lonely)
     return sheets
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pretrain.runtime import commands
+from tests.disks import fail_at
 from tests.tools.test_errors import tool
 from tests.transfer.data.importers.sources import (
     labelme_json,
@@ -108,6 +109,23 @@ def test_shares_draw_a_source_apart(many: Path, tmp_path: Path, capsys) -> None:
     assert (tmp_path / "pets" / "annotations" / "train.json").read_bytes() != before
 
 
+def test_an_import_replaces_all_files_of_another_or_none(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("labelme", many, "--output", tmp_path / "pets", "--shares", "train=0.7", "test=0.3", "--force")
+
+    def files() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in (tmp_path / "pets").rglob("*") if p.is_file()}
+
+    assert run(*words) == 0
+    before = files()
+    with monkeypatch.context() as disk:
+        fail_at(disk, "fsync", 2)
+        assert run(*words, "--seed", 1) == commands.NO_STORAGE
+    assert files() == before
+    assert run(*words, "--seed", 1) == 0 and files().keys() == before.keys() and files() != before
+
+
 def test_named_sources_are_splits_of_one_set(many: Path, tmp_path: Path, says) -> None:
     picture(tmp_path / "more" / "x.jpg")
     labelme_json(tmp_path / "more" / "x.json", "x.jpg", labelme_shape("dog", "rectangle", [[1, 1], [9, 9]]))
@@ -175,6 +193,27 @@ def test_what_is_wrong_with_images(many: Path, tmp_path: Path, says) -> None:
     (many / "twice.json").unlink()
     (many / "1.json").unlink()
     says(out, "1.jpg is 40 x 30, stated 41 x 30", "labelme", many)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([("rectangle", [[8, 6], [119, 89]])], "rectangle: box that reaches far over its image's border"),
+        ([("polygon", [[-50, -50], [90, -50], [90, 80]])], "polygon: box that reaches far over its image's border"),
+        ([("rectangle", [[-20, -20], [50, 40]])], "area that is larger than its image: {json} shape 1: 4200.0"),
+        ([("rectangle", [[0.2, 0.2], [0.9, 0.9]])], "box within the first pixel: normalised coordinates?"),
+        (
+            [("rectangle", [[-20, -20], [20, 15]]), ("rectangle", [[20, 15], [50, 40]])],
+            "area that is larger than its image: {json} shape 1: 4200.0",
+        ),
+    ],
+)
+def test_what_the_sets_own_check_would_refuse(tmp_path: Path, says, shapes: list[Any], message: str) -> None:
+    """Of 40 x 30 pixels; the last two shapes are one object."""
+    file = tmp_path / "photos" / "a.json"
+    picture(file.with_name("a.jpg"))
+    labelme_json(file, "a.jpg", *(labelme_shape("cat", *shape, group_id=1) for shape in shapes))
+    says(tmp_path / "out", message.format(json=file), "labelme", file.parent)
 
 
 @pytest.mark.parametrize("name", ["$HOME", "a$b"])

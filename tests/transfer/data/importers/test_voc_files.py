@@ -45,6 +45,16 @@ def test_xmls_beside_their_images(source: Path, tmp_path: Path, capsys: pytest.C
     assert "note: shapes 'difficult', left out" in capsys.readouterr().out
 
 
+def test_an_xml_has_one_image(source: Path) -> None:
+    """That of the first suffix, as in the VOC layout."""
+    picture(source / "a.png")
+    faults = Faults()
+    (part,) = VOCFiles().read(source, Options(), faults)
+    assert [sheet.file_name for sheet in part.sheets] == ["a.JPG", "deep/b.png"]
+    said = [str(problem) for problem in faults.problems]
+    assert f"note: images that differ from another in the suffix alone, left out: {source}/a.png" in said
+
+
 def test_what_is_wrong(source: Path, tmp_path: Path) -> None:
     write(source / "lonely.xml")
     (source / "unseen.xml").write_text("<annotation>")

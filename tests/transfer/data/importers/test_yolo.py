@@ -74,6 +74,19 @@ def test_a_wrong_line(tmp_path: Path, line: str, message: str) -> None:
     assert message in said and "a.txt line 2" in said
 
 
+def test_labels_have_one_image(tmp_path: Path) -> None:
+    """That of the first suffix; the others are noted, instead of being given the same objects."""
+    source = yolo_source(tmp_path)
+    for name in ("a.png", "none.PNG", "alone.png"):
+        picture(tmp_path / "train" / "images" / name)
+    parts, said = read(source)
+    assert [(s.file_name, len(s.shapes)) for s in parts[0].sheets] == [("a.jpg", 2), ("alone.png", 0), ("none.jpg", 0)]
+    folder = tmp_path / "train" / "images"
+    assert said == (
+        f"note: images that differ from another in the suffix alone, left out [2x]: {folder}/a.png, {folder}/none.PNG"
+    )
+
+
 def test_labels_without_an_image(tmp_path: Path) -> None:
     source = yolo_source(tmp_path)
     (tmp_path / "train" / "labels" / "lonely.txt").write_text("")

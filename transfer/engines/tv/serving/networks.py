@@ -259,8 +259,8 @@ def located(logits: Tensor, boxes: Tensor) -> Tensor:
         side = [int(pixels[i, 1]), int(pixels[i, 0])]
         fine = F.interpolate(logits[i][None], size=side, mode="bicubic", align_corners=False)[0].flatten(1)
         highest, place = fine.max(dim=1)
-        row = ((place.to(torch.float32) + 0.5) / pixels[i, 0]).floor()
-        at = torch.stack([place.to(torch.float32) - row * pixels[i, 0], row], dim=1)
+        place, width = place.long(), pixels[i, 0].long()  # typed: ONNX would divide float32, exact to 2^24
+        at = torch.stack([place % width, place // width], dim=1)
         xy = (at + 0.5) * (extents[i] / pixels[i]) + boxes[i, :2]
         score = 1 / (logits[i].flatten(1) - highest[:, None]).exp().sum(dim=1)
         out = torch.cat([out, torch.cat([xy, score[:, None]], dim=1)[None]])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torchvision.ops import box_iou
 
 from tests import networks
-from transfer.engines.tv import mapper, masks
+from transfer.engines.tv import keypoints, mapper, masks
 from transfer.engines.tv.adapters import adapter_of
-from transfer.engines.tv.serving.networks import Served, apart, pasted
+from transfer.engines.tv.serving.file_formats import OPSET
+from transfer.engines.tv.serving.networks import Served, apart, located, pasted
 from transfer.engines.tv.serving.proof import made_up
 from transfer.tasks import task_of
 
@@ -104,3 +108,26 @@ def test_pasted_masks_are_those_of_the_evaluation() -> None:
     )
     expected = [masks.bitmap(rle, size) for rle in masks.paste(probabilities, boxes, size)]
     np.testing.assert_array_equal(pasted(probabilities, boxes, torch.tensor(size)).numpy(), expected)
+
+
+class Located(torch.nn.Module):
+    def forward(self, logits: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        return located(logits, boxes)
+
+
+def test_keypoints_of_a_box_with_more_pixels_than_float32_counts() -> None:
+    """As the served network finds them, and as its ONNX file does: 2^24 = 4096 x 4096 pixels."""
+    logits = torch.randn(1, 1, 56, 56, generator=torch.Generator().manual_seed(0))
+    logits[0, 0, 54, 40] = 30
+    small, large = torch.tensor([[3.0, 5.0, 40.0, 25.5]]), torch.tensor([[0.0, 0.0, 4300.0, 4201.0]])
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Located(), (logits, small), file, opset_version=OPSET, dynamo=False,
+                          input_names=["logits", "boxes"])  # fmt: skip
+    session = onnxruntime.InferenceSession(file.getvalue())
+    for boxes in (small, large):
+        expected = keypoints.located(logits, boxes)
+        assert torch.equal(located(logits, boxes)[..., :2], expected[..., :2])
+        (given,) = session.run(None, {"logits": logits.numpy(), "boxes": boxes.numpy()})
+        np.testing.assert_array_equal(given[..., :2], expected[..., :2].numpy())
