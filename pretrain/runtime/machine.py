@@ -71,6 +71,8 @@ def fault(error: BaseException) -> Fault | None:
     """Returns how the machine failed, if that ended a run; None for anything else, such as a mistake or a bug."""
     if isinstance(error, OSError) and (found := _of_system_call(error)) is not None:
         return found
+    if isinstance(error, EOFError) and _raised_in(error, "multiprocessing"):
+        return Fault(NO_RESOURCE, _worker_ended("a process of a loader", None))  # before it had sent what it announced
     if isinstance(error, MachineError):
         return Fault(error.code, str(error))
     found = _told(str(error))
@@ -113,7 +115,7 @@ def _out_of_memory(what: str) -> str:
 def _of_system_call(error: OSError) -> Fault | None:
     code, what = error.errno, error.strerror or str(error)
     if _raised_in(error, "multiprocessing"):
-        if isinstance(error, ConnectionError):  # a worker that died after it had announced a batch
+        if isinstance(error, ConnectionError):  # a worker that died while it sent a batch
             return Fault(NO_RESOURCE, _worker_ended("a process of a loader", None))
         if code in (errno.ENOENT, errno.EACCES, errno.ENOSYS, errno.ENOSPC, errno.EROFS):  # of a semaphore or a queue
             return Fault(NO_RESOURCE, NOT_SHARED)

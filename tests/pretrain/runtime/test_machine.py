@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
+import pickle
 import re
 import signal
 from collections.abc import Iterator
@@ -187,3 +189,16 @@ def test_the_page_has_every_code() -> None:
 )
 def test_a_name_that_somebody_has_chosen_is_no_fault_of_the_machine(error: Exception) -> None:
     assert fault(error) is None
+
+
+def test_a_worker_that_dies_before_it_has_sent_what_it_announced() -> None:
+    """Its pipe ends; an end of file elsewhere, such as in a checkpoint, is no fault of the machine."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    sender.close()
+    with pytest.raises(EOFError) as raised:
+        receiver.recv()
+    found = fault(raised.value)
+    assert found is not None and found.code == NO_RESOURCE and "of a loader" in found.words
+    with pytest.raises(EOFError) as elsewhere:
+        pickle.loads(b"")
+    assert fault(elsewhere.value) is None
