@@ -41,7 +41,7 @@ def test_mechanisms_start_from_the_same_query_encoder(
 ) -> None:
     cfg = make_cfg(images, Path("unused"), *opts)
     model = build_model(cfg, num_images=80)
-    assert type(model) is kind and model.get_parameter("encoder_q.fc.2.weight").shape == (16, 512)
+    assert type(model) is kind and model.get_parameter("encoder_q.fc.2.weight").shape == (16, 256)
     moco = build_model(make_cfg(images, Path("unused")))
     assert torch.equal(model.get_parameter("encoder_q.conv1.weight"), moco.get_parameter("encoder_q.conv1.weight"))
 

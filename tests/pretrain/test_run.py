@@ -19,7 +19,7 @@ from pretrain.runtime.commands import status
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import read_metrics
 from pretrain.runtime.result import RunResult
-from tests.pretrain.conftest import ROOT, MakeCfg, write_images
+from tests.pretrain.conftest import NARROW, ROOT, MakeCfg, write_images
 from tests.processes import Tool, run_tool
 
 Finished = tuple[CfgNode, RunResult]
@@ -41,7 +41,7 @@ def test_a_run_leaves_result_metrics_config_and_checkpoints(finished: Finished) 
 def test_checkpoint_has_the_references_layout(finished: Finished) -> None:
     saved = checkpoint.load(Path(finished[0].OUTPUT_DIR) / "checkpoint_last.pth.tar")
     assert {"epoch", "arch", "state_dict", "optimizer"} < saved.keys()
-    assert (saved["epoch"], saved["arch"], saved["iteration"]) == (2, "resnet18", 20)
+    assert (saved["epoch"], saved["arch"], saved["iteration"]) == (2, NARROW, 20)
     assert all(name.startswith("module.") for name in saved["state_dict"])
     assert saved["state_dict"]["module.queue_ptr"].tolist() == [20 * 8 % 32]
 
@@ -50,7 +50,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     finished: Finished, images: Path, make_cfg: MakeCfg, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
-    opts = ["CHECKPOINT.PERIOD", "7", "DATA.NUM_WORKERS", "2"]
+    opts = ["CHECKPOINT.PERIOD", "7", "DATA.NUM_WORKERS", "2", "MODEL.ARCH", NARROW]
     words = ["--config-file", ROOT / "configs/pretrain/tiny_moco_v2_R_18.yaml", "OUTPUT_DIR", folder]
     process = Tool(ROOT / "tools" / "train_moco.py", "--resume", "auto", *words, "DATA.TRAIN", images, *opts)
     deadline = time.monotonic() + 120

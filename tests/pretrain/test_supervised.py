@@ -21,7 +21,7 @@ from pretrain.run import main
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import read_metrics
-from tests.pretrain.conftest import MakeCfg, write_images
+from tests.pretrain.conftest import NARROW, MakeCfg, write_images
 from tests.pretrain.test_mechanisms import SGD, B, Encoder, assert_equal, contiguous, views
 from tests.processes import run_in_processes
 from transfer.convert.convert import convert, take
@@ -119,14 +119,14 @@ def finished(images: Path, make_cfg: MakeCfg, tmp_path_factory: pytest.TempPathF
 def test_the_trunk_converts_and_is_read_like_others(finished: Path, tmp_path: Path) -> None:
     path = finished / "checkpoint_last.pth.tar"
     state = checkpoint.load(path)["state_dict"]
-    assert state["module.encoder_q.fc.weight"].shape == (3, 512)
+    assert state["module.encoder_q.fc.weight"].shape == (3, 256)
     done = convert(path, tmp_path / "trunk.pkl")
     assert sorted(done.dropped) == ["module.encoder_q.fc.bias", "module.encoder_q.fc.weight"]
     assert torch.equal(
         take(tmp_path / "trunk.pkl").tensors["stem.conv1.weight"], state["module.encoder_q.conv1.weight"]
     )
     network, arch = load_trunk(path)
-    assert arch == "resnet18" and torch.equal(network.conv1.weight, state["module.encoder_q.conv1.weight"])
+    assert arch == NARROW and torch.equal(network.conv1.weight, state["module.encoder_q.conv1.weight"])
     assert '"knn/acc1"' in (finished / "metrics.jsonl").read_text()
 
 
