@@ -132,7 +132,7 @@ def test_trained_through(train, change, opts):
     ("change", "message"),
     [
         (rle, "given as RLE, not as polygons, in .*00000..jpg; set INPUT.MASK_FORMAT bitmask"),
-        (another_size, "size differs from its annotation; correct the annotation: 1 is "),
+        (another_size, "size differs from its annotation; correct the annotation: 1 '.*' is "),
         (truncated, "image cannot be read: 1 "),
     ],
     ids=["RLE as polygons", "another size", "truncated"],
