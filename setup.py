@@ -39,7 +39,7 @@ setup(
         "faster-coco-eval>=1.6",
         "opencv-python-headless>=4.8",
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=10.1",
         "pyyaml>=6",
         "tqdm>=4.66",
         "tensorboard>=2.14",

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -93,7 +93,7 @@ class ProbeModel(Strict):
     opts: Opts = ()
 
     @model_validator(mode="after")
-    def _config(self) -> Self:
+    def _config(self) -> ProbeModel:
         if (self.protocol != "knn") != bool(self.config):
             raise ValueError("the protocols linear and finetune need a config, knn has none")
         return self
@@ -150,7 +150,7 @@ class PlainRow(_Row):
     opts: Opts = ()
 
     @model_validator(mode="after")
-    def _something(self) -> Self:
+    def _something(self) -> PlainRow:
         _check_published_only(self, bool(self.published), bool(self.config or self.opts))
         return self
 
@@ -162,7 +162,7 @@ class ColumnsRow(_Row):
     columns: dict[Text, Override | None] = {}
 
     @model_validator(mode="after")
-    def _something(self) -> Self:
+    def _something(self) -> ColumnsRow:
         _check_published_only(self, any(self.published.values()), bool(self.columns))
         return self
 
@@ -232,7 +232,7 @@ class FindingModel(Strict):
     unless: Text = ""
 
     @model_validator(mode="after")
-    def _two(self) -> Self:
+    def _two(self) -> FindingModel:
         if self.row == self.than and self.than_column in ("", self.column):
             raise ValueError(f"row and than are both {short(self.row)}; a finding compares two rows")
         return self

@@ -40,7 +40,7 @@ def xyxy(size: Tensor) -> Tensor:
 
 
 def output_size(size: Tensor, short_edge: int, max_size: int) -> Tensor:
-    """Computes `data.output_size` of a (2,) int64 size."""
+    """Computes `mapper.output_size` of a (2,) int64 size."""
     edges = size.double()
     edges = edges * (short_edge / edges.amin(0, keepdim=True))
     edges = torch.where(size == size.amin(0, keepdim=True), float(short_edge), edges)
@@ -50,26 +50,32 @@ def output_size(size: Tensor, short_edge: int, max_size: int) -> Tensor:
 
 
 def resized(image: Tensor, size: Tensor) -> Tensor:
-    """Resizes as `data.resize`: rows first, each pass rounded to 8 bits, in float64, which is exact for these numbers.
+    """Resizes as `mapper.resize`: rows first, each pass rounded to 8 bits, in float64, which is exact for these numbers.
 
     Shapes: (3, H, W) uint8, (2,) int64 h, w -> (3, h, w) float32 of whole numbers.
     """
     old = size_of(image)
-    rows = torch.matmul(image.double(), _weights(old[1:], size[1:]).t())
-    both = torch.matmul(_weights(old[:1], size[:1]), _eight_bits(rows))
+    rows = torch.matmul(image.double(), _weights(old[1:], size[1:], new_dim=1))
+    both = torch.matmul(_weights(old[:1], size[:1], new_dim=0), _eight_bits(rows))
     return _eight_bits(both).float()
 
 
-def _weights(old: Tensor, new: Tensor) -> Tensor:
-    """Returns the weight in units of each of `old` pixels for each of `new`. (1,), (1,) -> (new, old) float64."""
+def _weights(old: Tensor, new: Tensor, new_dim: int) -> Tensor:
+    """Returns the weight in units of each of `old` pixels for each of `new`.
+
+    Nothing is transposed: ONNX Runtime 1.23 and earlier fuse that with the product and have no kernel for float64.
+
+    Shapes: (1,), (1,) -> float64 of (new, old), or of (old, new) if `new_dim` is 1.
+    """
+    old_dim = 1 - new_dim
     scale = old.double() / new.double()
     reach = scale.clamp(min=1.0)
-    centre = (torch.arange(number(new[0], 1)).double()[:, None] + 0.5) * scale
-    pixel = torch.arange(number(old[0], 1)).double()[None]
+    centre = (torch.arange(number(new[0], 1)).double().unsqueeze(old_dim) + 0.5) * scale
+    pixel = torch.arange(number(old[0], 1)).double().unsqueeze(new_dim)
     first, last = (centre - reach + 0.5).floor(), (centre + reach + 0.5).floor()
     weight = (1.0 - ((pixel - centre + 0.5) * (1.0 / reach)).abs()).clamp(min=0.0)
     weight = torch.where((pixel >= first) & (pixel < last), weight, 0.0)
-    return (weight / weight.sum(dim=1, keepdim=True) * _UNIT + 0.5).floor()
+    return (weight / weight.sum(dim=old_dim, keepdim=True) * _UNIT + 0.5).floor()
 
 
 def _eight_bits(sums: Tensor) -> Tensor:
