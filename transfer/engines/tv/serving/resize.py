@@ -50,7 +50,7 @@ def output_size(size: Tensor, short_edge: int, max_size: int) -> Tensor:
 
 
 def resized(image: Tensor, size: Tensor) -> Tensor:
-    """Resizes as `mapper.resize`: rows first, each pass rounded to 8 bits, in float64, which is exact for these numbers.
+    """Resizes as `mapper.resize`: rows first, each pass rounded to 8 bits; float64 is exact for these numbers.
 
     Shapes: (3, H, W) uint8, (2,) int64 h, w -> (3, h, w) float32 of whole numbers.
     """
