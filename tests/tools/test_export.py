@@ -72,6 +72,14 @@ def test_mistakes_end_in_one_line(run: Path, tmp_path: Path, capsys: pytest.Capt
     Image.new("RGB", (3000, 1)).save(tmp_path / "thin.png")
     torch.save({"model": {"stem.conv1.weight": torch.zeros(1)}}, tmp_path / "model_final.pth")
     torch.save({"model": {}}, tmp_path / "empty.pth")
+    whole = (run / "model_final.pth").read_bytes()
+    for name, content in (("alone/model_final.pth", whole), ("cut/model_final.pth", whole[: len(whole) // 2])):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "a folder" / "model_final.pth").mkdir(parents=True)
+    for name in ("stopped", "a folder/model_final.pth"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "model_0000005.pth").touch()
     config = ["--config-file", run / "config.yaml"]
     output = ["--output", tmp_path / "out" / "model.onnx"]
     for folder, words, message in (
@@ -82,9 +90,12 @@ def test_mistakes_end_in_one_line(run: Path, tmp_path: Path, capsys: pytest.Capt
         (run, ["--opts", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "2"], "it must be at least 0 and at most 1"),
         (run, ["--opts", "MODEL.ROI_HEADS.NUM_CLASSES", "9"], "does not fit this model"),
         (run, ["--opts", "MODEL.DENSEPOSE_ON", "True"], "densepose"),
-        (tmp_path, [], "config.yaml' does not exist; give --weights in a run's folder"),
-        (tmp_path / "none", config, "does not exist"),
-        (tmp_path, config, ""),
+        (tmp_path / "alone", [], "config.yaml' does not exist; give --weights in a run's folder"),
+        (tmp_path / "none", config, "are no file; give the model_final.pth of a run"),
+        (tmp_path / "stopped", config, "stopped' has model_0000005.pth"),
+        (tmp_path / "a folder", config, "a folder/model_final.pth' has model_0000005.pth"),
+        (tmp_path, config, "holds a trunk, not a whole network"),
+        (tmp_path / "cut", config, "cut/model_final.pth"),
     ):
         assert export(folder, *output, *words) == 2, words
         said = capsys.readouterr().err

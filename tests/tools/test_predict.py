@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -181,11 +182,16 @@ def test_pictures_that_would_be_removed_are_no_input(
 
 @pytest.mark.parametrize("name", ["R18-C4"])
 def test_weights_that_are_missing_or_in_no_runs_folder(name: str, trained: Path, tmp_path: Path, capsys) -> None:
-    for words, message in (
-        ([], "config.yaml' does not exist"),
-        (["--config-file", trained / "config.yaml"], "MODEL.WEIGHTS"),
+    """Said before an image is decoded, which takes minutes for a large folder."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(trained / "model_final.pth", alone)
+    for folder, words, message in (
+        (tmp_path, [], "model_final.pth' are no file; give the model_final.pth of a run"),
+        (tmp_path, ["--config-file", trained / "config.yaml"], "are no file"),
+        (alone, [], "config.yaml' does not exist"),
     ):
-        assert predict(tmp_path, tmp_path / "out", trained, *words) == 2
+        assert predict(folder, tmp_path / "out", "no image", *words) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 

@@ -11,9 +11,11 @@ from fvcore.common.config import CfgNode
 
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
+from transfer.convert.read import read_weights
 
 logger = logging.getLogger(__name__)
 
+HEADS = ("proposal_generator.", "sem_seg_head.")  # what a whole network's tensors have, and no trunk's
 SYNC_NORMS = ("SyncBN", "naiveSyncBN", "nnSyncBN")
 
 
@@ -95,3 +97,19 @@ def detector_file(cfg: CfgNode, use: str) -> str:
     if (path := weights_file(cfg)) is None:
         raise ConfigError(f"{use} needs the trained network: give MODEL.WEIGHTS, such as the model_final.pth of a run")
     return path
+
+
+def check_whole(weights: Path) -> None:
+    """Checks a file of weights before the work that needs a whole network.
+
+    Raises:
+        ConfigError: it does not exist, or holds only a trunk; the message says what else is there.
+        CheckpointError: it cannot be read.
+    """
+    if not weights.is_file():
+        folder = weights if weights.is_dir() else weights.parent
+        there = sorted(path.name for path in folder.glob("model_*.pth"))
+        hint = f"'{folder}' has {', '.join(there)}" if there else "give the model_final.pth of a run"
+        raise ConfigError(f"weights '{weights}' are no file; {hint}")
+    if not any(name.startswith(HEADS) for name in read_weights(weights)):
+        raise ConfigError(f"'{weights}' holds a trunk, not a whole network; give the model_final.pth of a run")

@@ -119,8 +119,10 @@ def trained(
         use: what the network is for, in errors.
 
     Raises:
-        ConfigError: there is no config, it cannot be read, or the weights are not there.
+        ConfigError: there is no config, it cannot be read, or the weights are not those of a whole network.
+        CheckpointError: the weights cannot be read.
     """
+    resolve.check_whole(weights)
     config = Path(config_file or weights.parent / "config.yaml")
     if not config.is_file():
         raise ConfigError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.runtime.checkpoint import CheckpointError
 from transfer.convert import keymap
+from transfer.engines.resolve import HEADS
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     optional = ("num_batches_tracked",)
     missing = [name for name in own if name not in found and not name.endswith(optional)]
     trunk_missing = [name for name in missing if keymap.trunk_part(keymap.detector_to_detectron2(name) or "")]
-    is_detector = any(key.startswith(("proposal_generator.", "sem_seg_head.")) for key in weights)
+    is_detector = any(key.startswith(HEADS) for key in weights)
     problems += [f"{name}: not in the file" for name in (missing if is_detector else trunk_missing)]
     if problems:
         shown = "\n  ".join(problems[:5]) + (f"\n  ... and {len(problems) - 5} more" if len(problems) > 5 else "")
