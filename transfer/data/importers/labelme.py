@@ -31,6 +31,7 @@ from transfer.data.importers.importer import (
 )
 from transfer.data.segmentation import is_number
 from transfer.data.spec import DatasetError
+from transfer.data.stems import IMAGE_SUFFIXES
 
 _KINDS = {"rectangle": BOX, "polygon": POLYGON, "circle": ELLIPSE}
 
@@ -48,7 +49,11 @@ class Labelme(Importer):
         if not names:
             raise DatasetError(f"'{source}' holds no json; give the folder that holds labelme's")
         sheets = gathered(names, "labelme's jsons", lambda n: _sheet(source / n, source, options.images), faults)
-        return [Part(options.images or source, sheets)]
+        folder, known = options.images or source, {sheet.file_name for sheet in sheets}
+        for file_name in read_tree(folder, IMAGE_SUFFIXES).files:
+            if file_name not in known and len(sheets) == len(names):  # else whose json has a fault is not known
+                faults.note("images without a json, left out", str(folder / file_name))
+        return [Part(folder, sheets)]
 
 
 def _sheet(path: Path, source: Path, images: Path | None) -> Sheet:

@@ -93,12 +93,15 @@ def _folder(source: Path, root: Path, split: str, text: str) -> Path:
 def _sheets(folder: Path, classes: tuple[str, ...], faults: Faults) -> tuple[Sheet, ...]:
     parts = list(Path(os.path.abspath(folder)).parts)
     if "images" not in parts:
-        raise DatasetError(f"folder '{folder}': labels are looked for in `labels` instead of `images`, which it lacks")
+        raise DatasetError(
+            f"folder '{folder}' is in no folder called `images`: YOLO's labels lie in `labels` beside it, at the same "
+            "places; move images and labels there"
+        )
     last = len(parts) - 1 - parts[::-1].index("images")
     labels = Path(*parts[:last], "labels", *parts[last + 1 :])
     images = image_by_stem(folder, faults)
     if not images:
-        raise DatasetError(f"folder '{folder}' holds no image")
+        raise DatasetError(f"folder '{folder}' holds no image; remove its line from data.yaml, or add its images")
     there = set(read_tree(labels, (".txt",)).files) if labels.is_dir() else set()
     if not there:
         raise DatasetError(f"folder '{labels}' holds no labels")
@@ -107,6 +110,9 @@ def _sheets(folder: Path, classes: tuple[str, ...], faults: Faults) -> tuple[She
         path = f"{stem}.txt"
         return Sheet(images[stem], str(labels / path), _shapes(labels / path, classes) if path in there else ())
 
+    for stem, image in images.items():
+        if f"{stem}.txt" not in there:
+            faults.note("images without a label file, which YOLO takes for images without objects", str(folder / image))
     sheets = gathered(list(images), f"labels of {folder}", sheet, faults)
     if lonely := sorted(there - {f"{stem}.txt" for stem in images} - {"classes.txt"}):
         faults.error(f"labels in '{labels}' without an image in '{folder}'", *lonely)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.transfer.data.importers.sources import TRIANGLE, labelme_json, labelme_shape
+from tests.transfer.data.sets import picture
 from transfer.data.faults import Faults
 from transfer.data.importers.importer import Options
 from transfer.data.importers.labelme import Labelme
@@ -78,6 +79,15 @@ def test_shapes_are_left_out_when_asked_for(tmp_path: Path) -> None:
     shapes = labelme_shape("cat", "polygon", TRIANGLE), labelme_shape("cat", "point", [[1, 1]])
     found, said = read(tmp_path, *shapes, left_out=("point",))
     assert len(found) == 1 and said.startswith("note: shapes 'point', left out")
+
+
+def test_images_without_a_json_are_counted(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "below/c.png"):
+        picture(tmp_path / name)
+    found, said = read(tmp_path, labelme_shape("cat", "polygon", TRIANGLE))
+    assert len(found) == 1 and said.startswith("note: images without a json, left out [2x]: ")
+    (tmp_path / "b.json").write_text("{}")
+    assert "left out" not in read(tmp_path, labelme_shape("cat", "polygon", TRIANGLE))[1]
 
 
 def test_other_jsons_are_named(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ def test_ultralytics_tree_and_numbered_names(tmp_path: Path) -> None:
     (tmp_path / "set" / "labels" / "train" / "deep" / "b.txt").write_text("1 0.5 0.5 0.5 0.5\n")
     (tmp_path / "data.yaml").write_text("path: set\ntrain: images/train\nnames:\n  0: cat\n  1: dog\n")
     parts, said = read(tmp_path / "data.yaml")
-    assert not said and [(p.split, p.classes) for p in parts] == [("train", ("cat", "dog"))]
+    bare = tmp_path / "set" / "images" / "train" / "a.jpg"
+    assert said == f"note: images without a label file, which YOLO takes for images without objects: {bare}"
+    assert [(p.split, p.classes) for p in parts] == [("train", ("cat", "dog"))]
     assert [(s.file_name, [x.label for x in s.shapes]) for s in parts[0].sheets] == [
         ("a.jpg", []),
         ("deep/b.jpg", ["dog"]),
@@ -45,7 +47,7 @@ def test_ultralytics_tree_and_numbered_names(tmp_path: Path) -> None:
         ("names: [cat]\n", "names no folder of images"),
         ("train: [a, b]\nnames: [cat]\n", "train is ['a', 'b']; give one folder"),
         ("train: gone/images\nnames: [cat]\n", "gone/images' of train does not exist"),
-        ("train: train\nnames: [cat]\n", "labels are looked for in `labels` instead of `images`"),
+        ("train: train\nnames: [cat]\n", "is in no folder called `images`: YOLO's labels lie in `labels` beside it"),
     ],
 )
 def test_a_wrong_yaml(tmp_path: Path, yaml: str, message: str) -> None:
@@ -82,9 +84,11 @@ def test_labels_have_one_image(tmp_path: Path) -> None:
     parts, said = read(source)
     assert [(s.file_name, len(s.shapes)) for s in parts[0].sheets] == [("a.jpg", 2), ("alone.png", 0), ("none.jpg", 0)]
     folder = tmp_path / "train" / "images"
-    assert said == (
-        f"note: images that differ from another in the suffix alone, left out [2x]: {folder}/a.png, {folder}/none.PNG"
-    )
+    assert said.splitlines() == [
+        f"note: images that differ from another in the suffix alone, left out [2x]: {folder}/a.png, {folder}/none.PNG",
+        "note: images without a label file, which YOLO takes for images without objects [2x]: "
+        f"{folder}/alone.png, {folder}/none.jpg",
+    ]
 
 
 def test_labels_without_an_image(tmp_path: Path) -> None:
