@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pretrain.data.labelled import LabelledImages, central_view, find_pair, top_k_hits
 from pretrain.probes.features import Features, View, extract
 from pretrain.probes.trunk import FrozenTrunk, fingerprint, load_trunk, pooled
-from pretrain.probes.view_size import view_size
+from pretrain.probes.view_size import shown_share, view_size
 from pretrain.runtime import dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.config import ConfigError
@@ -223,6 +223,9 @@ def main(
         size = view_size(weights, resize, crop_size)
         view = f"central {size.crop} pixels of images resized to {size.resize}: {size.why}"
         LOG.info(view)
+        cautions = shown_share(size.resize, size.crop)
+        for line in cautions:
+            LOG.warning(line)
         sets = find_pair(train, val)
         _check_k(k, len(sets[0]))
         network, arch = load_trunk(weights, arch)
@@ -256,6 +259,7 @@ def main(
             notes=[
                 f"{k} neighbours by cosine similarity of pooled features, weights exp(s / {T:g}); nothing is random",
                 view,
+                *cautions,
                 *dict.fromkeys(note for images in sets for note in images.files.notes),
             ],
             artifacts={"features": "features"},

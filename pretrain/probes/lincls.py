@@ -30,10 +30,10 @@ from pretrain.mechanisms.base import AMP
 from pretrain.probes import classifier_checkpoint
 from pretrain.probes.classifier import Classifier, evaluate, feature_batches
 from pretrain.probes.classifier_checkpoint import Identity, Validation
-from pretrain.probes.config import RUNTIME_KEYS, check, is_free
+from pretrain.probes.config import RUNTIME_KEYS, check, is_free, with_sizes
 from pretrain.probes.features import extract, forward
 from pretrain.probes.trunk import FreeTrunk, FrozenTrunk, evaluating, load_trunk
-from pretrain.probes.view_size import cautions
+from pretrain.probes.view_size import cautions, shown_share
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.precision import in_words
@@ -73,7 +73,7 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
     with session(cfg.DEVICE) as device:
         check(cfg, dist.world_size())
         with alone_in(cfg.OUTPUT_DIR):
-            return _run(cfg, resume, device)
+            return _run(with_sizes(cfg), resume, device)
 
 
 def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
@@ -127,7 +127,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     ]
     for line in lines:
         LOG.info(line)
-    for line in cautions(cfg.MODEL.WEIGHTS, cfg.AUG.CROP_SIZE) if isinstance(trunk, FrozenTrunk) else ():
+    for line in _cautions(cfg):
         LOG.warning(line)
         lines.append(line)
 
@@ -254,6 +254,12 @@ def _description(cfg: CfgNode, trunk: FreeTrunk, arch: str, num_classes: int, de
     if not cfg.MODEL.WEIGHTS:
         lines.append(f"from scratch: no pre-trained weights, every tensor starts as SEED {cfg.SEED} draws it")
     return lines
+
+
+def _cautions(cfg: CfgNode) -> list[str]:
+    """Returns what may make the accuracy lower than it should be, for log and result."""
+    aug = cfg.AUG
+    return shown_share(aug.RESIZE, aug.CROP_SIZE) + ([] if is_free(cfg) else cautions(cfg.MODEL.WEIGHTS, aug.CROP_SIZE))
 
 
 def _finish(

@@ -144,6 +144,21 @@ def test_equal_to_a_naive_loop_with_cached_features(make: Make, tmp_path: Path) 
     assert "every feature computed once" in " ".join(result.notes)
 
 
+def test_the_resize_follows_the_crop(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A crop of 32 shows little of images resized to 256: the resize follows, or a caution says so."""
+    runs = [(make(tmp_path / f"{size}", "AUG.RESIZE", size, "SOLVER.EPOCHS", 1)) for size in (0, 37, 256)]
+    follows, stated, narrow = (main(cfg) for cfg in runs)
+    assert torch.equal(*(last(cfg)["state_dict"]["module.fc.weight"] for cfg in runs[:2]))
+    assert follows.config_digest == stated.config_digest != narrow.config_digest
+    assert "validation on the central 32 pixels of images resized to 37" in follows.notes
+    assert "AUG.RESIZE: 37" in (tmp_path / "0" / "config.yaml").read_text().replace("  RESIZE", "AUG.RESIZE")
+    said = [line for line in caplog.messages if "central crop of 32 pixels shows 12%" in line]
+    assert len(said) == 1 and said[0] in narrow.notes and said[0] not in follows.notes
+    assert main(runs[1].clone(), resume="auto") == stated
+    runs[0].OUTPUT_DIR = runs[1].OUTPUT_DIR
+    assert main(runs[0], resume="auto") == stated  # a run that states the number goes on as one that lets it follow
+
+
 def test_what_a_probe_leaves(finished: tuple[CfgNode, RunResult], weights: Path) -> None:
     cfg, result = finished
     folder = Path(cfg.OUTPUT_DIR)
