@@ -67,6 +67,15 @@ def test_what_is_written_is_what_the_page_runs(
     assert [p["category_id"] - 1 for p in predicted] == left["labels"].tolist()
 
 
+def test_without_a_resize_as_the_page_says(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export(run, "--opts", "INPUT.MIN_SIZE_TEST", "0") == 0, capsys.readouterr().err
+    metadata = {entry.key: entry.value for entry in onnx.load("model.onnx").metadata_props}
+    assert metadata["min_size"] == "0"
+
+
 def test_mistakes_end_in_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.jpg").write_text("no image")
     Image.new("RGB", (3000, 1)).save(tmp_path / "thin.png")
