@@ -70,7 +70,7 @@ def make(args: argparse.Namespace) -> str:
         ConfigError: no images, or an output folder that is there already.
         BadImageError: an image that cannot be read.
     """
-    images = find_images(args.images)
+    images = find_images(args.images, key="--images")
     if args.output.exists():
         raise ConfigError(f"--output '{args.output}' exists; remove it, or choose another folder")
     order = list(range(len(images)))

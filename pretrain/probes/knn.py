@@ -212,7 +212,8 @@ def main(
         A result of kind "knn", with the metrics knn/acc1 and knn/acc5 in percent.
 
     Raises:
-        ConfigError, CheckpointError, BadImageError: images, weights or numbers cannot be used.
+        ConfigError, CheckpointError, BadImageError: images, weights or numbers cannot be used; the message names the
+            option of `tools/knn_eval.py`.
         LockError: another run works in the folder.
     """
     start = time.perf_counter()
@@ -226,9 +227,9 @@ def main(
         cautions = shown_share(size.resize, size.crop)
         for line in cautions:
             LOG.warning(line)
-        sets = find_pair(train, val)
+        sets = find_pair(train, val, ("--train", "--val"))
         _check_k(k, len(sets[0]))
-        network, arch = load_trunk(weights, arch)
+        network, arch = load_trunk(weights, arch, "--arch")
         trunk = FrozenTrunk(network).to(device)
         found = [
             extract(

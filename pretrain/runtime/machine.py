@@ -19,10 +19,10 @@ NO_STORAGE = 74  # EX_IOERR: a disk is full, read-only or broken, or the output 
 
 _STORAGE = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "ESTALE", "ENOTCONN")
 _AGAIN = "run it again (a training with --resume auto)"
-_FEWER = "take fewer workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS)"
+_FEWER = "take fewer workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS or --num-workers)"
 NOT_SHARED = (
     "no shared memory: /dev/shm is missing, full or not writable; give the container more (--shm-size 8g, or "
-    "--ipc=host), or set the number of workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS) to 0"
+    "--ipc=host), or set the number of workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS or --num-workers) to 0"
 )
 NO_FILES = f"too many open files; raise the limit (ulimit -n), or {_FEWER}"
 _PROCESSES = f"no more processes can be started; raise the limit (ulimit -u), or {_FEWER}"
