@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pretrain.runtime.commands import status
 from pretrain.runtime.result import RunResult
@@ -40,7 +40,9 @@ def test_what_is_written_is_what_the_page_runs(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(made_up(120, 160)).save("photo.jpg")
+    held = Image.Exif()
+    held[ExifTags.Base.Orientation] = 6  # a phone held upright: the stored pixels are turned
+    Image.fromarray(made_up(160, 120)).save("photo.jpg", exif=held)
     assert export(run, "--image", "photo.jpg") == 0
     said = capsys.readouterr().out.splitlines()
     numbers = re.fullmatch(
