@@ -102,6 +102,21 @@ def test_what_is_on_disk_wins(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_near_miss_is_met_with_the_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_v2.yaml").touch()
+    for name, says in {
+        "configs/transfer/voc/fcn_R50_30k.yaml": "did you mean configs/transfer/voc/fcn_R_50_30k.yaml or configs",
+        "lincls_R_50.yaml": "did you mean configs/pretrain/lincls_R_50.yaml?",
+        "mine_v3.yaml": "did you mean mine_v2.yaml?",
+        "configs/zzz.yaml": "check the path",
+        "a\0b/c.yaml": "check the path",
+    }.items():
+        assert f"{name!r} does not exist; {says}" in shipped.not_there(name)
+    with pytest.raises(ConfigError, match=r"'configs/pretrain/lincls.R_50.yaml' does not exist; did you mean configs"):
+        load_yaml_with_base("configs/pretrain/lincls.R_50.yaml")
+
+
 def test_own_files_name_installed_configs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mine, experiment = tmp_path / "mine.yaml", tmp_path / "two.yaml"

@@ -6,6 +6,8 @@ In a checkout `tools/`, `configs/` and `datasets/` stand beside `pretrain/`. An 
 
 from __future__ import annotations
 
+import difflib
+import glob
 import logging
 import os
 import sys
@@ -26,11 +28,37 @@ def home() -> Path:
 
 def shipped_config(name: str) -> Path | None:
     """Returns the installed file for a name `configs/...`; None if there is none, or the name begins otherwise."""
-    path = Path(name)
-    if path.parts[:1] != (CONFIGS,) or ".." in path.parts or "\0" in name:
-        return None
-    there = home() / path
-    return there if there.is_file() else None
+    there = home() / name
+    return there if _is_shipped(name) and there.is_file() else None
+
+
+def _is_shipped(name: str) -> bool:
+    parts = Path(name).parts
+    return parts[:1] == (CONFIGS,) and ".." not in parts and "\0" not in name
+
+
+def config_files(word: str) -> list[str]:
+    """Returns the files that a word names: one as `config_file` has it, or all that match a pattern, sorted.
+
+    A pattern `configs/...` that matches nothing on disk is one of the installed files. A pattern that matches nothing
+    at all is returned as it is.
+    """
+    if not glob.has_magic(word) or os.path.lexists(word):
+        return [config_file(word)]
+    found = sorted(glob.glob(word, recursive=True))
+    if not found and _is_shipped(word) and (found := sorted(glob.glob(str(home() / word), recursive=True))):
+        _say(f"'{word}' matches nothing in this folder; taking the {len(found)} installed files of '{home()}'")
+    return found or [word]
+
+
+def not_there(path: str | os.PathLike[str]) -> str:
+    """Returns what to say of a config file that does not exist, with the nearest names beside it and installed."""
+    path = Path(path)
+    known = {p.stem: f"{CONFIGS}/{p.relative_to(home() / CONFIGS)}" for p in (home() / CONFIGS).rglob("*.yaml")}
+    known |= {p.stem: str(p) for p in path.parent.glob("*.y*ml")} if "\0" not in str(path) else {}
+    near = [known[name] for name in difflib.get_close_matches(path.stem, known, n=3, cutoff=0.8)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else "check the path"
+    return f"config file {str(path)!r} does not exist; {remedy}"
 
 
 def beside(file: Path, name: str) -> Path:
@@ -53,6 +81,10 @@ def config_file(name: str) -> str:
     """
     if os.path.lexists(name) or (there := shipped_config(name)) is None:
         return name
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first one says it
-        sys.stderr.write(f"'{name}' is not in this folder; taking the installed '{there}'\n")
+    _say(f"'{name}' is not in this folder; taking the installed '{there}'")
     return str(there)
+
+
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first one says it
+        sys.stderr.write(f"{line}\n")
