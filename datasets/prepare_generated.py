@@ -11,7 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import setup_logging
 from transfer.data.drawing import PALETTES
 from transfer.data.generated import Parameters, write
@@ -19,7 +19,7 @@ from transfer.data.generated import Parameters, write
 
 def parser() -> argparse.ArgumentParser:
     default = Parameters()
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--root", type=Path, default=Path("datasets/generated"), help="folder to make (%(default)s)")
     for name in ("seed", "iconic_train", "iconic_val", "scenes_trainval", "scenes_test", "quality"):
         p.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name), help="(%(default)s)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pretrain.runtime.commands import status
 from pretrain.runtime.config import load_yaml_with_base
 from pretrain.runtime.errors import ConfigError
 from tests.conftest import ROOT
+from tests.tools.test_errors import tool
+from transfer.tasks.installing import how_to_install
 from transfer.trials.experiment import load_experiment
 
 CONFIG = "configs/transfer/voc/faster_rcnn_R_18_C4_small_moco.yaml"
@@ -151,6 +154,48 @@ def test_every_command_says_what_it_is_for():
     for folder in entry.GROUPS:
         for path in entry.scripts(folder).values():
             assert len(entry.purpose(path)) > 15, path
+
+
+@pytest.fixture
+def as_in_an_installation(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "home", lambda: tmp_path / shipped.PACKAGE)
+
+
+def test_commands_are_named_as_an_installation_has_them(as_in_an_installation):
+    for text, there in {
+        "run python tools/train_net.py, or set free": "run moco-transfer train-net, or set free",
+        "torchrun --nproc-per-node 8 tools/knn_eval.py ...": "torchrun --nproc-per-node 8 --no-python moco-transfer "
+        "knn-eval ...",
+        "python datasets/prepare_voc.py --root x\npython tools/convert-pretrain-to-detectron2.py a": "moco-transfer "
+        "prepare-voc --root x\nmoco-transfer convert-pretrain-to-detectron2 a",
+        "datasets/VOC2007 and tools/*.py, run.py": "datasets/VOC2007 and tools/*.py, run.py",
+    }.items():
+        assert shipped.as_installed(text) == there
+
+
+def test_help_and_errors_name_installed_commands(as_in_an_installation, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/site/moco_transfer/tools/linear_eval.py", "--help"])
+    with pytest.raises(SystemExit):
+        tool("linear_eval").main()
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: moco-transfer linear-eval [-h]") and ".py" not in shown
+    assert "torchrun --nproc-per-node 8 --no-python moco-transfer linear-eval --config-file" in shown
+    fine_tuning = str(ROOT / "configs" / "pretrain" / "finetune_R_50_imagenet.yaml")
+    assert status(tool("linear_eval").main, ["--config-file", fine_tuning]) == 2
+    assert "MODEL.TRUNK is free, which moco-transfer finetune trains" in capsys.readouterr().err
+
+
+def test_remedies_that_an_installation_has(as_in_an_installation, monkeypatch):
+    url = "git+https://github.com/facebookresearch/detectron2@0123"
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["torch", f"detectron2 @ {url} ; extra == 'd'"])
+    said = how_to_install("detectron2", "densepose")
+    assert f'pip install --no-build-isolation "{url}" && pip install' in said and "make" not in said
+    assert said.endswith(f'"{url}#subdirectory=projects/DensePose"`')
+    monkeypatch.undo()
+    assert how_to_install("detectron2", "densepose") == "`make detectron2 densepose`"
+    assert shipped.as_installed("python tools/train_net.py") == "python tools/train_net.py"
+    wanted = importlib.metadata.requires("moco-transfer") or []
+    assert any(line.startswith("detectron2 @ git+https://github.com/facebookresearch/detectron2@") for line in wanted)
 
 
 def test_an_unknown_command(monkeypatch, capsys):

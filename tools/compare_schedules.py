@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
@@ -18,7 +17,7 @@ from transfer.trials.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__)
+    p = Parser(description=__doc__)
     p.add_argument(
         "shorter", type=config_file, metavar="SHORTER.yaml", help="an experiment file, e.g. of the 1x schedule"
     )

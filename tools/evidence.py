@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.readers import READERS
-from pretrain.runtime.commands import REQUEUE_STATUS, run
+from pretrain.runtime.commands import REQUEUE_STATUS, Parser, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
@@ -38,7 +38,7 @@ PAGE = ROOT / "docs" / "evidence.md" if (ROOT / "docs").is_dir() else Path("evid
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("experiments", nargs="*", type=config_file, metavar="YAML", help="default: demo and small_*")
     p.add_argument("--page", type=Path, default=PAGE, metavar="FILE.md", help="%(default)s")
     p.add_argument("--engine", default="auto", choices=CHOICES)

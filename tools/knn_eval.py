@@ -9,13 +9,12 @@ The checkpoint is one of MoCo (ours or the reference's), a linear probe, or a to
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.probes.knn import main as evaluate
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
@@ -23,7 +22,7 @@ from pretrain.runtime.workers import loader_processes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("weights", help="checkpoint to evaluate")
     parser.add_argument("--train", required=True, metavar="SET", help="folder of images per class, or file of labels")
     parser.add_argument("--val", required=True, metavar="SET", help="the same, with the same classes")

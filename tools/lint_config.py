@@ -9,14 +9,13 @@ The exit code is 0 without errors (even with warnings), 1 with errors, 2 if ther
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.shipped import config_files, not_there
 from pretrain.runtime.wording import visible
@@ -42,7 +41,7 @@ def findings(file: str, opts: Sequence[str], engine: Engine) -> list[Finding]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("words", nargs="+", metavar="FILE", help="configs (.yaml, .yml), then KEY VALUE options for all")
     p.add_argument("--engine", default="auto", choices=CHOICES, help="whose defaults and registered names count")
     p.add_argument("--json", action="store_true", help="print a list of {file, findings} instead of text")

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import SHARE
 from pretrain.runtime.log import setup_logging
@@ -23,7 +23,7 @@ from transfer.report import predict
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--weights", type=Path, required=True, metavar="FILE", help="model_final.pth of a run")
     p.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders of them, patterns in quotes")
     p.add_argument("--config-file", type=config_file, metavar="FILE", help="default: that of the weights' folder")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.readers import READERS
-from pretrain.runtime.commands import REQUEUE_STATUS, number, run
+from pretrain.runtime.commands import REQUEUE_STATUS, Parser, number, run
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
@@ -27,7 +27,7 @@ from transfer.trials.plan import KINDS, Plan
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__)
+    p = Parser(description=__doc__)
     p.add_argument(
         "experiment", type=config_file, metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours"
     )

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from pretrain.runtime import dist
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from transfer.config.load import load_config
@@ -40,7 +40,7 @@ def one(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__)
+    p = Parser(description=__doc__)
     p.add_argument("--config-file", required=True, type=config_file, metavar="FILE")
     p.add_argument("--output-dir", required=True, metavar="DIR", help="one sub-folder per trial, and trials.json")
     p.add_argument("--trials", type=int, default=5, metavar="N", help="default: 5, as in the papers")

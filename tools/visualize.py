@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import SHARE, between
 from pretrain.runtime.log import setup_logging
@@ -25,7 +25,7 @@ from transfer.report import visualize
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--output-dir", metavar="DIR", help="default: pictures/, or the run's folder")
     common.add_argument("--count", type=number(between(1, 1000)), default=8, metavar="N", help="images")

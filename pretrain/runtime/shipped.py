@@ -10,6 +10,7 @@ import difflib
 import glob
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = "moco_transfer"
 CONFIGS = "configs"
+COMMAND = "moco-transfer"
+_SCRIPT = re.compile(r"(?P<torchrun>\btorchrun [^\n]*?)?(?:\bpython )?\b(?:tools|datasets)/(?P<file>[\w-]+\.py)\b")
 
 
 def home() -> Path:
@@ -24,6 +27,29 @@ def home() -> Path:
     beside = Path(__file__).resolve().parents[2]
     installed = beside / PACKAGE
     return installed if installed.is_dir() else beside
+
+
+def is_installed() -> bool:
+    """Returns whether this is an installation, which has neither a Makefile nor `tools/` in any folder of the user."""
+    return home().name == PACKAGE
+
+
+def as_installed(text: str) -> str:
+    """Returns a text with the commands that it names, such as `python tools/train_net.py`, as this place has them.
+
+    In a checkout that is the text itself; in an installation it is `moco-transfer train-net`, under torchrun too.
+    """
+    return _SCRIPT.sub(_command, text) if is_installed() else text
+
+
+def command_name(word: str) -> str:
+    """Returns the command's name, `train-net`, however it is written: tools/train_net.py, train_net, train-net."""
+    return Path(word).name.removesuffix(".py").replace("_", "-")
+
+
+def _command(found: re.Match[str]) -> str:
+    torchrun = found["torchrun"]
+    return f"{torchrun and f'{torchrun}--no-python ' or ''}{COMMAND} {command_name(found['file'])}"
 
 
 def shipped_config(name: str) -> Path | None:
