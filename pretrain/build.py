@@ -39,7 +39,7 @@ from pretrain.runtime.config import ConfigError
 from pretrain.runtime.precision import in_words
 from pretrain.runtime.seed import seed_everything
 from pretrain.runtime.workers import loader_processes
-from pretrain.schedule import by_name, linear_scaling
+from pretrain.schedule import by_name, linear_scaling, never_steps
 
 LOG = logging.getLogger(__name__)
 
@@ -198,6 +198,12 @@ def description(cfg: CfgNode, device: torch.device) -> list[str]:
     if unread := mechanism(cfg).no_effect:
         lines.append(f"without effect on {model.MECHANISM}: {', '.join(unread)}")
     return lines
+
+
+def cautions(cfg: CfgNode, plan: Plan) -> list[str]:
+    """Returns what may make a run other than it was meant, for log and result."""
+    stepping = cfg.SOLVER.STEPS if cfg.SOLVER.SCHEDULE == "step" else ()
+    return [*mechanism(cfg).cautions(cfg, plan.iterations), *never_steps(stepping, plan.epochs)]
 
 
 def build_monitor(cfg: CfgNode, model: nn.Module) -> Monitor | None:
