@@ -25,7 +25,7 @@ from transfer.report import predict
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p = Parser(description=__doc__)
     p.add_argument("--weights", type=Path, required=True, metavar="FILE", help="model_final.pth of a run")
-    p.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders of them, patterns in quotes")
+    p.add_argument("images", nargs="*", metavar="IMAGES", help="image files, folders of them, patterns in quotes")
     p.add_argument("--config-file", type=config_file, metavar="FILE", help="default: that of the weights' folder")
     p.add_argument("--output-dir", type=Path, default=Path("predictions"), metavar="DIR", help="%(default)s")
     p.add_argument(
@@ -33,8 +33,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     p.add_argument("--no-pictures", action="store_true", help="json and CSV alone")
     p.add_argument("--engine", default="auto", choices=CHOICES)
-    p.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config options, e.g. MODEL.DEVICE cpu")
-    return p.parse_args(argv)
+    p.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config options, last: MODEL.DEVICE cpu")
+    args = p.parse_args(argv)
+    if not args.images:
+        p.error("give IMAGES" + ", before --opts: it takes all words that follow it" * bool(args.opts))
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

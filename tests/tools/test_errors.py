@@ -59,6 +59,17 @@ def test_messages_name_the_options_of_the_command(fails, generated, tmp_path):
         fails("knn_eval", [plain, *sets, *how, *words], message)
 
 
+def test_options_that_swallow_the_images_are_named(capsys):
+    for words, message in (
+        (["--weights", "w.pth", "--opts", "MODEL.DEVICE", "cpu", "img.jpg"], "give IMAGES, before --opts: it takes"),
+        (["--weights", "w.pth"], "error: give IMAGES\n"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            tool("predict").parse(words)
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert tool("predict").parse(["a.jpg", "--weights", "w", "--opts", "SEED", "1"]).images == ["a.jpg"]
+
+
 def test_conversion(fails, tmp_path):
     torch.save(moco(trunk(18)), tmp_path / "good.pth.tar")
     (tmp_path / "cut.pth.tar").write_bytes((tmp_path / "good.pth.tar").read_bytes()[:50000])
