@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.runtime import entry, shipped
+from pretrain.runtime import commands, entry, shipped
 from pretrain.runtime.commands import status
 from pretrain.runtime.config import load_yaml_with_base
 from pretrain.runtime.errors import ConfigError
@@ -203,3 +205,34 @@ def test_an_unknown_command(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["moco-transfer", word])
         assert status(entry.main) == 2
         assert says in capsys.readouterr().err
+
+
+class _Asked(Exception):
+    """Raised with a command's parser, so that the command does nothing."""
+
+
+@pytest.mark.parametrize("name", [name for folder in entry.GROUPS for name in entry.scripts(folder)])
+def test_every_option_says_in_words_what_it_is(name, monkeypatch):
+    def asked(parser, *_, **__):
+        raise _Asked(parser)
+
+    for method in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(commands.Parser, method, asked)
+    path = next(path for folder in entry.GROUPS for of, path in entry.scripts(folder).items() if of == name)
+    with pytest.raises(_Asked) as stopped:
+        runpy.run_path(str(path))["main"]([])
+
+    def words(text):
+        return re.search("[a-z]{2}", re.sub(r"%\(\w+\)s", "", text or ""))
+
+    silent = [action.dest for action in stopped.value.args[0]._actions if not words(action.help)]
+    assert not silent
+
+
+@pytest.mark.parametrize("name", ["knn_eval", "linear_eval", "finetune"])
+def test_help_does_not_wait_for_torch(name):
+    run_it = f"runpy.run_path({str(ROOT / 'tools' / name)!r} + '.py', run_name='__main__')"
+    code = f"import runpy, sys\nsys.argv = ['x', '--help']\ntry: {run_it}\n"
+    code += "except SystemExit: sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("longer", type=config_file, metavar="LONGER.yaml", help="the same rows with another schedule")
     p.add_argument("--output-dirs", nargs=2, metavar="DIR", help="of the two; default: what the files say")
-    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     p.add_argument("--output", metavar="FILE.html", help="default: schedules.html in the longer one's folder")
     args = p.parse_args(argv)
     setup_logging(None)

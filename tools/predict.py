@@ -27,12 +27,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--weights", type=Path, required=True, metavar="FILE", help="model_final.pth of a run")
     p.add_argument("images", nargs="*", metavar="IMAGES", help="image files, folders of them, patterns in quotes")
     p.add_argument("--config-file", type=config_file, metavar="FILE", help="default: that of the weights' folder")
-    p.add_argument("--output-dir", type=Path, default=Path("predictions"), metavar="DIR", help="%(default)s")
+    p.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("predictions"),
+        metavar="DIR",
+        help="for all that is written (%(default)s)",
+    )
     p.add_argument(
         "--threshold", type=number(SHARE, float), default=0.5, metavar="SCORE", help="less is left out; %(default)s"
     )
     p.add_argument("--no-pictures", action="store_true", help="json and CSV alone")
-    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     p.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config options, last: MODEL.DEVICE cpu")
     args = p.parse_args(argv)
     if not args.images:

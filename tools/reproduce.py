@@ -32,7 +32,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "experiment", type=config_file, metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours"
     )
     p.add_argument("--output-dir", metavar="DIR", help="default: what the file says")
-    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="run these rows only")
     p.add_argument("--only", nargs="+", default=[], metavar="STAGE", help=f"run these only: {', '.join(KINDS)}")
     p.add_argument("--trials", type=int, metavar="N", help="per row; default: what the file says")

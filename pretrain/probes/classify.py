@@ -7,11 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.probes.config import load_lincls
-from pretrain.probes.lincls import main
 from pretrain.runtime.commands import Parser, parse_with_resume
-from pretrain.runtime.log import setup_logging
-from pretrain.runtime.result import FILE_NAME
 from pretrain.runtime.shipped import config_file
 
 
@@ -38,6 +34,11 @@ def run(args: argparse.Namespace, trunk: str) -> list[str]:
     Returns:
         The lines for the command to print: the scores, and where the result lies. Only the first process returns any.
     """
+    from pretrain.probes.config import load_lincls  # here, so that --help need not wait for torch
+    from pretrain.probes.lincls import main
+    from pretrain.runtime.log import setup_logging
+    from pretrain.runtime.result import FILE_NAME
+
     rank = int(os.environ.get("RANK", "0"))
     cfg = load_lincls(args.config_file, args.opts, trunk)
     setup_logging(cfg.OUTPUT_DIR, rank)
