@@ -56,10 +56,10 @@ KINDS = (EXPERIMENT, DATA_SETS, PRETRAINING, CLASSIFIER, TRANSFER)
 
 
 def kind_of(tree: Mapping[str, Any]) -> Kind | None:
-    """Returns the kind whose keys a tree has most of; None if it has none of any kind."""
+    """Returns the kind whose keys a tree has most of; None if it has fewer than two, which may be a mistake."""
     count = {kind: sum(_has(tree, mark) for mark in kind.marks) for kind in KINDS}
     best = max(KINDS, key=count.__getitem__)
-    return best if count[best] else None
+    return best if count[best] > 1 else None
 
 
 def check_kind(path: str | os.PathLike[str], found: Mapping[str, Any], wanted: Kind | None) -> None:

@@ -50,7 +50,7 @@ def test_a_mark_is_in_one_tree_alone() -> None:
             having = [of for of, tree in trees.items() if top in tree and (not rest or rest[0] in tree[top])]
             assert having == [kind] * (kind in trees), mark
     assert all(kind_of(tree) is kind for kind, tree in trees.items())
-    assert kind_of({}) is kind_of({"MODEL": None, "SEED": 1}) is None
+    assert kind_of({}) is kind_of({"MODEL": None, "SEED": 1}) is kind_of({"KNN": {}}) is None
 
 
 @pytest.mark.parametrize("reader", KINDS, ids=lambda kind: kind.name.split()[-1])
