@@ -74,7 +74,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@lru_cache(maxsize=1)  # a run makes several loaders of as many processes
+@lru_cache  # a run makes several loaders of as many processes
 def _say_if_many(count: int, cores: int) -> None:
     """Says in a sentence, once, what torch would say of every loader in a page."""
     if count > cores:
@@ -95,7 +95,6 @@ def check_workers(count: int) -> None:
     if not count:
         return
     warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-    _say_if_many(count, _cores())
     limit, proc = resource.getrlimit(resource.RLIMIT_NOFILE)[0], "/proc/self/fd"
     if limit != resource.RLIM_INFINITY and os.path.isdir(proc) and limit - len(os.listdir(proc)) < 8 * count + 16:
         raise MachineError(f"{NO_FILES} ({limit} may be open, for {count} workers)")
@@ -106,3 +105,4 @@ def check_workers(count: int) -> None:
         torch.zeros(1).share_memory_()
     except (OSError, RuntimeError) as error:
         raise MachineError(f"{NOT_SHARED} ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+    _say_if_many(count, _cores())
