@@ -12,10 +12,9 @@ them. Nothing is written if anything is wrong. datasets/README.md says what need
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.limits import MAX_SEED, between
 from pretrain.runtime.wording import visible
 from transfer.data import doctor
@@ -26,7 +25,7 @@ from transfer.data.splits import read_shares
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("tool", choices=IMPORTERS, help="; ".join(f"{name}: {i.source}" for name, i in IMPORTERS.items()))
     p.add_argument("sources", nargs="+", metavar="[SPLIT=]SOURCE", help="what the tool has written")
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the jsons and the spec file")

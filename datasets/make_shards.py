@@ -25,7 +25,7 @@ import torch
 from pretrain.data.images import Images, find_images
 from pretrain.data.shards import open_shards
 from pretrain.runtime.checkpoint import atomic_write
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.limits import at_least, between
 from pretrain.runtime.log import progress
@@ -70,7 +70,7 @@ def make(args: argparse.Namespace) -> str:
         ConfigError: no images, or an output folder that is there already.
         BadImageError: an image that cannot be read.
     """
-    images = find_images(args.images)
+    images = find_images(args.images, key="--images")
     if args.output.exists():
         raise ConfigError(f"--output '{args.output}' exists; remove it, or choose another folder")
     order = list(range(len(images)))
@@ -95,7 +95,7 @@ def make(args: argparse.Namespace) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--images", required=True, metavar="SOURCE", help="folder of images, or .txt list: as DATA.TRAIN")
     p.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
     p.add_argument("--max-bytes", type=number(at_least(1)), default=2**30, help="of a shard (%(default)s)")

@@ -11,10 +11,9 @@ into both splits: split such sets by hand.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.limits import MAX_SEED, between
 from pretrain.runtime.wording import visible
 from transfer.data.split_files import write_splits
@@ -22,7 +21,7 @@ from transfer.data.splits import read_shares
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("source", type=Path, help="folder in the VOC layout, or a json of COCO")
     p.add_argument("--shares", nargs="+", required=True, metavar="SPLIT=SHARE", help="such as trainval=0.8 test=0.2")
     p.add_argument("--seed", type=number(between(0, MAX_SEED)), default=0, help="of the drawing (%(default)s)")

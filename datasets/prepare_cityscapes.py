@@ -9,18 +9,17 @@ Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in ROOT/cityscap
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import setup_logging
 from transfer.data import catalog
 from transfer.data.index_maps import prepare_cityscapes
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     default = os.environ.get(catalog.ROOT_VARIABLE, "datasets")
     p.add_argument("--root", type=Path, default=Path(default), help="folder with cityscapes (%(default)s)")
     args = p.parse_args(argv)

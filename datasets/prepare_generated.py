@@ -11,21 +11,32 @@ import argparse
 import logging
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import setup_logging
 from transfer.data.drawing import PALETTES
 from transfer.data.generated import Parameters, write
 
+NUMBERS = {
+    "seed": "of all that is drawn",
+    "iconic_train": "images of one object each, to pre-train on and for kNN",
+    "iconic_val": "such images whose classes kNN predicts",
+    "scenes_trainval": "images of several objects with boxes and masks, to fine-tune on",
+    "scenes_test": "such images to test on",
+    "quality": "of the JPEG files, 1 to 100",
+}
+SIZES = {"iconic_size": "pixels of an image of one object", "scene_size": "pixels of a scene, on average"}
+
 
 def parser() -> argparse.ArgumentParser:
     default = Parameters()
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--root", type=Path, default=Path("datasets/generated"), help="folder to make (%(default)s)")
-    for name in ("seed", "iconic_train", "iconic_val", "scenes_trainval", "scenes_test", "quality"):
-        p.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name), help="(%(default)s)")
-    for name in ("iconic_size", "scene_size"):
-        size = {"type": int, "nargs": 2, "metavar": ("WIDTH", "HEIGHT"), "default": getattr(default, name)}
-        p.add_argument(f"--{name.replace('_', '-')}", **size, help="pixels (%(default)s)")
+    for name, what in NUMBERS.items():
+        words = {"default": getattr(default, name), "metavar": "N", "help": f"{what} (%(default)s)"}
+        p.add_argument(f"--{name.replace('_', '-')}", type=int, **words)
+    for name, what in SIZES.items():
+        words = {"default": getattr(default, name), "metavar": ("WIDTH", "HEIGHT"), "help": f"{what} (%(default)s)"}
+        p.add_argument(f"--{name.replace('_', '-')}", type=int, nargs=2, **words)
     p.add_argument("--palette", choices=PALETTES, default=default.palette, help="colours of objects (%(default)s)")
     p.add_argument("--force", action="store_true", help="replace a generated set with other parameters")
     return p

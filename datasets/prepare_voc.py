@@ -11,12 +11,11 @@ Download them first from the VOC pages; any of the three may be left out:
 
 from __future__ import annotations
 
-import argparse
 import os
 import tarfile
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import progress
 from transfer.data import catalog, doctor
 from transfer.data.catalog import DatasetError
@@ -52,7 +51,7 @@ def extract(archive: Path, root: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     default = os.environ.get(catalog.ROOT_VARIABLE, "datasets")
     p.add_argument("--archives", type=Path, default=Path("."), help="folder with the tar files (%(default)s)")
     p.add_argument("--root", type=Path, default=Path(default), help="where VOC2007 and VOC2012 go (%(default)s)")

@@ -9,18 +9,17 @@ ROOT/VOC2012/SegmentationClassAug/*.png and ImageSets/Segmentation/train_aug.txt
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import setup_logging
 from transfer.data import catalog
 from transfer.data.index_maps import prepare_voc_aug
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     default = os.environ.get(catalog.ROOT_VARIABLE, "datasets")
     p.add_argument("--sbd", type=Path, required=True, help="folder with SBD's dataset/{cls,train.txt,val.txt}")
     p.add_argument("--root", type=Path, default=Path(default), help="folder with VOC2012 (%(default)s)")

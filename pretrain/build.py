@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,15 @@ from pretrain.mechanisms import MECHANISMS, Mechanism
 from pretrain.mechanisms.base import Monitor, Size
 from pretrain.optimizers import OPTIMIZERS
 from pretrain.probes.knn import KnnProbe
-from pretrain.probes.view_size import resize_for
+from pretrain.probes.view_size import resize_for, shown_share
 from pretrain.runtime import dist
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.precision import in_words
 from pretrain.runtime.seed import seed_everything
 from pretrain.runtime.workers import loader_processes
-from pretrain.schedule import by_name, linear_scaling
+from pretrain.schedule import by_name, linear_scaling, never_steps
+
+LOG = logging.getLogger(__name__)
 
 
 def mechanism(cfg: CfgNode) -> Mechanism:
@@ -197,6 +200,12 @@ def description(cfg: CfgNode, device: torch.device) -> list[str]:
     return lines
 
 
+def cautions(cfg: CfgNode, plan: Plan) -> list[str]:
+    """Returns what may make a run other than it was meant, for log and result."""
+    stepping = cfg.SOLVER.STEPS if cfg.SOLVER.SCHEDULE == "step" else ()
+    return [*mechanism(cfg).cautions(cfg, plan.iterations), *never_steps(stepping, plan.epochs)]
+
+
 def build_monitor(cfg: CfgNode, model: nn.Module) -> Monitor | None:
     make = mechanism(cfg).monitor
     return make(model, cfg.SOLVER.BATCH_SIZE) if make else None
@@ -212,7 +221,10 @@ def build_knn(cfg: CfgNode, device: torch.device) -> KnnProbe | None:
         return None
     bank, queries = find_pair(cfg.KNN.TRAIN, cfg.KNN.VAL, ("KNN.TRAIN", "KNN.VAL"))
     bank, crop = bank.subset(cfg.KNN.TRAIN_IMAGES), cfg.AUG.CROP_SIZE
-    view = central_view(cfg.KNN.RESIZE or resize_for(crop), crop)
+    resize = cfg.KNN.RESIZE or resize_for(crop)
+    for line in shown_share(resize, crop):
+        LOG.warning("KNN.RESIZE: %s", line)
+    view = central_view(resize, crop)
     if cfg.KNN.K > len(bank):
         raise ConfigError(f"KNN.K is {cfg.KNN.K}, but only {len(bank)} labelled images are there to be neighbours")
     folder, size, workers = Path(cfg.OUTPUT_DIR) / "knn", cfg.SOLVER.BATCH_SIZE, num_workers(cfg)

@@ -60,13 +60,16 @@ ARCHITECTURES: dict[str, Callable[..., resnet.ResNet]] = {
 }
 
 
-def base_encoder(arch: str, bn_groups: int = 1, sync_bn: bool = False) -> Callable[..., resnet.ResNet]:
+def base_encoder(
+    arch: str, bn_groups: int = 1, sync_bn: bool = False, key: str = "MODEL.ARCH"
+) -> Callable[..., resnet.ResNet]:
     """Returns a function that makes an encoder: `base_encoder(arch)(num_classes=dim)` is a ResNet that ends in `fc`.
 
     Args:
         arch: a key of `ARCHITECTURES`.
         bn_groups: see `GroupBatchNorm2d`; parameter and buffer names do not depend on it.
         sync_bn: whether to compute the statistics over the batch of all processes (SyncBatchNorm; trains on GPUs only).
+        key: the config key or option that gave `arch`, for errors.
 
     Raises:
         ConfigError: unknown `arch`; the nearest known name is suggested.
@@ -74,7 +77,7 @@ def base_encoder(arch: str, bn_groups: int = 1, sync_bn: bool = False) -> Callab
     if arch not in ARCHITECTURES:
         nearest = difflib.get_close_matches(arch, ARCHITECTURES, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise ConfigError(f"MODEL.ARCH '{arch}' is not known; {hint}(known: {', '.join(ARCHITECTURES)})")
+        raise ConfigError(f"{key} '{arch}' is not known; {hint}(known: {', '.join(ARCHITECTURES)})")
     norm: Callable[..., nn.Module] = nn.BatchNorm2d
     if sync_bn:
         norm = nn.SyncBatchNorm

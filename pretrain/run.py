@@ -18,6 +18,7 @@ from pretrain.build import (
     build_monitor,
     build_optimizer,
     build_plan,
+    cautions,
     data_parallel,
     description,
     load,
@@ -92,7 +93,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     LOG.info("%d images, %d iterations, %d in an epoch", len(files), plan.iterations, plan.per_epoch)
     for line in description(cfg, device):
         LOG.info(line)
-    for line in mechanism(cfg).cautions(cfg, plan.iterations):
+    for line in cautions(cfg, plan):
         LOG.warning(line)
 
     def epoch_ended(epochs: int) -> None:
@@ -171,7 +172,7 @@ def _result(
         notes=[
             f"{' and '.join(means)} are means over the last epoch of {plan.per_epoch} iterations",
             *description(cfg, device),
-            *mechanism(cfg).cautions(cfg, plan.iterations),
+            *cautions(cfg, plan),
             f"unreadable images replaced: {skipped} (DATA.ON_BAD_IMAGE {cfg.DATA.ON_BAD_IMAGE})",
             *files.notes,
         ],

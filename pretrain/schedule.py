@@ -17,6 +17,16 @@ def step(epoch: int, *, base_lr: float, steps: Sequence[int] = (120, 160), gamma
     return base_lr * gamma ** sum(epoch >= s for s in steps)
 
 
+def never_steps(steps: Sequence[int], epochs: int) -> list[str]:
+    """Returns a caution if there are steps, but training ends before the first of them; else nothing."""
+    if not steps or min(steps) < epochs:
+        return []
+    return [
+        f"no step of SOLVER.STEPS {tuple(steps)} is reached in {epochs} epochs, so that the rate never falls; give "
+        "steps before the end, or SOLVER.STEPS () if that is meant"
+    ]
+
+
 def cosine(epoch: int, *, base_lr: float, epochs: int) -> float:
     """Returns base_lr * (1 + cos(pi * epoch / epochs)) / 2, half a period; the last epoch's rate is small but not 0."""
     return base_lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))

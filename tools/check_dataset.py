@@ -11,17 +11,16 @@ for the official sets).
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.wording import visible
 from transfer.data import catalog, doctor
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("names", nargs="*", metavar="NAME", help="dataset names; by default all splits of the spec files")
     p.add_argument("--spec", nargs="+", action="extend", default=[], metavar="FILE", help="spec files (YAML)")
     p.add_argument("--headers-only", action="store_true", help="do not decode the images: faster, finds less")

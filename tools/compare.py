@@ -4,11 +4,10 @@ tools/compare.py A.yaml --engines torchvision detectron2"""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
@@ -20,7 +19,7 @@ from transfer.trials.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__)
+    p = Parser(description=__doc__)
     p.add_argument("first", type=config_file, metavar="A.yaml", help="an experiment file")
     p.add_argument("second", type=config_file, metavar="B.yaml", nargs="?", help="another; default: the same one")
     p.add_argument("--output-dirs", nargs=2, metavar="DIR", help="of the two; default: what the files say")

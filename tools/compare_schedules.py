@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from pretrain.runtime.wording import visible
@@ -18,13 +17,13 @@ from transfer.trials.plan import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__)
+    p = Parser(description=__doc__)
     p.add_argument(
         "shorter", type=config_file, metavar="SHORTER.yaml", help="an experiment file, e.g. of the 1x schedule"
     )
     p.add_argument("longer", type=config_file, metavar="LONGER.yaml", help="the same rows with another schedule")
     p.add_argument("--output-dirs", nargs=2, metavar="DIR", help="of the two; default: what the files say")
-    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     p.add_argument("--output", metavar="FILE.html", help="default: schedules.html in the longer one's folder")
     args = p.parse_args(argv)
     setup_logging(None)

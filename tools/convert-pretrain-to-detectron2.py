@@ -10,12 +10,11 @@ The exit code is 0 only for a proven conversion, 2 with one sentence on stderr o
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.errors import ExpectedError
 from pretrain.runtime.wording import visible
 from transfer.convert import conversion_report
@@ -26,7 +25,7 @@ from transfer.engines.select import detectron2_verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("input", help="checkpoint of a layout in docs/conversion.md, or a converted file")
     p.add_argument("output", help="file to write: .pkl, .pth or .safetensors")
     p.add_argument("--trunk", help="which trunk, where the file holds several; errors and the report list them")

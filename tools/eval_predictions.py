@@ -11,12 +11,11 @@ them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import save_json
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.limits import above
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.wording import visible
@@ -50,7 +49,7 @@ def scored(predictions: Path, name: str, specs: Sequence[str], sigmas: Sequence[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("predictions", type=Path, help="COCO's results json, or a folder of VOC text files")
     p.add_argument("--dataset", required=True, metavar="NAME", help="what the detections are of")
     p.add_argument("--spec", action="append", default=[], metavar="FILE", help="YAML that names the data set")

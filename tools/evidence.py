@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.readers import READERS
-from pretrain.runtime.commands import REQUEUE_STATUS, run
+from pretrain.runtime.commands import REQUEUE_STATUS, Parser, run
 from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
@@ -37,10 +37,10 @@ PAGE = ROOT / "docs" / "evidence.md" if (ROOT / "docs").is_dir() else Path("evid
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("experiments", nargs="*", type=config_file, metavar="YAML", help="default: demo and small_*")
-    p.add_argument("--page", type=Path, default=PAGE, metavar="FILE.md", help="%(default)s")
-    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--page", type=Path, default=PAGE, metavar="FILE.md", help="the page (%(default)s)")
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     p.add_argument("--jobs", type=int, default=0, metavar="N", help="trials side by side; default: as GPUs allow")
     p.add_argument("--jobs-per-gpu", type=int, default=1, metavar="N", help="of small networks, several share one")
     p.add_argument("--page-only", action="store_true", help="run nothing")

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
@@ -24,7 +24,7 @@ OUTPUTS = {"onnx": "model.onnx", "torch": "model.pt2"}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--weights", type=Path, required=True, metavar="FILE", help="model_final.pth of a run")
     p.add_argument("--config-file", type=config_file, metavar="FILE", help="default: that of the weights' folder")
     p.add_argument("--format", choices=OUTPUTS, default="onnx", help="%(default)s; torch: an archive of torch.export")

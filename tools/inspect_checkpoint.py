@@ -16,7 +16,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.wording import visible
 from transfer.convert import contents, distance
 from transfer.convert.convert import take
@@ -24,7 +24,7 @@ from transfer.convert.read import runs
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("file", nargs="?", help="checkpoint to look into")
     p.add_argument("--diff", nargs=2, metavar=("A", "B"), help="compare two trunks, stage by stage")
     p.add_argument("--trunk", action="append", help="which trunk (with --diff, once for both or once for each)")

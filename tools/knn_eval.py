@@ -9,21 +9,16 @@ The checkpoint is one of MoCo (ours or the reference's), a linear probe, or a to
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.probes.knn import main as evaluate
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.limits import between
-from pretrain.runtime.log import setup_logging
-from pretrain.runtime.result import FILE_NAME
-from pretrain.runtime.workers import loader_processes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("weights", help="checkpoint to evaluate")
     parser.add_argument("--train", required=True, metavar="SET", help="folder of images per class, or file of labels")
     parser.add_argument("--val", required=True, metavar="SET", help="the same, with the same classes")
@@ -37,8 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--num-workers", type=number(between(-1, 1024)), default=-1, help="loader processes; default: one per core"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
+    )
     args = parser.parse_args(argv)
+    from pretrain.probes.knn import main as evaluate  # here, so that --help need not wait for torch
+    from pretrain.runtime.log import setup_logging
+    from pretrain.runtime.result import FILE_NAME
+    from pretrain.runtime.workers import loader_processes
+
     rank = int(os.environ.get("RANK", "0"))
     setup_logging(None, rank)
     result = evaluate(

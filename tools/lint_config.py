@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Checks configs against the papers' protocol, their weights and their data, as every training does before it starts.
 
-    python tools/lint_config.py configs/transfer/voc/*.yaml
+    python tools/lint_config.py 'configs/transfer/voc/*.yaml'
     python tools/lint_config.py my.yaml MODEL.WEIGHTS moco_v2.pkl --json
 
 The exit code is 0 without errors (even with warnings), 1 with errors, 2 if there is nothing to lint.
@@ -9,16 +9,15 @@ The exit code is 0 without errors (even with warnings), 1 with errors, 2 if ther
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.runtime.checkpoint import CheckpointError
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.config import ConfigError
-from pretrain.runtime.shipped import config_file
+from pretrain.runtime.shipped import config_files, not_there
 from pretrain.runtime.wording import visible
 from transfer.config.initial_weights import weights_facts
 from transfer.config.lint import ERROR, Finding
@@ -26,6 +25,8 @@ from transfer.config.load import load_config
 from transfer.engines.base import Engine
 from transfer.engines.select import CHOICES, select
 from transfer.tasks.inspect import inspect
+
+GOOD = " keys, values, protocol, weights and data sets were checked; nothing is wrong"
 
 
 def findings(file: str, opts: Sequence[str], engine: Engine) -> list[Finding]:
@@ -40,16 +41,16 @@ def findings(file: str, opts: Sequence[str], engine: Engine) -> list[Finding]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("words", nargs="+", metavar="FILE", help="configs (.yaml, .yml), then KEY VALUE options for all")
     p.add_argument("--engine", default="auto", choices=CHOICES, help="whose defaults and registered names count")
     p.add_argument("--json", action="store_true", help="print a list of {file, findings} instead of text")
     args = p.parse_args(argv)
-    words = [config_file(word) if word.endswith((".yaml", ".yml")) else word for word in args.words]
+    words = [w for word in args.words for w in (config_files(word) if word.endswith((".yaml", ".yml")) else [word])]
     files = [word for word in words if word.endswith((".yaml", ".yml"))]
     opts = words[len(files) :]
     if missing := [file for file in files if not Path(file).is_file()]:
-        raise ConfigError(f"config file '{missing[0]}' does not exist; check the path")
+        raise ConfigError(not_there(missing[0]))
     if not files or words[: len(files)] != files:
         raise ConfigError(f"give config files (.yaml) first, then options; the first word is '{words[0]}'")
     engine = select(args.engine)
@@ -59,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(table, indent=1))
     else:
         for file, fs in found.items():
-            print(
-                f"{file}: {'nothing found' if not fs else ''}", *(visible(f"  {f}") for f in fs), sep="\n" if fs else ""
-            )
+            print(f"{file}:{'' if fs else GOOD}", *(visible(f"  {f}") for f in fs), sep="\n")
     return int(any(f.level == ERROR for fs in found.values() for f in fs))
 
 

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import SHARE
 from pretrain.runtime.log import setup_logging
@@ -23,18 +23,27 @@ from transfer.report import predict
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--weights", type=Path, required=True, metavar="FILE", help="model_final.pth of a run")
-    p.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders of them, patterns in quotes")
+    p.add_argument("images", nargs="*", metavar="IMAGES", help="image files, folders of them, patterns in quotes")
     p.add_argument("--config-file", type=config_file, metavar="FILE", help="default: that of the weights' folder")
-    p.add_argument("--output-dir", type=Path, default=Path("predictions"), metavar="DIR", help="%(default)s")
+    p.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("predictions"),
+        metavar="DIR",
+        help="for all that is written (%(default)s)",
+    )
     p.add_argument(
         "--threshold", type=number(SHARE, float), default=0.5, metavar="SCORE", help="less is left out; %(default)s"
     )
     p.add_argument("--no-pictures", action="store_true", help="json and CSV alone")
-    p.add_argument("--engine", default="auto", choices=CHOICES)
-    p.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config options, e.g. MODEL.DEVICE cpu")
-    return p.parse_args(argv)
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
+    p.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config options, last: MODEL.DEVICE cpu")
+    args = p.parse_args(argv)
+    if not args.images:
+        p.error("give IMAGES" + ", before --opts: it takes all words that follow it" * bool(args.opts))
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.readers import READERS
-from pretrain.runtime.commands import REQUEUE_STATUS, number, run
+from pretrain.runtime.commands import REQUEUE_STATUS, Parser, number, run
 from pretrain.runtime.limits import between
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
@@ -26,12 +26,12 @@ from transfer.trials.plan import KINDS, Plan
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__)
+    p = Parser(description=__doc__)
     p.add_argument(
         "experiment", type=config_file, metavar="EXPERIMENT.yaml", help="a file of configs/experiments/, or yours"
     )
     p.add_argument("--output-dir", metavar="DIR", help="default: what the file says")
-    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="run these rows only")
     p.add_argument("--only", nargs="+", default=[], metavar="STAGE", help=f"run these only: {', '.join(KINDS)}")
     p.add_argument("--trials", type=int, metavar="N", help="per row; default: what the file says")

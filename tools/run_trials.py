@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from pretrain.runtime import dist
-from pretrain.runtime.commands import run
+from pretrain.runtime.commands import Parser, run
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from transfer.config.load import load_config
@@ -40,16 +40,16 @@ def one(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--config-file", required=True, type=config_file, metavar="FILE")
+    p = Parser(description=__doc__)
+    p.add_argument("--config-file", required=True, type=config_file, metavar="FILE", help="a YAML of configs/transfer/")
     p.add_argument("--output-dir", required=True, metavar="DIR", help="one sub-folder per trial, and trials.json")
     p.add_argument("--trials", type=int, default=5, metavar="N", help="default: 5, as in the papers")
     p.add_argument("--first-seed", type=int, default=1, metavar="S", help="trials have seeds S, S+1, ... (default: 1)")
     p.add_argument("--only-seed", type=int, metavar="S", help="one trial, without the row: to run trials side by side")
-    p.add_argument("--engine", default="auto", choices=CHOICES)
+    p.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     machines.add_arguments(p)
     p.add_argument("--auto-scale", type=int, metavar="BATCH", help="images per batch; see tools/train_net.py")
-    p.add_argument("opts", nargs="*", metavar="KEY VALUE")
+    p.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override")
     return machines.start(one, p.parse_intermixed_args(argv))
 
 

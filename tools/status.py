@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import between
 from pretrain.runtime.shipped import config_file
@@ -29,7 +28,7 @@ def folder_of(path: str) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__)
+    p = Parser(description=__doc__)
     p.add_argument(
         "where", type=config_file, metavar="DIR|EXPERIMENT.yaml", help="an experiment's output, or any folder of runs"
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pretrain.config import get_cfg
 from pretrain.run import main as train
-from pretrain.runtime.commands import parse_with_resume, run
+from pretrain.runtime.commands import Parser, parse_with_resume, run
 from pretrain.runtime.config import load
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.result import FILE_NAME
@@ -30,9 +30,7 @@ from pretrain.runtime.shipped import config_file
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--config-file", required=True, type=config_file, metavar="FILE", help="a YAML file of configs/pretrain/"
     )

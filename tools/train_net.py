@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 
 from pretrain.runtime import dist
-from pretrain.runtime.commands import parse_with_resume, run
+from pretrain.runtime.commands import Parser, parse_with_resume, run
 from pretrain.runtime.log import setup_logging
 from pretrain.runtime.shipped import config_file
 from transfer.config.load import load_config
@@ -18,7 +18,7 @@ from transfer.engines.select import CHOICES, select
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__)
+    p = Parser(description=__doc__)
     p.add_argument(
         "--config-file", required=True, type=config_file, metavar="FILE", help="a YAML of configs/transfer/, or yours"
     )

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.runtime.commands import number, run
+from pretrain.runtime.commands import Parser, number, run
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.limits import SHARE, between
 from pretrain.runtime.log import setup_logging
@@ -25,17 +25,17 @@ from transfer.report import visualize
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--output-dir", metavar="DIR", help="default: pictures/, or the run's folder")
     common.add_argument("--count", type=number(between(1, 1000)), default=8, metavar="N", help="images")
-    commands = p.add_subparsers(dest="command", required=True)
+    commands = p.add_subparsers(dest="command", required=True, help="what is drawn")
     for name, words in (("data", "training images as the network sees them"), ("truth", "annotated images")):
         c = commands.add_parser(name, parents=[common], help=words)
-        c.add_argument("--config-file", required=True, type=config_file, metavar="FILE")
+        c.add_argument("--config-file", required=True, type=config_file, metavar="FILE", help="a YAML, as in training")
         c.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config options")
         if name == "data":
-            c.add_argument("--engine", default="auto", choices=CHOICES)
+            c.add_argument("--engine", default="auto", choices=CHOICES, help="default: Detectron2 where it imports")
     c = commands.add_parser("run", parents=[common], help="detections and precision-recall curves of a run")
     c.add_argument("run", type=Path, metavar="RUN_FOLDER", help="with config.yaml and predictions_*.json")
     c.add_argument(

@@ -90,7 +90,13 @@ class ImageFiles:
         return hashlib.sha256(b"\0".join(self.names.tolist())).hexdigest()[:16]
 
 
-def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: bool = False, keep: int = 32) -> Images:
+def find_images(
+    source: str | os.PathLike[str],
+    index_dir: str = "",
+    truncate: bool = False,
+    keep: int = 32,
+    key: str = "DATA.TRAIN",
+) -> Images:
     """Finds the images in a folder (at any depth, sorted by path), in a text file (in its order), or in tar shards.
 
     A list has one path per line, absolute or relative to the list's own folder; empty lines are ignored. Shards are
@@ -99,6 +105,7 @@ def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: b
 
     Args:
         index_dir, truncate, keep: for shards, see `shards.open_shards`.
+        key: the config key or option that gave the source, for errors.
 
     Raises:
         ConfigError: the source does not exist, cannot be read, holds no image, or is a folder that holds both `train`
@@ -108,38 +115,34 @@ def find_images(source: str | os.PathLike[str], index_dir: str = "", truncate: b
     notes: tuple[str, ...] = ()
     try:
         if path.is_dir():
-            return _walk(path)
+            return _walk(path, key)
         if path.is_file() and path.suffix.lower() == ".txt":
-            names, notes = _read_list(path)
+            names, notes = _read_list(path, key)
             if not any(map(is_shard, names)):
-                return _listed_files(path, names, notes)
+                return _listed_files(path, names, notes, key)
             shards = [str(path.parent / name) for name in names]
         elif is_shard(path):
             shards = shard_names.expand(str(path))
         elif path.exists():
-            raise ConfigError(f"DATA.TRAIN '{path}' is neither a folder nor a .txt list of images, nor a .tar shard")
+            raise ConfigError(f"{key} '{path}' is neither a folder nor a .txt list of images, nor a .tar shard")
         else:
-            raise ConfigError(
-                f"DATA.TRAIN '{path}' does not exist; give a folder of images, a .txt list, or .tar shards"
-            )
+            raise ConfigError(f"{key} '{path}' does not exist; give a folder of images, a .txt list, or .tar shards")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"DATA.TRAIN '{path}' cannot be read: it is no UTF-8 ({error}); save it as UTF-8") from error
+        raise ConfigError(f"{key} '{path}' cannot be read: it is no UTF-8 ({error}); save it as UTF-8") from error
     except OSError as error:
-        raise ConfigError(f"DATA.TRAIN '{path}' cannot be read: {error}") from error
+        raise ConfigError(f"{key} '{path}' cannot be read: {error}") from error
     return open_shards(shards, index_dir, truncate, keep, str(path), notes)
 
 
-def _walk(root: Path) -> ImageFiles:
+def _walk(root: Path, key: str) -> ImageFiles:
     if (root / "train").is_dir() and (root / "val").is_dir():
-        raise ConfigError(f"DATA.TRAIN '{root}' holds train and val; give '{root / 'train'}'")
+        raise ConfigError(f"{key} '{root}' holds train and val; give '{root / 'train'}'")
 
     tree = read_tree(root, IMG_EXTENSIONS)
     if not tree.files:
         hint = f"for shards, give '{root / '*.tar'}'" if any(root.glob("*.tar")) else "check the path"
         kept_out = "".join(f"; {note}" for note in tree.notes(root))
-        raise ConfigError(
-            f"DATA.TRAIN '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth; {hint}{kept_out}"
-        )
+        raise ConfigError(f"{key} '{root}' holds no image ({' '.join(IMG_EXTENSIONS)}) at any depth; {hint}{kept_out}")
     return image_files(root, tree.files, tree.notes(root))
 
 
@@ -150,7 +153,7 @@ def image_files(root: Path, names: Sequence[str], notes: Sequence[str] = ()) -> 
     return ImageFiles(str(root), np.array([os.fsencode(name) for name in names]), tuple(notes))
 
 
-def _read_list(path: Path) -> tuple[list[str], tuple[str, ...]]:
+def _read_list(path: Path, key: str) -> tuple[list[str], tuple[str, ...]]:
     """Returns the names in a list, and notes on hidden ones, which are left out.
 
     A name is hidden if it has a hidden part below the folder that all names share.
@@ -158,17 +161,17 @@ def _read_list(path: Path) -> tuple[list[str], tuple[str, ...]]:
     with path.open(encoding="utf-8-sig") as f:
         names = [line.strip() for line in f if line.strip()]
     if not names:
-        raise ConfigError(f"DATA.TRAIN '{path}' lists no image; write one path per line")
+        raise ConfigError(f"{key} '{path}' lists no image; write one path per line")
     shared = len(os.path.dirname(os.path.commonprefix(names)))
     hidden = [name for name in names if is_hidden(name[shared:])]
     if len(hidden) == len(names):
-        raise ConfigError(f"DATA.TRAIN '{path}' lists nothing but hidden files, such as '{names[0]}'; list others")
+        raise ConfigError(f"{key} '{path}' lists nothing but hidden files, such as '{names[0]}'; list others")
     return [name for name in names if not is_hidden(name[shared:])], note_left_out(path, "hidden", hidden)
 
 
-def _listed_files(path: Path, names: list[str], notes: Sequence[str]) -> ImageFiles:
+def _listed_files(path: Path, names: list[str], notes: Sequence[str], key: str) -> ImageFiles:
     files = image_files(path.parent, names, notes)
     if not os.path.isfile(first := files.path(0)):
         state = "is no file" if os.path.exists(first) else "does not exist"
-        raise ConfigError(f"DATA.TRAIN '{path}': its first entry means '{first}', which {state}")
+        raise ConfigError(f"{key} '{path}': its first entry means '{first}', which {state}")
     return files

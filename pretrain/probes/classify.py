@@ -7,11 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.probes.config import load_lincls
-from pretrain.probes.lincls import main
-from pretrain.runtime.commands import parse_with_resume
-from pretrain.runtime.log import setup_logging
-from pretrain.runtime.result import FILE_NAME
+from pretrain.runtime.commands import Parser, parse_with_resume
 from pretrain.runtime.shipped import config_file
 
 
@@ -23,9 +19,7 @@ def parse(argv: Sequence[str] | None, description: str | None, files: str) -> ar
         description: the description in the command's help.
         files: the config files that the help names.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=description, allow_abbrev=False)
     parser.add_argument("--config-file", required=True, type=config_file, metavar="FILE", help=files)
     return parse_with_resume(parser, argv)
 
@@ -40,6 +34,11 @@ def run(args: argparse.Namespace, trunk: str) -> list[str]:
     Returns:
         The lines for the command to print: the scores, and where the result lies. Only the first process returns any.
     """
+    from pretrain.probes.config import load_lincls  # here, so that --help need not wait for torch
+    from pretrain.probes.lincls import main
+    from pretrain.runtime.log import setup_logging
+    from pretrain.runtime.result import FILE_NAME
+
     rank = int(os.environ.get("RANK", "0"))
     cfg = load_lincls(args.config_file, args.opts, trunk)
     setup_logging(cfg.OUTPUT_DIR, rank)

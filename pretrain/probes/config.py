@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
+from pretrain.probes.view_size import resize_for
 from pretrain.runtime.config import ConfigError, load, value_at
 from pretrain.runtime.limits import DECAY, MAX_SEED, MOMENTUM, at_least, between, check_values
 
@@ -32,7 +33,7 @@ _C.AUG = CfgNode()
 _C.AUG.TRAIN = True  # random crop and flip; False takes the view of AUG.RESIZE, and computes every feature only once
 _C.AUG.CROP_SIZE = 224  # pixels, training and validation
 _C.AUG.SCALE = (0.08, 1.0)  # area of the random crop over the area of the image
-_C.AUG.RESIZE = 256  # pixels of the short side before the central crop of validation
+_C.AUG.RESIZE = 0  # pixels of the short side before the central crop of validation; 0: AUG.CROP_SIZE x 256 / 224
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.BATCH_SIZE = 256  # images per iteration, over all processes
@@ -84,7 +85,7 @@ _LIMITS = {
     "DATA.NUM_WORKERS": between(-1, 1024),
     "AUG.CROP_SIZE": between(8, 4096),
     "AUG.SCALE": between(0, 1, open_low=True, sizes=(2, 2)),
-    "AUG.RESIZE": between(8, 8192),
+    "AUG.RESIZE": between(0, 8192),
     "SOLVER.BATCH_SIZE": between(1, 2**20),
     "SOLVER.BASE_LR": at_least(0),
     "SOLVER.MOMENTUM": MOMENTUM,
@@ -128,6 +129,18 @@ def load_lincls(path: str | os.PathLike[str], opts: Sequence[str], trunk: str) -
     return cfg
 
 
+def with_sizes(cfg: CfgNode) -> CfgNode:
+    """Returns a frozen copy in which AUG.RESIZE 0 is the number of pixels that it stands for.
+
+    A run says, records and compares this number, so that 256 for a crop of 224 is the same run however asked for.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.AUG.RESIZE = cfg.AUG.RESIZE or resize_for(cfg.AUG.CROP_SIZE)
+    cfg.freeze()
+    return cfg
+
+
 def is_free(cfg: CfgNode) -> bool:
     """Returns whether the trunk is trained, too."""
     return bool(cfg.MODEL.TRUNK == "free")
@@ -154,10 +167,10 @@ def check(cfg: CfgNode, world_size: int = 1) -> None:
         )
     if free and not aug.TRAIN:
         raise ConfigError("AUG.TRAIN False computes every feature once, which a free trunk cannot; set AUG.TRAIN True")
-    if aug.RESIZE < aug.CROP_SIZE:
+    if 0 < aug.RESIZE < aug.CROP_SIZE:
         raise ConfigError(
             f"AUG.RESIZE {aug.RESIZE} is below AUG.CROP_SIZE {aug.CROP_SIZE}, so the central crop would be padded; "
-            "the protocol has 256 and 224"
+            "set AUG.RESIZE 0, which keeps the protocol's proportion of 256 to 224"
         )
     if aug.SCALE[0] > aug.SCALE[1]:
         raise ConfigError(f"AUG.SCALE is {aug.SCALE}; it must be (smallest, largest) share of the area in (0, 1]")

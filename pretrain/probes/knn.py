@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pretrain.data.labelled import LabelledImages, central_view, find_pair, top_k_hits
 from pretrain.probes.features import Features, View, extract
 from pretrain.probes.trunk import FrozenTrunk, fingerprint, load_trunk, pooled
-from pretrain.probes.view_size import view_size
+from pretrain.probes.view_size import shown_share, view_size
 from pretrain.runtime import dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.config import ConfigError
@@ -212,7 +212,8 @@ def main(
         A result of kind "knn", with the metrics knn/acc1 and knn/acc5 in percent.
 
     Raises:
-        ConfigError, CheckpointError, BadImageError: images, weights or numbers cannot be used.
+        ConfigError, CheckpointError, BadImageError: images, weights or numbers cannot be used; the message names the
+            option of `tools/knn_eval.py`.
         LockError: another run works in the folder.
     """
     start = time.perf_counter()
@@ -223,9 +224,12 @@ def main(
         size = view_size(weights, resize, crop_size)
         view = f"central {size.crop} pixels of images resized to {size.resize}: {size.why}"
         LOG.info(view)
-        sets = find_pair(train, val)
+        cautions = shown_share(size.resize, size.crop)
+        for line in cautions:
+            LOG.warning(line)
+        sets = find_pair(train, val, ("--train", "--val"))
         _check_k(k, len(sets[0]))
-        network, arch = load_trunk(weights, arch)
+        network, arch = load_trunk(weights, arch, "--arch")
         trunk = FrozenTrunk(network).to(device)
         found = [
             extract(
@@ -256,6 +260,7 @@ def main(
             notes=[
                 f"{k} neighbours by cosine similarity of pooled features, weights exp(s / {T:g}); nothing is random",
                 view,
+                *cautions,
                 *dict.fromkeys(note for images in sets for note in images.files.notes),
             ],
             artifacts={"features": "features"},

@@ -27,13 +27,12 @@ from pretrain.data.views import MAX_REPLACEMENTS, Batch, TrainingBatches, ViewDa
 from pretrain.encoders import base_encoder
 from pretrain.loop import Plan, TrainState, rate, train
 from pretrain.mechanisms.base import AMP
-from pretrain.probes import classifier_checkpoint
+from pretrain.probes import cautions, classifier_checkpoint
 from pretrain.probes.classifier import Classifier, evaluate, feature_batches
 from pretrain.probes.classifier_checkpoint import Identity, Validation
-from pretrain.probes.config import RUNTIME_KEYS, check, is_free
+from pretrain.probes.config import RUNTIME_KEYS, check, is_free, with_sizes
 from pretrain.probes.features import extract, forward
 from pretrain.probes.trunk import FreeTrunk, FrozenTrunk, evaluating, load_trunk
-from pretrain.probes.view_size import cautions
 from pretrain.runtime import checkpoint, dist
 from pretrain.runtime.alone import alone_in
 from pretrain.runtime.precision import in_words
@@ -73,7 +72,7 @@ def main(cfg: CfgNode, resume: Resume = "no") -> RunResult:
     with session(cfg.DEVICE) as device:
         check(cfg, dist.world_size())
         with alone_in(cfg.OUTPUT_DIR):
-            return _run(cfg, resume, device)
+            return _run(with_sizes(cfg), resume, device)
 
 
 def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
@@ -127,7 +126,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
     ]
     for line in lines:
         LOG.info(line)
-    for line in cautions(cfg.MODEL.WEIGHTS, cfg.AUG.CROP_SIZE) if isinstance(trunk, FrozenTrunk) else ():
+    for line in cautions.at_start(cfg):
         LOG.warning(line)
         lines.append(line)
 
@@ -138,13 +137,18 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
         if dist.is_main():
             checkpoint.save(contents, folder / LAST)
 
+    warned = False  # of a loss far above chance: once is enough
     try:
         source, features_of_val = _inputs(cfg, trunk, train_set, val_set, batches, device)
 
         def epoch_ended(epochs: int) -> None:
             scores = evaluate(classifier.fc, features_of_val(), val_set.labels, device)
+            nonlocal warned
             validation.update(**scores)
             LOG.info("validation after epoch %d: acc1 %.2f%%, acc5 %.2f%%", epochs, scores["acc1"], scores["acc5"])
+            for line in cautions.worse_than_chance(validation.loss, len(val_set.classes)) if not warned else ():
+                LOG.warning(line)
+                warned = True
             if writer is not None:
                 writer.write(state.iteration - 1, **{f"val/{name}": value for name, value in scores.items()})
 
@@ -165,6 +169,7 @@ def _run(cfg: CfgNode, resume: Resume, device: torch.device) -> RunResult:
         if writer is not None:
             writer.close()
     _verify(trunk)
+    lines += cautions.worse_than_chance(validation.loss, len(val_set.classes))
     return _finish(result, folder, state, validation, plan, trunk, device, lines)
 
 

@@ -133,7 +133,7 @@ def pooled(encoder: nn.Module) -> Iterator[Trunk]:
             encoder.fc = head
 
 
-def load_trunk(path: str | os.PathLike[str], arch: str = "") -> tuple[nn.Module, str]:
+def load_trunk(path: str | os.PathLike[str], arch: str = "", key: str = "MODEL.ARCH") -> tuple[nn.Module, str]:
     """Reads the trunk of a checkpoint; it must be complete.
 
     The file is one of ours or of the reference implementation (the query encoder is taken), a linear probe of either,
@@ -141,6 +141,7 @@ def load_trunk(path: str | os.PathLike[str], arch: str = "") -> tuple[nn.Module,
 
     Args:
         arch: a key of `encoders.ARCHITECTURES`; "" takes what the file says.
+        key: the config key or option that gives `arch`, for errors.
 
     Returns:
         The ResNet on the CPU, with a meaningless `fc`, and its architecture.
@@ -155,15 +156,15 @@ def load_trunk(path: str | os.PathLike[str], arch: str = "") -> tuple[nn.Module,
     said = content.get("arch")
     arch = arch or (said if isinstance(said, str) else "")
     if not arch:
-        raise ConfigError(f"'{path}' does not say its architecture; give MODEL.ARCH, e.g. MODEL.ARCH resnet50")
+        raise ConfigError(f"'{path}' does not say its architecture; give {key}, e.g. {key} resnet50")
     given = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
     given = {name: value for name, value in given.items() if not name.startswith(HEAD)}
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are all replaced
-        network = base_encoder(arch)(num_classes=1)
+        network = base_encoder(arch, key=key)(num_classes=1)
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(HEAD)}
     if not any(name.endswith(_COUNTER) for name in given):
         given.update({name: value for name, value in own.items() if name.endswith(_COUNTER)})
-    _check_complete(given, own, path, arch)
+    _check_complete(given, own, path, arch, key)
     network.load_state_dict(given, strict=False)  # strict but for the head: checked above
     return network, arch
 
@@ -182,10 +183,10 @@ def _find(content: object, path: str | os.PathLike[str]) -> tuple[Mapping[str, T
 
 
 def _check_complete(
-    given: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | os.PathLike[str], arch: str
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | os.PathLike[str], arch: str, key: str
 ) -> None:
     if problems := checkpoint.misfits(given, own, arch):
         raise CheckpointError(
             f"the trunk in '{path}' is not a complete {arch} ({len(own)} tensors): {problems}. "
-            "Check MODEL.ARCH, or save the whole checkpoint again"
+            f"Check {key}, or save the whole checkpoint again"
         )

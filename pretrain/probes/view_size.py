@@ -10,6 +10,7 @@ from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
 
 RESIZE, CROP = 256, 224  # of the papers: short side, and the central crop of it
+LEAST_SHARE = 0.75  # of the short side: a central crop that shows less gets a caution
 
 
 class ViewSize(NamedTuple):
@@ -61,8 +62,18 @@ def cautions(weights: str | os.PathLike[str], crop: int) -> list[str]:
         return []
     return [
         f"the trunk was trained at AUG.CROP_SIZE {own} and looks at {crop} pixels here, which costs accuracy: its "
-        f"features were not trained for objects of that size; AUG.CROP_SIZE {own} and AUG.RESIZE {resize_for(own)} are "
-        "its own"
+        f"features were not trained for objects of that size; AUG.CROP_SIZE {own} and AUG.RESIZE {resize_for(own)} (or "
+        "0, which follows the crop) are its own"
+    ]
+
+
+def shown_share(resize: int, crop: int) -> list[str]:
+    """Returns a caution if the central crop shows much less of the images than the papers' 224 of 256; else nothing."""
+    if crop >= LEAST_SHARE * resize:
+        return []
+    return [
+        f"the central crop of {crop} pixels shows {crop / resize:.0%} of the short side of {resize}, in the papers "
+        f"{CROP / RESIZE:.0%} (224 of 256), so that objects may lie outside; resize to {resize_for(crop)} for this crop"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Holds what the commands share: the option `--resume [auto]`, and how they end, with one line and an exit code."""
+"""Holds what the commands share: parser, the option `--resume [auto]`, and how they end, with a line and a code."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from pretrain.runtime.errors import ExpectedError, Preempted
 from pretrain.runtime.limits import Limit
 from pretrain.runtime.machine import NO_RESOURCE, NO_STORAGE, fault
+from pretrain.runtime.shipped import as_installed
 from pretrain.runtime.wording import short
 
 WRONG = 2  # something is wrong with the command, the config, the data or a file; one line says what
@@ -35,6 +36,19 @@ CODES = {
     UNREAD: "whoever read the output has gone",
     TERMINATED: "SIGTERM before there was anything to save",
 }  # what `docs/clusters.md` says of exit codes
+
+
+class Parser(argparse.ArgumentParser):
+    """Keeps the lines of a description as they are; in an installation, help and usage name the commands it has."""
+
+    def __init__(self, description: str | None = None, prog: str | None = None, **options: Any):
+        script = os.path.basename(sys.argv[0])
+        super().__init__(
+            prog=prog or as_installed(f"tools/{script}").removeprefix("tools/"),
+            description=description and as_installed(description),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
 
 
 def parse_with_resume(
@@ -109,6 +123,7 @@ def status(main: Callable[..., int], *args: Any) -> int:
 
 def _ended(words: str, code: int) -> int:
     """Writes to stderr, and to the log files that are open, why a command ends."""
+    words = as_installed(words)
     sys.stderr.write(f"{words}\n")
     _log(words)
     return code

@@ -7,13 +7,14 @@ Both halves load their configs with it; the defaults trees themselves are in `pr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from pretrain.runtime.config_kinds import Kind, check_kind, kind_of
 from pretrain.runtime.errors import ConfigError
 from pretrain.runtime.fit import fitted
 from pretrain.runtime.shipped import beside
@@ -25,8 +26,19 @@ BASE_KEY = "_BASE_"
 
 def load_yaml_with_base(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML file, merged over its `_BASE_` files; a base is found by `shipped.beside`."""
+    return _merged(_files(Path(path), chain=()))
+
+
+def load_yaml_of(kind: Kind, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a YAML file as `load_yaml` does, and raises ConfigError if it is of another kind, for another command."""
+    data = load_yaml(path)
+    check_kind(path, load_yaml_with_base(path) if BASE_KEY in data else data, kind)
+    return data
+
+
+def _merged(files: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for _, values in _files(Path(path), chain=()):
+    for _, values in files:
         merged = _merge_dicts(merged, values)
     return merged
 
@@ -88,11 +100,16 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike[str], types: Mapping[str, A
         types: the tree whose values have the right types; by default the present `cfg`.
 
     Raises:
-        ConfigError: see `load_yaml`; also if a key is unknown (the nearest known ones are named), or the type of a
-            value does not fit the default's, down to the elements of lists.
+        ConfigError: see `load_yaml`; also if the file is for another command, a key is unknown (the nearest known ones
+            are named), or the type of a value does not fit the default's, down to the elements of lists.
     """
-    for source, values in _files(Path(path), chain=()):
-        merge_dict(cfg, values, source, types)
+    files = _files(Path(path), chain=())
+    try:
+        for source, values in files:
+            merge_dict(cfg, values, source, types)
+    except ConfigError:  # the kind is told by contents that mean nothing to this command
+        check_kind(path, _merged(files), kind_of(cfg))
+        raise
 
 
 def merge_dict(cfg: CfgNode, values: Mapping[str, Any], source: str, types: Mapping[str, Any] | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from pretrain.runtime import commands
 from pretrain.runtime.errors import ExpectedError
-from pretrain.runtime.shipped import home
+from pretrain.runtime.shipped import command_name, home
 from pretrain.runtime.wording import did_you_mean, short
 
 USAGE = """usage: moco-transfer COMMAND [WORDS ...]     COMMAND --help says what it takes
@@ -21,11 +21,6 @@ Configs are named by their path, or as configs/... from any folder: what stands 
 taken. With several GPUs: torchrun --nproc-per-node 8 --no-python moco-transfer train-moco ...
 """
 GROUPS = {"tools": "commands", "datasets": "data sets"}
-
-
-def command_name(word: str) -> str:
-    """Returns the command's name, `train-net`, however it is written: tools/train_net.py, train_net, train-net."""
-    return Path(word).name.removesuffix(".py").replace("_", "-")
 
 
 def scripts(folder: str) -> dict[str, Path]:

@@ -19,13 +19,13 @@ NO_STORAGE = 74  # EX_IOERR: a disk is full, read-only or broken, or the output 
 
 _STORAGE = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "ESTALE", "ENOTCONN")
 _AGAIN = "run it again (a training with --resume auto)"
-_FEWER = "take fewer workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS)"
+FEWER = "take fewer workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS or --num-workers)"
 NOT_SHARED = (
     "no shared memory: /dev/shm is missing, full or not writable; give the container more (--shm-size 8g, or "
-    "--ipc=host), or set the number of workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS) to 0"
+    "--ipc=host), or set the number of workers (DATA.NUM_WORKERS, DATALOADER.NUM_WORKERS or --num-workers) to 0"
 )
-NO_FILES = f"too many open files; raise the limit (ulimit -n), or {_FEWER}"
-_PROCESSES = f"no more processes can be started; raise the limit (ulimit -u), or {_FEWER}"
+NO_FILES = f"too many open files; raise the limit (ulimit -n), or {FEWER}"
+_PROCESSES = f"no more processes can be started; raise the limit (ulimit -u), or {FEWER}"
 _MEMORY = (
     "out of memory", "can't allocate memory", "Cannot allocate memory", "Insufficient memory", "bad_alloc",
     "Unable to allocate", "STATUS_ALLOC_FAILED", "Caught MemoryError",
@@ -133,7 +133,7 @@ def _of_system_call(error: OSError) -> Fault | None:
 
 def _worker_ended(who: str, signal: str | None) -> str:
     how = f"was ended ({signal})" if signal else "ended without a word"
-    return f"{who} {how}, by the system if memory or /dev/shm ran out; {_FEWER} or a larger machine, and {_AGAIN}"
+    return f"{who} {how}, by the system if memory or /dev/shm ran out; {FEWER} or a larger machine, and {_AGAIN}"
 
 
 def _raised_in(error: BaseException, package: str) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from pretrain.runtime.errors import ConfigError
+from pretrain.runtime.shipped import not_there
 from pretrain.runtime.wording import short
 
 MAX_BYTES = 1 << 20  # of a file
@@ -75,7 +76,7 @@ def _text(path: Path) -> str:
             raise ConfigError(f"'{path}' has {state.st_size} bytes, a config {MAX_BYTES} at most; give a YAML file")
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"config file {str(path)!r} does not exist; check the path") from None
+        raise ConfigError(not_there(path)) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"config file {str(path)!r} cannot be read ({reason}); check the path") from error

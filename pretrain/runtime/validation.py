@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+import types
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -53,15 +54,14 @@ def in_words(error: ValidationError, kind: Any = None) -> str:
     """Returns pydantic's faults as `rows[0].name: is 3; it should be a valid string`, joined by semicolons.
 
     Args:
-        kind: the model; its fields are suggested where a field is unknown.
+        kind: the model; where a field is unknown, those that stand at its place are suggested.
     """
-    known = set(_fields(kind, []))
     faults: dict[tuple[str, str], list[str]] = {}  # (place, value) -> what the members of a union say of it
     for fault in error.errors(include_url=False):
         place = fault["loc"]
         if len(place) > 1 and isinstance(place[-1], str) and _MEMBER.match(place[-1]):
             place = place[:-1]
-        start, what = _fault(fault, known)
+        start, what = _fault(fault, kind)
         said = faults.setdefault((_dotted(place), start), [])
         if what not in said:
             said.append(what)
@@ -70,13 +70,14 @@ def in_words(error: ValidationError, kind: Any = None) -> str:
     return "; ".join(lines[:_SHOWN]) + more
 
 
-def _fault(fault: Any, known: set[str]) -> tuple[str, str]:
+def _fault(fault: Any, model: Any) -> tuple[str, str]:
     """Returns the value, if it is to be shown, and what is wrong with it."""
     kind, text = fault["type"], fault["msg"]
     if kind in ("missing", "missing_argument"):
         return "", "is missing; add it"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return "", f"is not known{did_you_mean(str(fault['loc'][-1]), known) or '; remove it'}"
+        *place, name = fault["loc"]
+        return "", f"is not known{did_you_mean(str(name), _fields_at(model, place)) or '; remove it'}"
     if kind in ("value_error", "assertion_error"):  # a validator's own words
         return "", str(fault["ctx"]["error"])
     if kind == "json_invalid":
@@ -94,20 +95,40 @@ def _dotted(place: Sequence[int | str]) -> str:
     return text if len(text) <= 100 and text.isprintable() else short(text)
 
 
-def _fields(kind: Any, seen: list[Any]) -> Iterator[str]:
-    """Yields the names of a model's fields, and of the fields of the models in it."""
-    if kind in seen:
-        return
-    seen.append(kind)
-    fields: dict[str, Any] = {}
-    is_class = isinstance(kind, type) and get_origin(kind) is None  # list[int] is an instance of type in Python 3.10
-    if is_class and issubclass(kind, BaseModel):
-        fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
-    elif is_class and dataclasses.is_dataclass(kind):
+def _fields_at(kind: Any, place: Sequence[int | str]) -> set[str]:
+    """Returns the names of the fields that may stand at a place inside a model."""
+    kinds = _members(kind)
+    for part in place:
+        below = [member for one in kinds for inner in _inside(one, part) for member in _members(inner)]
+        named = [one for one in kinds if getattr(one, "__name__", None) == part]
+        kinds = below or named or kinds  # pydantic puts which member of a union it means into the place
+    return {name for one in kinds for name in _fields(one)}
+
+
+def _members(kind: Any) -> list[Any]:
+    """Returns what a type may be: itself, or the members of a union, without the annotations."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return [member for part in get_args(kind) for member in _members(part)]
+    return [kind]
+
+
+def _inside(kind: Any, part: int | str) -> list[Any]:
+    """Returns the types of a field, of the elements of a list, or of the values of a mapping."""
+    if part in (fields := _fields(kind)):
+        return [fields[str(part)]]
+    args = [one for one in get_args(kind) if one is not Ellipsis]
+    return args[-1:] if args and (isinstance(part, int) or get_origin(kind) is dict) else []
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Returns name -> type of the fields of a model, or of a dataclass; of anything else none."""
+    if not isinstance(kind, type) or get_origin(kind) is not None:  # list[int] is an instance of type in Python 3.10
+        return {}
+    if issubclass(kind, BaseModel):
+        return {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+    if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-    for name, annotation in fields.items():
-        yield name
-        yield from _fields(annotation, seen)
-    for part in get_args(kind):
-        yield from _fields(part, seen)
+        return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return {}

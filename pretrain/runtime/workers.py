@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import inspect
+import logging
 import multiprocessing
 import os
 import resource
 import signal
 import threading
+import warnings
+from functools import lru_cache
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -16,8 +19,10 @@ import torch
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils import signal_handling
 
-from pretrain.runtime.machine import NO_FILES, NOT_SHARED, MachineError
+from pretrain.runtime.machine import FEWER, NO_FILES, NOT_SHARED, MachineError
 from pretrain.runtime.preempt import STOP_SIGNALS
+
+LOG = logging.getLogger(__name__)
 
 
 def start_worker(worker: int) -> None:
@@ -62,15 +67,26 @@ def loader_processes(asked: int) -> int:
     """Returns `asked`; for -1, this process's share of the machine's cores, at least 1."""
     if asked >= 0:
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@lru_cache  # a run makes several loaders of as many processes
+def _say_if_many(count: int, cores: int) -> None:
+    """Says in a sentence, once, what torch would say of every loader in a page."""
+    if count > cores:
+        LOG.info("%d loader processes share %d cores, which may be slower; %s", count, cores, FEWER)
 
 
 def check_workers(count: int) -> None:
     """Checks that this many worker processes could hand over their batches; torch would fail late, in a page of words.
 
-    It also makes a killed worker end the wait for its batch: torch would raise wherever the main process happens to be,
-    in the midst of an optimizer's step or of a checkpoint.
+    More of them than cores are said once, instead of by torch for every loader. It also makes a killed worker end the
+    wait for its batch: torch would raise wherever the main process happens to be, in the midst of an optimizer's step
+    or of a checkpoint.
 
     Raises:
         MachineError: there is no shared memory, or too few files may be open: half of the workers would start, and
@@ -78,6 +94,7 @@ def check_workers(count: int) -> None:
     """
     if not count:
         return
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
     limit, proc = resource.getrlimit(resource.RLIMIT_NOFILE)[0], "/proc/self/fd"
     if limit != resource.RLIM_INFINITY and os.path.isdir(proc) and limit - len(os.listdir(proc)) < 8 * count + 16:
         raise MachineError(f"{NO_FILES} ({limit} may be open, for {count} workers)")
@@ -88,3 +105,4 @@ def check_workers(count: int) -> None:
         torch.zeros(1).share_memory_()
     except (OSError, RuntimeError) as error:
         raise MachineError(f"{NOT_SHARED} ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+    _say_if_many(count, _cores())

@@ -106,6 +106,16 @@ def test_detections(name, generated, tmp_path):
     assert worst[0] < 0.01 and worst[1] < 1e-4 and worst[2] > 0.999, worst
 
 
+def test_an_edge_of_0_keeps_the_size_of_test_images(generated, tmp_path):
+    size = ["INPUT.MIN_SIZE_TEST", "0", "INPUT.MAX_SIZE_TEST", "50"]
+    cfg, dataset = (
+        pair(ARCHITECTURES["R18-C4"][0], [*options("R18-C4", generated, tmp_path), *size])[0],
+        chosen_set("R18-C4", generated),
+    )
+    for record, (theirs, _) in zip(dataset.records, inputs(cfg, dataset), strict=True):
+        assert theirs["image"].shape == (3, record["height"], record["width"])
+
+
 def with_instances(batch, mask_format):
     """Our training samples as Detectron2's."""
     from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks

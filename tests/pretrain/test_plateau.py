@@ -158,3 +158,13 @@ def test_a_run_says_it(images: Path, tmp_path: Path, make_cfg: MakeCfg, caplog: 
     assert said[0] in result.notes
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert '"embedding/within_batch": ' in lines
+
+
+def test_a_rate_that_never_falls_is_said(
+    images: Path, tmp_path: Path, make_cfg: MakeCfg, caplog: pytest.LogCaptureFixture
+) -> None:
+    opts = ("MODEL.M", 0.9, "SOLVER.EPOCHS", 1, "SOLVER.STEPS", (60, 80))
+    result = main(make_cfg(images, tmp_path / "steps", *opts, "SOLVER.SCHEDULE", "step"))
+    (said,) = (line for line in caplog.messages if "no step of SOLVER.STEPS (60, 80) is reached in 1 epochs" in line)
+    assert said in result.notes
+    assert said not in main(make_cfg(images, tmp_path / "cosine", *opts, "SOLVER.SCHEDULE", "cosine")).notes

@@ -7,12 +7,18 @@ import math
 import pytest
 
 from pretrain.runtime.config import ConfigError
-from pretrain.schedule import by_name, cosine, linear_scaling, step
+from pretrain.schedule import by_name, cosine, linear_scaling, never_steps, step
 
 
 def test_step_follows_the_paper() -> None:
     rates = [step(epoch, base_lr=0.03, steps=(120, 160), gamma=0.1) for epoch in range(200)]
     assert rates == pytest.approx([0.03] * 120 + [0.003] * 40 + [0.0003] * 40)
+
+
+def test_steps_that_are_never_reached() -> None:
+    (line,) = never_steps((60, 80), 60)
+    assert line.startswith("no step of SOLVER.STEPS (60, 80) is reached in 60 epochs, so that the rate never falls")
+    assert never_steps((60, 80), 61) == never_steps((80, 60), 61) == never_steps((), 1) == []
 
 
 def test_step_does_not_mind_the_order_of_steps() -> None:

@@ -18,6 +18,7 @@ import torch
 
 from pretrain.runtime import checkpoint, commands
 from tests.conftest import ROOT
+from tests.pretrain.checkpoints import write
 from tests.transfer.convert.checkpoints import moco, trunk
 from transfer.engines import select
 
@@ -42,6 +43,31 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
         assert len(line) > 30
 
     return run
+
+
+def test_messages_name_the_options_of_the_command(fails, generated, tmp_path):
+    """Code that reads configs elsewhere names this command's options, which has no config."""
+    sets = ["--train", generated / "iconic" / "train", "--val", generated / "iconic" / "val"]
+    plain, how = write(tmp_path / "plain.pth", ""), ["--output-dir", tmp_path / "out", "--device", "cpu", "-k", 4]
+    for words, message in (
+        ([], "does not say its architecture; give --arch, e.g. --arch resnet50"),
+        (["--arch", "resnet81"], "--arch 'resnet81' is not known; did you mean resnet18?"),
+        (["--arch", "resnet50"], "Check --arch, or save"),
+        (["--train", tmp_path / "none"], "error: --train '"),
+        (["--val", generated], "error: --val '"),
+    ):
+        fails("knn_eval", [plain, *sets, *how, *words], message)
+
+
+def test_options_that_swallow_the_images_are_named(capsys):
+    for words, message in (
+        (["--weights", "w.pth", "--opts", "MODEL.DEVICE", "cpu", "img.jpg"], "give IMAGES, before --opts: it takes"),
+        (["--weights", "w.pth"], "error: give IMAGES\n"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            tool("predict").parse(words)
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert tool("predict").parse(["a.jpg", "--weights", "w", "--opts", "SEED", "1"]).images == ["a.jpg"]
 
 
 def test_conversion(fails, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pretrain.runtime.commands import status
 from pretrain.runtime.result import RunResult
@@ -40,7 +40,9 @@ def test_what_is_written_is_what_the_page_runs(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(made_up(120, 160)).save("photo.jpg")
+    held = Image.Exif()
+    held[ExifTags.Base.Orientation] = 6  # a phone held upright: the stored pixels are turned
+    Image.fromarray(made_up(160, 120)).save("photo.jpg", exif=held)
     assert export(run, "--image", "photo.jpg") == 0
     said = capsys.readouterr().out.splitlines()
     numbers = re.fullmatch(
@@ -65,6 +67,15 @@ def test_what_is_written_is_what_the_page_runs(
     corners = [[x, y, x + w, y + h] for x, y, w, h in (p["bbox"] for p in predicted)]
     np.testing.assert_allclose(corners, left["boxes"], atol=0.01)
     assert [p["category_id"] - 1 for p in predicted] == left["labels"].tolist()
+
+
+def test_without_a_resize_as_the_page_says(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export(run, "--opts", "INPUT.MIN_SIZE_TEST", "0") == 0, capsys.readouterr().err
+    metadata = {entry.key: entry.value for entry in onnx.load("model.onnx").metadata_props}
+    assert metadata["min_size"] == "0"
 
 
 def test_mistakes_end_in_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def test_the_projects_configs(capsys):
     out = capsys.readouterr().out
     classes_unknown = sum(path.parent.name == "lvis" for path in files)  # without its json
     assert "error [" not in out
-    assert out.count("nothing found") == len(files) - out.count("learning-rate") - classes_unknown
+    assert out.count("were checked; nothing is wrong") == len(files) - out.count("learning-rate") - classes_unknown
 
 
 def test_files_that_do_not_load_are_findings(tmp_path, capsys):
@@ -47,6 +47,23 @@ def test_weights(tmp_path, capsys):
     assert "error [architecture] MODEL.RESNETS.DEPTH: 50, but the weights (resnet18) have 18" in capsys.readouterr().out
     assert run(VOC, "MODEL.WEIGHTS", tmp_path / "gone.pkl") == 1
     assert "gone.pkl' does not exist" in capsys.readouterr().out
+
+
+def test_patterns(capsys, tmp_path, monkeypatch):
+    """As the help shows it, from any folder; what matches there wins."""
+    monkeypatch.chdir(tmp_path)
+    pattern = "configs/transfer/voc/fcn_*.yaml"
+    assert run(pattern, "--json") == 0
+    said = capsys.readouterr()
+    files = sorted((ROOT / "configs" / "transfer" / "voc").glob("fcn_*.yaml"))
+    assert [row["file"] for row in json.loads(said.out)] == list(map(str, files)) and len(files) > 1
+    assert f"taking the {len(files)} installed files of '{ROOT}'" in said.err
+    (tmp_path / "configs/transfer/voc").mkdir(parents=True)
+    (tmp_path / "configs/transfer/voc/fcn_mine.yaml").write_text("SEED: 1\n")
+    assert run(pattern) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("configs/transfer/voc/fcn_mine.yaml:") and not said.err
+    assert run("configs/none/*.yaml") == 2 and "'configs/none/*.yaml' does not exist" in capsys.readouterr().err
 
 
 def test_nothing_to_lint(capsys, tmp_path):

@@ -181,7 +181,7 @@ _DEFAULTS: dict[str, Any] = {
         "MIN_SIZE_TRAIN": (800,),  # lengths of the shorter edge, pixels
         "MIN_SIZE_TRAIN_SAMPLING": "choice",  # choice: one of them; range: a number between the two
         "MAX_SIZE_TRAIN": 1333,  # longest that the longer edge gets, pixels
-        "MIN_SIZE_TEST": 800,  # length of the shorter edge, pixels
+        "MIN_SIZE_TEST": 800,  # length of the shorter edge, pixels; 0: images are not resized, whatever MAX_SIZE_TEST
         "MAX_SIZE_TEST": 1333,  # longest that the longer edge gets, pixels
         "RANDOM_FLIP": "horizontal",  # of half of the training images
         "CROP": {

@@ -208,7 +208,7 @@ TABLE: Mapping[str, Support] = {
     "INPUT.MIN_SIZE_TRAIN": HONOURED,
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": _only("choice", "range", why="these are Detectron2's two ways"),
     "INPUT.MAX_SIZE_TRAIN": HONOURED,
-    "INPUT.MIN_SIZE_TEST": Support("honoured", "images are always resized here; use Detectron2", lambda size: size > 0),
+    "INPUT.MIN_SIZE_TEST": HONOURED,
     "INPUT.MAX_SIZE_TEST": HONOURED,
     "INPUT.RANDOM_FLIP": _only("horizontal", "none", why="the papers flip horizontally"),
     "INPUT.RANDOM_SCALE": _no_effect("belongs to MODEL.META_ARCHITECTURE SemanticSegmentor"),

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pretrain.runtime.config import load_yaml
+from pretrain.runtime.config import load_yaml_of
+from pretrain.runtime.config_kinds import DATA_SETS
 from pretrain.runtime.validation import validate
 from transfer.data import cityscapes, coco, semantic_sets, voc
 from transfer.data.dataset import Dataset, annotated, open_dataset
@@ -103,12 +104,12 @@ def read_spec_file(path: str | os.PathLike[str]) -> list[DatasetSpec]:
     `root` is relative to the YAML file; `~` and `$VARIABLES` are expanded. Split `s` of set `n` is dataset `n_s`.
 
     Raises:
-        ConfigError: there is no such file, or it is not YAML.
+        ConfigError: there is no such file, it is not YAML, or it is for another command.
         DatasetError: a key is unknown (the message names the nearest known one) or missing, or a value is of the wrong
             kind.
     """
     path = Path(path)
-    data = load_yaml(path)
+    data = load_yaml_of(DATA_SETS, path)
     form = named(data.pop("format", None), str(path))
     return form.specs(validate(form.keys, data, path, DatasetError), path)
 

@@ -6,11 +6,11 @@ import logging
 
 from transfer.convert.convert import Verify
 from transfer.engines.base import Engine, EngineError
+from transfer.tasks.installing import how_to_install
 
 logger = logging.getLogger(__name__)
 
 CHOICES = ("auto", "detectron2", "torchvision")
-_INSTALL = "install it with `make detectron2`, or use --engine torchvision"
 
 
 def select(choice: str = "auto") -> Engine:
@@ -31,7 +31,8 @@ def select(choice: str = "auto") -> Engine:
 
         return Detectron2Engine()
     if choice == "detectron2":
-        raise EngineError(f"--engine detectron2: {problem}; {_INSTALL}")
+        remedy = f"install it with {how_to_install('detectron2')}, or use --engine torchvision"
+        raise EngineError(f"--engine detectron2: {problem}; {remedy}")
     logger.info("engine: torchvision (%s)", problem)
     return _torchvision()
 

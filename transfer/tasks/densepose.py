@@ -23,7 +23,7 @@ class DensePose(Instances):
     name = "densepose"
     protocols = ("densepose",)
     rates = (0.002,)
-    installed_by = "make detectron2 densepose"
+    packages = ("detectron2", "densepose")
 
     def applies(self, cfg: Mapping[str, Any]) -> bool:
         model = cfg["MODEL"]

@@ -37,8 +37,8 @@ class Task(ABC):
     needs_objects: ClassVar[bool] = True
     """Whether an image without an annotated object teaches nothing (DATALOADER.FILTER_EMPTY_ANNOTATIONS)."""
 
-    installed_by: ClassVar[str] = "make detectron2"
-    """The command that installs Detectron2 with everything that this task needs there."""
+    packages: ClassVar[tuple[str, ...]] = ("detectron2",)
+    """What `installing.how_to_install` installs for this task on Detectron2."""
 
     @abstractmethod
     def applies(self, cfg: Mapping[str, Any]) -> bool:

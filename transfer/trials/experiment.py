@@ -51,7 +51,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pretrain.runtime.config import ConfigError, load_yaml, load_yaml_with_base
+from pretrain.runtime.config import ConfigError, load_yaml_of, load_yaml_with_base
+from pretrain.runtime.config_kinds import EXPERIMENT
 from pretrain.runtime.shipped import beside
 from pretrain.runtime.slug import check_unique, folder
 from pretrain.runtime.wording import did_you_mean, short
@@ -79,11 +80,12 @@ def load_experiment(
         trials: overrides the file's own number of trials, in every column.
 
     Raises:
-        ConfigError: keys are unknown or missing, values are of another type, no protocol has a metric, a config does
-            not exist, a row names an unknown pre-training or column, or names would share a folder.
+        ConfigError: the file is for another command, keys are unknown or missing, values are of another type, no
+            protocol has a metric, a config does not exist, a row names an unknown pre-training or column, or names
+            would share a folder.
     """
     path = Path(path)
-    data = load_yaml(path)
+    data = load_yaml_of(EXPERIMENT, path)
     if trials is not None:
         if not 1 <= trials <= said.MOST_TRIALS:
             raise ConfigError(f"trials is {trials}; give a number from 1 to {said.MOST_TRIALS}")

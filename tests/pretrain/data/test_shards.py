@@ -398,6 +398,8 @@ def test_make_shards(script, images: Path, tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert status(script.main, [*words, "--output", str(out)]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: --output '{out}' exists; remove it")
+    assert status(script.main, ["--images", str(tmp_path / "none"), "--output", str(out)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --images '{tmp_path}/none' does not exist")
 
 
 def test_make_shards_leaves_nothing_half_written(script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

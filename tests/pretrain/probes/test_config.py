@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from fvcore.common.config import CfgNode
 
-from pretrain.probes.config import check, get_lincls_cfg, load_lincls
+from pretrain.probes.config import check, get_lincls_cfg, load_lincls, with_sizes
 from pretrain.runtime.config import ConfigError, merge_file, merge_opts
+from pretrain.runtime.provenance import config_digest
 from tests.pretrain.conftest import ROOT
 
 CONFIGS = ROOT / "configs" / "pretrain"
@@ -27,7 +28,7 @@ def test_the_papers_protocol() -> None:
     assert (cfg.MODEL.ARCH, cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.EPOCHS) == ("resnet50", 256, 100)
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY) == (30, 0.9, 0)
     assert (tuple(cfg.SOLVER.STEPS), cfg.SOLVER.GAMMA, cfg.SOLVER.AMP) == ((60, 80), 0.1, "off")
-    assert (cfg.AUG.TRAIN, cfg.AUG.CROP_SIZE, cfg.AUG.RESIZE) == (True, 224, 256)
+    assert (cfg.AUG.TRAIN, cfg.AUG.CROP_SIZE, with_sizes(cfg).AUG.RESIZE) == (True, 224, 256)
     assert tuple(cfg.AUG.SCALE) == (0.08, 1.0)
     cfg.MODEL.ARCH = ""
     assert cfg == get_lincls_cfg()
@@ -39,7 +40,17 @@ def test_the_papers_fine_tunings() -> None:
         assert (cfg.MODEL.ARCH, cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.EPOCHS) == ("resnet50", 256, 100)
         assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY) == (rate, 0.9, 1e-4)
         assert (tuple(cfg.SOLVER.STEPS), cfg.SOLVER.GAMMA) == (steps, 0.1) and tuple(cfg.AUG.SCALE) == (0.08, 1.0)
-        assert (cfg.AUG.TRAIN, cfg.AUG.CROP_SIZE, cfg.AUG.RESIZE) == (True, 224, 256)
+        assert (cfg.AUG.TRAIN, cfg.AUG.CROP_SIZE, with_sizes(cfg).AUG.RESIZE) == (True, 224, 256)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("lincls_*.yaml")), ids=lambda p: p.stem)
+def test_the_resize_follows_the_crop(path: Path) -> None:
+    """Changing only the crop keeps the share of the image that validation sees; the digest is that of the number."""
+    for crop, resize in ((224, 256), (32, 37)):
+        cfg = load_lincls(path, ["AUG.CROP_SIZE", str(crop)], "frozen")
+        stated = load_lincls(path, ["AUG.CROP_SIZE", str(crop), "AUG.RESIZE", str(resize)], "frozen")
+        assert cfg.AUG.RESIZE == 0 and with_sizes(cfg).AUG.RESIZE == resize and with_sizes(stated) == stated
+        assert config_digest(with_sizes(cfg)) == config_digest(stated)
 
 
 def test_a_config_of_the_other_command_is_refused() -> None:
@@ -79,7 +90,7 @@ def test_every_config_loads_and_says_what_it_gives(path: Path) -> None:
         (("SOLVER.AMP", "half"), "SOLVER.AMP is 'half'; it must be off or bf16 or fp16"),
         (("SOLVER.BASE_LR", -1), "SOLVER.BASE_LR is -1.0; it must be at least 0"),
         (("SOLVER.EPOCHS", 0), "SOLVER.EPOCHS is 0; it must be at least 1"),
-        (("AUG.RESIZE", 47), "AUG.RESIZE 47 is below AUG.CROP_SIZE 48"),
+        (("AUG.RESIZE", 47), "AUG.RESIZE 47 is below AUG.CROP_SIZE 48.* set AUG.RESIZE 0"),
         (("AUG.SCALE", (0.5, 0.1)), "AUG.SCALE is .* share of the area"),
         (("DATA.ON_BAD_IMAGE", "skip"), "DATA.ON_BAD_IMAGE skip has no effect without AUG.TRAIN"),
     ],

@@ -193,6 +193,14 @@ def test_the_size_is_the_checkpoints(opts: dict[str, int], generated: Path, tmp_
     assert said in result.notes
 
 
+def test_a_crop_that_shows_little_is_said(generated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sets = generated / "iconic" / "train", generated / "iconic" / "val"
+    sizes = {"resize": 256, "crop_size": 32}
+    result = main(write(tmp_path / "w"), *sets, tmp_path / "o", k=4, num_workers=0, device_name="cpu", **sizes)  # type: ignore[arg-type]
+    (line,) = (line for line in caplog.messages if "central crop of 32 pixels shows 12%" in line)
+    assert line in result.notes
+
+
 def extract_here(weights: Path, folder: Path, output: Path) -> Features:
     """Features at 32 of 37 pixels."""
     images = find_labelled(folder, "DATA.VAL")

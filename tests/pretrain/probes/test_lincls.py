@@ -21,6 +21,7 @@ from pretrain.data.augment import OneCrop
 from pretrain.data.labelled import augmented_view, central_view, find_labelled
 from pretrain.data.views import TrainingBatches, ViewDataset
 from pretrain.probes import lincls
+from pretrain.probes.cautions import worse_than_chance
 from pretrain.probes.classifier import Classifier, evaluate
 from pretrain.probes.config import get_lincls_cfg
 from pretrain.probes.features import Features
@@ -144,6 +145,36 @@ def test_equal_to_a_naive_loop_with_cached_features(make: Make, tmp_path: Path) 
     assert "every feature computed once" in " ".join(result.notes)
 
 
+def test_the_resize_follows_the_crop(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A crop of 32 shows little of images resized to 256: the resize follows, or a caution says so."""
+    runs = [(make(tmp_path / f"{size}", "AUG.RESIZE", size, "SOLVER.EPOCHS", 1)) for size in (0, 37, 256)]
+    follows, stated, narrow = (main(cfg) for cfg in runs)
+    assert torch.equal(*(last(cfg)["state_dict"]["module.fc.weight"] for cfg in runs[:2]))
+    assert follows.config_digest == stated.config_digest != narrow.config_digest
+    assert "validation on the central 32 pixels of images resized to 37" in follows.notes
+    assert "AUG.RESIZE: 37" in (tmp_path / "0" / "config.yaml").read_text().replace("  RESIZE", "AUG.RESIZE")
+    said = [line for line in caplog.messages if "central crop of 32 pixels shows 12%" in line]
+    assert len(said) == 1 and said[0] in narrow.notes and said[0] not in follows.notes
+    assert main(runs[1].clone(), resume="auto") == stated
+    runs[0].OUTPUT_DIR = runs[1].OUTPUT_DIR
+    assert main(runs[0], resume="auto") == stated  # a run that states the number goes on as one that lets it follow
+
+
+def test_a_rate_that_never_falls_and_a_loss_that_explodes_are_said_once(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = main(make(tmp_path / "run", "SOLVER.STEPS", (60, 80), "SOLVER.BASE_LR", 1e6))
+    for words in ("no step of SOLVER.STEPS (60, 80) is reached in 3 epochs", "where guessing among 8 classes has 2.08"):
+        (said,) = (line for line in caplog.messages if words in line)
+        assert [note.partition(" is ")[0] for note in result.notes].count(said.partition(" is ")[0]) == 1
+
+
+def test_worse_than_chance() -> None:
+    assert not worse_than_chance(6.9, 1000) and not worse_than_chance(60.0, 1000) and not worse_than_chance(0.0, 1)
+    (line,) = worse_than_chance(9.5e8, 4)
+    assert line.startswith("the validation loss is 9.5e+08, where guessing among 4 classes has 1.39: ")
+
+
 def test_what_a_probe_leaves(finished: tuple[CfgNode, RunResult], weights: Path) -> None:
     cfg, result = finished
     folder = Path(cfg.OUTPUT_DIR)
@@ -152,7 +183,7 @@ def test_what_a_probe_leaves(finished: tuple[CfgNode, RunResult], weights: Path)
     assert result.weights_sha256 == checkpoint.sha256(weights) and result.extra["arch"] == "resnet18"
     assert all((folder / path).exists() for path in result.artifacts.values()) and not list(folder.rglob(".*.tmp"))
     assert f"unchanged: SHA-256 {result.extra['trunk_sha256']}" in result.notes[-1]
-    assert "trained at AUG.CROP_SIZE 48 and looks at 32 pixels" in result.notes[-2]
+    assert any("trained at AUG.CROP_SIZE 48 and looks at 32 pixels" in note for note in result.notes)
     validations = [line for line in scalars(cfg) if "val/acc1" in line]
     assert [line["iteration"] for line in validations] == [3, 7, 11]
     assert result.metrics["acc1"] == validations[-1]["val/acc1"]

@@ -28,8 +28,14 @@ class Row(Strict):
         return name
 
 
+class Extra(Strict):
+    row: str = ""
+    column: str = ""
+
+
 class Table(Strict):
     rows: list[Row] = Field(min_length=1)
+    extras: dict[str, Extra | list[Row] | None] = {}
     kind: Literal["voc", "coco"] = "voc"
     best: dict[str, float] = {}
 
@@ -49,6 +55,9 @@ class Table(Strict):
         ({"rows": [{"name": "a"}], "kind": "lvis"}, "t.yaml: kind: is 'lvis'; it should be 'voc' or 'coco'"),
         ({"rows": [{"name": "a"}], "best": {"AP": True}}, "t.yaml: best.AP: is True; it should be a valid number"),
         ({"rows": [{"name": "a"}], "best": {1: 2.0}}, "t.yaml: best[1]: is 1; it should be a valid string"),
+        ({"rows": [{"name": "a"}], "row": []}, "t.yaml: row: is not known; did you mean rows?"),
+        ({"rows": [{"name": "a", "row": 1}]}, "t.yaml: rows[0].row: is not known; remove it"),
+        ({"rows": [{"name": "a"}], "opt": []}, "t.yaml: opt: is not known; remove it"),
         ({"rows": 3}, "t.yaml: rows: is 3; it should be a valid list"),
         (3, "t.yaml: is 3; it should be a valid dictionary or instance of Table"),
     ],
@@ -57,6 +66,14 @@ def test_every_fault_in_words(data: object, message: str) -> None:
     with pytest.raises(ExpectedError) as caught:
         validate(Table, data, "t.yaml", ExpectedError)
     assert str(caught.value) == message
+
+
+def test_suggestions_in_members_of_a_union() -> None:
+    """pydantic says what each member of a union lacks; suggestions are those of each."""
+    with pytest.raises(ExpectedError) as caught:
+        validate(Table, {"rows": [{"name": "a"}], "extras": {"x": {"rwo": "", "colum": ""}}}, "t", ExpectedError)
+    assert "rwo: is not known; did you mean row?" in str(caught.value)
+    assert "colum: is not known; did you mean column?" in str(caught.value)
 
 
 def test_many_faults_on_one_short_line() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain.runtime.preempt import STOP_SIGNALS
-from pretrain.runtime.workers import loader_processes, start_worker
+from pretrain.runtime.workers import check_workers, loader_processes, start_worker
 
 
 class Worker(Dataset[tuple[int, list[bool]]]):
@@ -34,6 +36,20 @@ def test_a_worker_leaves_what_it_inherits_alone():
     frozen, ignored = first(DataLoader(Worker(), num_workers=1, collate_fn=list, worker_init_fn=start_worker))
     assert frozen >= watched // 2 and all(ignored) and len(ignored) >= 2
     assert gc.get_freeze_count() == 0  # in the parent
+
+
+def test_more_workers_than_cores_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """torch warns of every loader, in a page."""
+    caplog.set_level(logging.INFO)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            check_workers(99)
+            DataLoader(Worker(), num_workers=99)
+        check_workers(1)
+    assert not warned
+    (said,) = caplog.messages
+    assert said.startswith("99 loader processes share ") and "take fewer workers (DATA.NUM_WORKERS, " in said
 
 
 def test_all_cores_are_shared_among_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:

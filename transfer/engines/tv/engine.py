@@ -40,6 +40,7 @@ from transfer.engines.tv.launch import launch
 from transfer.engines.tv.serving.export import export
 from transfer.engines.tv.weights import detectron2_state, grouped, load_weights
 from transfer.tasks import task_of
+from transfer.tasks.installing import how_to_install
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class TorchvisionEngine(base.Engine):
         if task is None:
             return []
         what = f"an engine for the task '{task.name}', which the torchvision engine does not do"
-        remedy = f"`{task.installed_by}`, then --engine detectron2"
+        remedy = f"{how_to_install(*task.packages)}, then --engine detectron2"
         return [*([] if task.name in ADAPTERS else [Missing(what, remedy)]), *task.missing()]
 
     def check_config(self, cfg: CfgNode) -> None:

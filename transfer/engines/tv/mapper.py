@@ -166,7 +166,7 @@ class TrainSamples(Augmented):
 
 
 class TestSamples(Dataset):
-    """Maps an index to {"image", "height", "width", "image_id"} at the test scale."""
+    """Maps an index to {"image", "height", "width", "image_id"} at the test scale; `short_edge` 0 resizes nothing."""
 
     def __init__(self, records: PackedRecords, *, channel_order: str, short_edge: int, max_size: int):
         self.records, self.channel_order = records, channel_order

@@ -38,6 +38,14 @@ def test_output_size(size, edge, limit, expected):
     assert mapper.output_size(*size, edge, limit) == expected
 
 
+def test_a_test_edge_of_0_resizes_nothing(records):
+    """Detectron2's rule, whatever the longest edge; compared with its mapper in tests/parity/test_forward.py."""
+    samples = mapper.TestSamples(records, channel_order="BGR", short_edge=0, max_size=50)
+    for i, record in enumerate(records):
+        pixels = mapper.read_image(record["file_name"], "BGR")
+        assert torch.equal(samples[i]["image"], torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
+
+
 def test_boxes_follow_resize_and_flip():
     boxes = np.array([[10.0, 20.0, 30.0, 60.0], [-5.0, 0.0, 100.0, 80.0]])
     out = mapper.transform_boxes(boxes, (80, 100), (160, 50), flip=True)

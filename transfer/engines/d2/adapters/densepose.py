@@ -14,6 +14,7 @@ from transfer.data.missing import Missing
 from transfer.engines.d2 import densepose_problem
 from transfer.engines.d2.adapters.instances import InstancesAdapter
 from transfer.evaluation.predictions import ImageDetections
+from transfer.tasks.installing import how_to_install
 
 
 class DensePoseAdapter(InstancesAdapter):
@@ -21,7 +22,7 @@ class DensePoseAdapter(InstancesAdapter):
 
     def missing(self) -> list[Missing]:
         problem = densepose_problem()
-        return [] if problem is None else [Missing(problem, "install it with `make densepose`")]
+        return [] if problem is None else [Missing(problem, f"install it with {how_to_install('densepose')}")]
 
     def check(self) -> None:
         densepose_files.check_symmetries()

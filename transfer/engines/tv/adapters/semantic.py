@@ -58,7 +58,6 @@ class SemanticAdapter(Adapter):
             "INPUT.MIN_SIZE_TRAIN": _SCALED,
             "INPUT.MIN_SIZE_TRAIN_SAMPLING": _SCALED,
             "INPUT.MAX_SIZE_TRAIN": _SCALED,
-            "INPUT.MIN_SIZE_TEST": HONOURED,
             "INPUT.MASK_FORMAT": _BOXES,
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS": _BOXES,
             "TEST.DETECTIONS_PER_IMAGE": _BOXES,
