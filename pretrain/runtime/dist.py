@@ -8,6 +8,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pretrain.runtime.errors import ExpectedError
+
+
+class GroupError(ExpectedError, RuntimeError):
+    """Says that this process cannot join the group that it was started for."""
+
 
 def is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
@@ -35,12 +41,21 @@ def init_from_env(device_type: str) -> bool:
 
     Args:
         device_type: "cuda" uses nccl and binds this process to GPU LOCAL_RANK; "cpu" uses gloo.
+
+    Raises:
+        GroupError: this process has no GPU to itself, the environment is incomplete, or the others cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or is_initialized():
         return is_initialized()
     if device_type == "cuda":
+        if local_rank() >= torch.cuda.device_count():
+            raise GroupError(f"process {local_rank()} has no GPU, there are {torch.cuda.device_count()}: start fewer")
         torch.cuda.set_device(local_rank())
-    dist.init_process_group(backend="nccl" if device_type == "cuda" else "gloo")
+    try:
+        dist.init_process_group(backend="nccl" if device_type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:  # ValueError: a variable is missing
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise GroupError(f"cannot join the process group at {where}: {str(error).splitlines()[0]}") from error
     return True
 
 

@@ -166,16 +166,9 @@ def join(device: str) -> None:
         device: MODEL.DEVICE.
 
     Raises:
-        EngineError: this process has no GPU to itself, or the others cannot be reached.
+        GroupError: see `dist.init_from_env`.
     """
-    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
-    if on_gpu and dist.local_rank() >= torch.cuda.device_count():
-        raise EngineError(f"process {dist.local_rank()} has no GPU, there are {torch.cuda.device_count()}: start fewer")
-    try:
-        dist.init_from_env("cuda" if on_gpu else "cpu")
-    except torch.distributed.DistError as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise EngineError(f"cannot join the process group at {where}: {error}") from error
+    dist.init_from_env("cuda" if device.startswith("cuda") and torch.cuda.is_available() else "cpu")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,36 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
         for key, value in environment.items():
             monkeypatch.setenv(key, value)
         assert dist.init_from_env("cpu") is False and not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"MASTER_ADDR": "127.0.0.1", "RANK": "0"}, "at 127.0.0.1:None: .*MASTER_PORT"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, "at 127.0.0.1:29500: .*RANK"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "{taken}", "RANK": "0"}, "at 127.0.0.1:{taken}: "),
+    ],
+)
+def test_a_group_that_cannot_be_joined_is_said_in_one_line(
+    given: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        taken = str(s.getsockname()[1])
+        for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"WORLD_SIZE": "2", **given}.items():
+            monkeypatch.setenv(name, value.replace("{taken}", taken))
+        with pytest.raises(
+            dist.GroupError, match="^cannot join the process group " + message.replace("{taken}", taken)
+        ):
+            dist.init_from_env("cpu")
+
+
+def test_a_process_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(dist.GroupError, match="process 1 has no GPU, there are 1: start fewer"):
+        dist.init_from_env("cuda")

@@ -83,7 +83,7 @@ def test_a_group_that_cannot_be_joined(monkeypatch):
         port = str(taken.getsockname()[1])
         for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port), ("WORLD_SIZE", "2"), ("RANK", "0")):
             monkeypatch.setenv(name, value)
-        with pytest.raises(EngineError, match=f"cannot join the process group at 127.0.0.1:{port}"):
+        with pytest.raises(dist.GroupError, match=f"cannot join the process group at 127.0.0.1:{port}"):
             machines.join("cpu")
 
 
