@@ -136,9 +136,16 @@ def test_mistakes_end_in_one_line(name: str, words, message: str, trained: Path,
 
 @pytest.mark.parametrize("name", ["R18-C4"])
 def test_what_was_found_until_it_was_stopped_is_written(
-    name: str, trained: Path, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    trained: Path,
+    generated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """And an earlier prediction's files go only when there is something in their place."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     images = sorted((generated / "scenes" / "JPEGImages").iterdir())[:4]
     assert predict(trained, tmp_path, *images) == 0
     before = sorted(tmp_path.rglob("*.*"))
