@@ -147,6 +147,11 @@ def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str] = (), gap:
     return canvas
 
 
+def from_the_left(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a curve that begins at recall 0, since AP counts what lies before the first object that is found."""
+    return (np.append(0.0, recall), np.append(precision[0], precision)) if len(recall) else (recall, precision)
+
+
 def precision_recall(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], scores: Mapping[str, float], title: str, path: Path
 ) -> None:
@@ -164,6 +169,7 @@ def precision_recall(
     for ax in axes.flat[len(curves) :]:
         ax.axis("off")
     for ax, (name, (recall, precision)) in zip(axes.flat, curves.items(), strict=False):
+        recall, precision = from_the_left(recall, precision)
         ax.plot(recall, precision, linewidth=1.6, color="#2563eb")
         ax.fill_between(recall, precision, alpha=0.12, color="#2563eb")
         ax.set(xlim=(0, 1), ylim=(0, 1.02))

@@ -18,7 +18,7 @@ from transfer.engines.select import select
 from transfer.evaluation.miou import map_file
 from transfer.evaluation.predictions import ImageDetections, save_coco_json
 from transfer.report import visualize
-from transfer.report.pictures import Objects, colour, draw, sheet
+from transfer.report.pictures import Objects, colour, draw, from_the_left, sheet
 
 NAMES = [f"class{i}" for i in range(8)]
 
@@ -111,6 +111,14 @@ def test_a_run_is_drawn(name, generated, tmp_path):
             assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
     visualize.ground_truth(spec, 3, tmp_path / "truth.png")
     assert (tmp_path / "truth.png").stat().st_size > 1000
+
+
+def test_a_curve_begins_at_the_left_edge():
+    """One object of two is found first: the area is AP's, 0.5 x 1, and not that from a recall of 0.5 on."""
+    recall, precision = from_the_left(np.array([0.5, 0.5]), np.array([1.0, 0.5]))
+    assert float((np.diff(recall) * (precision[1:] + precision[:-1]) / 2).sum()) == 0.5
+    nothing = np.array([])
+    assert all(len(values) == 0 for values in from_the_left(nothing, nothing))
 
 
 def test_mistakes_end_in_one_line(generated, tmp_path: Path, small_config, small_opts):
