@@ -119,7 +119,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (tmp_path / "gone.yaml", "gone.yaml' does not exist; check the path"),
         (tmp_path / "file" / "x.yaml", "x.yaml' does not exist; check the path"),
         (tmp_path / "loop", "cannot be read .Too many levels of symbolic links.; check the path"),
-        ("a\0b", "config file 'a.x00b' cannot be read .embedded null byte."),
+        ("a\0b", "config file 'a.x00b' cannot be read ..*embedded null "),
         ("a" * 5000, "cannot be read .File name too long."),
     ):
         with pytest.raises(ConfigError, match=message):
