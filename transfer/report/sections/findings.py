@@ -16,7 +16,9 @@ def findings(report: ExperimentReport) -> Markup | None:
     body = []
     for j in found:
         why = (
-            [tag("small", j.finding.unless)] if j.verdict in ("does not show", "reversed") and j.finding.unless else []
+            [tag("small", j.finding.unless, class_="reason")]
+            if j.verdict in ("does not show", "reversed") and j.finding.unless
+            else []
         )
         claim = tag("th", j.finding.claim, tag("small", j.finding.source), scope="row")
         body.append(tag("tr", claim, tag("td", j.verdict), tag("td", j.words, *why)))
