@@ -35,7 +35,7 @@ def test_exit_codes(state: str, code: int, generated: Path, tmp_path: Path, monk
     file = trees.experiment_file(tmp_path, generated, findings=[CLAIM])
     trees.fill(plan := trees.plan(file))
     monkeypatch.setattr("transfer.trials.preflight.missing", lambda plan: [])
-    monkeypatch.setattr("transfer.trials.preflight.refused", lambda plan: [])
+    monkeypatch.setattr("transfer.trials.preflight.refused", lambda plan, **_: [])
     monkeypatch.setattr(execute, "run", lambda plan, launcher: [Outcome("a stage", tmp_path, state)])
     words = [str(file), "--page", str(tmp_path / "page.md"), "--engine", "torchvision"]
     assert status(tool("evidence").main, words) == code

@@ -110,23 +110,38 @@ class Engine(ABC):
         """Returns what a config needs on this engine, beside its weights and data sets, that this machine lacks."""
         return []
 
-    def check_config(self, cfg: CfgNode) -> None:
-        """Checks what the start of a training would refuse in its config, whatever its weights.
+    def check_config(self, cfg: CfgNode, processes: int = 1, facts: Mapping[str, Any] | None = None) -> None:
+        """Checks what the start of a training would refuse in its config.
 
         Experiments ask before their first stage, which may be days before the training.
+
+        Args:
+            processes: number of processes of the training.
+            facts: what is known of the weights that it will start from; see `weights_facts`.
 
         Raises:
             ConfigError: the engine or the linter refuses the config.
         """
-        refuse_errors(inspect(cfg, None, self.part_names()))
+        check_batch(cfg, processes)
+        refuse_errors(inspect(cfg, facts, self.part_names()))
 
-    def unfit_device(self, cfg: CfgNode) -> str | None:
+    def unfit_device(self, cfg: CfgNode, processes: int = 1) -> str | None:
         """Returns why this machine's devices cannot train a config, with the remedy; None if they can."""
         return None
 
     def part_names(self) -> Mapping[str, Collection[str]]:
         """Returns for each config key the names that this engine's registries hold, for the linter."""
         return NAMES
+
+
+def check_batch(cfg: CfgNode, processes: int) -> None:
+    """Raises ConfigError unless the batch divides over this many processes."""
+    if (batch := cfg.SOLVER.IMS_PER_BATCH) % processes:
+        nearest = max(1, batch // processes) * processes
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH {batch} does not divide over {processes} processes; start fewer, or take "
+            f"--auto-scale {nearest}, by which rate and schedule follow"
+        )
 
 
 def refuse_errors(findings: Iterable[Finding]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from pretrain.runtime.config import ConfigError, load_yaml_with_base
 from pretrain.runtime.provenance import digest as digest_of
@@ -46,8 +47,9 @@ class Plan(OutputFolders):
         only: kinds of stages to run (`KINDS`); empty means all.
         listing: a function that computes the digest of a data set. For a large set this takes many seconds, so that a
             plan calls it once per set and wave; a function that remembers (`functools.cache`) is called once per set.
-        readers: kind of run ("pretrain", or a probe's protocol) -> a function of its config file, options and number
-            of processes that raises ConfigError if the run would refuse them; this half cannot read those configs.
+        readers: kind of run ("pretrain", or a probe's protocol) -> a function that raises ConfigError if the run would
+            refuse its config file, options and number of processes or, if the last argument says so, its images; this
+            half cannot read those configs. Of a pre-training it returns the trunk's tensors, by torchvision's names.
 
     Raises:
         ConfigError: no row has such a name, or there is no such kind of stage.
@@ -59,7 +61,9 @@ class Plan(OutputFolders):
     rows: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     listing: Callable[[catalog.DatasetSpec], str] = catalog.listing_digest
-    readers: Mapping[str, Callable[[Path, Sequence[str], int], object]] = field(default_factory=dict)
+    readers: Mapping[str, Callable[[Path | None, Sequence[str], int, bool], Mapping[str, Tensor]]] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.only) - set(KINDS)):

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from pretrain.runtime import shard_names
 from pretrain.runtime.config import ConfigError
+from pretrain.runtime.errors import ExpectedError
+from transfer.config.initial_weights import weights_facts
 from transfer.config.load import digest, load_config
+from transfer.convert.architecture import infer_architecture
+from transfer.convert.convert import take
+from transfer.convert.keymap import trunk_to_detectron2
 from transfer.convert.sharded import sha256
 from transfer.data import catalog
 from transfer.data.formats import format_of
 from transfer.data.missing import Missing
-from transfer.data.spec import DatasetError
 from transfer.engines.data import check_run_data
 from transfer.trials.aggregate import AggregateError
 from transfer.trials.inputs import expanded, is_present, pretraining_data, probed_data
+from transfer.trials.output_folders import needs_conversion
 from transfer.trials.plan import Plan
 from transfer.trials.recorded import recorded
 from transfer.trials.rows import Job, Probe, Row
@@ -30,7 +36,7 @@ def missing(plan: Plan) -> list[Missing]:
     A file of weights whose SHA-256 differs from the one in the experiment counts as missing.
     """
     e, found = plan.experiment, dict[str, Missing]()
-    runs = {kind for kind in ("pretrain", "convert", "trials") if not plan.only or kind in plan.only}
+    runs = {kind for kind in ("pretrain", "convert", "trials") if _runs(plan, kind)}
     for column, row in plan.runs() if runs & {"convert", "trials"} else ():
         if (lacking := _weights(row)) is not None:
             found.setdefault(str(row.file), lacking)
@@ -60,63 +66,87 @@ def missing(plan: Plan) -> list[Missing]:
 def check(*plans: Plan, here: bool = True) -> None:
     """Refuses, before the first of the plans' stages, what would end one of them hours or days later.
 
-    Everything that is missing is listed, each thing once. Then the configs of pre-trainings and probes are read, and
-    the fine-tunings of unfinished rows are checked as their own start would, once for rows of one config: the engine's
-    and the linter's refusals, the data sets with the header of every image, and the devices.
+    Everything that is missing is listed, each thing once; then every stage that could not start (see `refused`).
 
     Args:
         here: whether the stages run on this machine, whose devices then have to do.
 
     Raises:
-        ConfigError: something is missing, or a stage could not start; the message names it.
+        ConfigError: something is missing, or stages could not start; the message names them.
     """
     if lacking := dict.fromkeys(str(found) for plan in plans for found in missing(plan)):
         raise ConfigError("cannot run yet, missing:\n" + "\n".join(lacking))
-    for plan in plans:
-        if lines := refused(plan):
-            raise ConfigError("\n".join(lines))
-        for row, cfg in _fine_tunings(plan):
-            try:
-                if plan.experiment.generated is None:
-                    check_run_data(cfg, training=True)
-            except (ConfigError, DatasetError) as error:
-                raise ConfigError(f"row '{row.name}' cannot train: {error}") from error
-            if here and (unfit := plan.engine.unfit_device(cfg)) is not None:
-                raise ConfigError(f"row '{row.name}' cannot train here: {unfit}")
+    if lines := [line for plan in plans for line in refused(plan, thorough=True, here=here)]:
+        raise ConfigError("\n".join(lines))
 
 
-def refused(plan: Plan) -> list[str]:
-    """Returns a line for each stage whose config its command, the engine or the linter refuses."""
-    asked: list[tuple[str, Callable[[], object]]] = []
-    for name in plan.pretrainings if not plan.only or "pretrain" in plan.only else ():
-        job = plan.experiment.pretrain[name]
-        asked.append((f"pre-training '{name}'", _reader(plan, "pretrain", job.config, job.opts)))
-    for column, row in plan.runs() if not plan.only or "trials" in plan.only else ():
-        if isinstance(run := row.entry(column).run, Probe) and run.config is not None:
-            what = f"{run.protocol} of '{row.name}'"
-            weights = ["MODEL.WEIGHTS", "" if row.pretrain is None and row.file is None else "a checkpoint"]
-            asked.append((column.prefix + what, _reader(plan, run.protocol, run.config, [*run.opts, *weights])))
-    for row, cfg in _fine_tunings(plan):
-        asked.append((f"row '{row.name}'", functools.partial(plan.engine.check_config, cfg)))
-    lines = []
-    for what, ask in asked:
+def refused(plan: Plan, thorough: bool = False, here: bool = False) -> list[str]:
+    """Returns what the own starts of stages would refuse, and of which stages; rows that are finished are not asked.
+
+    Pre-trainings and probes are asked for their configs, fine-tunings (once for rows of one config and file) for what
+    the engine and the linter refuse, the architecture of the trunk that a pre-training will leave included.
+
+    Args:
+        thorough: also ask for images, for data sets with the header of every image, and for files of weights.
+        here: also ask whether this machine's devices do.
+    """
+    e, trunks = plan.experiment, dict[str, Mapping[str, Any]]()
+    found: dict[str, dict[str, None]] = {}  # what is wrong -> the stages, each once
+    look = thorough and e.generated is None
+
+    def ask(what: str, question: Callable[..., Any], *args: Any) -> Any:
         try:
-            ask()
-        except (ConfigError, DatasetError) as error:
-            lines.append(f"{what} cannot train: {error}")
-    return lines
+            return question(*args)
+        except ExpectedError as error:
+            found.setdefault(f"cannot train: {error}", {})[what] = None
+            return None
+
+    for name in plan.pretrainings if _runs(plan, "pretrain") and "pretrain" in plan.readers else ():
+        job, read = e.pretrain[name], plan.readers["pretrain"]
+        tensors = ask(f"pre-training '{name}'", read, job.config, job.opts, plan.num_gpus, look)
+        trunks[name] = _architecture(tensors) if tensors else {}
+    for column, row in plan.runs() if _runs(plan, "trials") else ():
+        if isinstance(run := row.entry(column).run, Probe) and (reader := plan.readers.get(run.protocol)) is not None:
+            weights = ["MODEL.WEIGHTS", "" if row.pretrain is None and row.file is None else "a checkpoint"]
+            opts = run.opts if run.config is None else (*run.opts, *weights)
+            ask(f"{column.prefix}{run.protocol} of '{row.name}'", reader, run.config, opts, plan.num_gpus, look)
+    opened: set[str] = set()
+    for row, cfg in _fine_tunings(plan):
+        what = f"row '{row.name}'"
+        facts = trunks.get(row.pretrain or "")
+        if row.file is not None and thorough:
+            facts = ask(what, _facts, row.file)
+        ask(what, plan.engine.check_config, cfg, plan.num_gpus, facts)
+        if look and not any(what in stages for stages in found.values()) and (key := digest(cfg)) not in opened:
+            opened.add(key)
+            ask(what, check_run_data, cfg, True)
+        if here and (unfit := plan.engine.unfit_device(cfg, plan.num_gpus)) is not None:
+            found.setdefault(f"cannot train here: {unfit}", {})[what] = None
+    return [f"{', '.join(stages)} {wrong}" for wrong, stages in found.items()]
 
 
-def _reader(plan: Plan, kind: str, config: Path, opts: Sequence[str]) -> Callable[[], object]:
-    """Returns a function that reads a config, or does nothing if the plan cannot read this kind."""
-    read = plan.readers.get(kind)
-    return (lambda: None) if read is None else functools.partial(read, config, opts, plan.num_gpus)
+def _runs(plan: Plan, kind: str) -> bool:
+    return not plan.only or kind in plan.only
+
+
+def _architecture(tensors: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """Returns what the linter compares with a config, of a trunk by torchvision's names."""
+    named = ((trunk_to_detectron2(name), tensor) for name, tensor in tensors.items())
+    return infer_architecture({name: tensor for name, tensor in named if name is not None}).facts()
+
+
+def _facts(file: Path) -> Mapping[str, Any] | None:
+    """Returns the same of a row's file; raises if it cannot be converted or loaded."""
+    if not needs_conversion(file):
+        return weights_facts(str(file))
+    taken = take(file)
+    return {**taken.facts, **taken.architecture.facts()}
 
 
 def _fine_tunings(plan: Plan) -> Iterator[tuple[Row, CfgNode]]:
-    """Yields the configs of the chosen rows that are fine-tuned and not finished, each once with its first row."""
-    seen: set[str] = set()
-    for column, row in plan.runs() if not plan.only or "trials" in plan.only else ():
+    """Yields the configs of the chosen rows that are fine-tuned and not finished, once for each initialisation."""
+    seen: set[tuple[str, str | None, Path | None]] = set()
+    for column, row in plan.runs() if _runs(plan, "trials") else ():
         job = row.job(column)
         try:
             finished = job is None or recorded(plan, column, row) is not None
@@ -125,7 +155,7 @@ def _fine_tunings(plan: Plan) -> Iterator[tuple[Row, CfgNode]]:
         if job is None or finished:
             continue
         cfg = plan.config(job.config, job.opts)
-        if (key := digest(cfg)) not in seen:
+        if (key := (digest(cfg), row.pretrain, row.file)) not in seen:
             seen.add(key)
             yield row, cfg
 

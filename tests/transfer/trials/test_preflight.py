@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from pretrain.readers import READERS
 from pretrain.runtime import checkpoint
 from pretrain.runtime.config import ConfigError
 from tests.conftest import ROOT
+from tests.transfer.convert.checkpoints import trunk
 from tests.transfer.data.sets import CAT, box, picture
 from tests.transfer.report import trees
 from transfer.config.load import digest
@@ -22,6 +25,7 @@ from transfer.trials.aggregate import Aggregate
 from transfer.trials.describe import describe
 from transfer.trials.experiment import load_experiment
 from transfer.trials.plan import Plan
+from transfer.trials.preflight import refused
 from transfer.trials.run import AGGREGATE_FILE
 
 
@@ -107,8 +111,40 @@ def test_configs_of_the_other_half_are_read_too(tmp_path: Path, generated: Path)
     plan = Plan(load_experiment(tmp_path / "table.yaml"), TorchvisionEngine(), ROOT / "tools", readers=READERS)
     with pytest.raises(ConfigError) as raised:
         execute.run(plan)
-    first, *others = str(raised.value).splitlines()
+    first, second = str(raised.value).splitlines()
     assert first.startswith("pre-training 'b' cannot train: MODEL.T is 0.0")
-    assert [line.split(" cannot train: ")[0] for line in others] == ["linear of 'a'", "linear of 'b'"]
-    assert all("SOLVER.EPOCH" in line for line in others)
+    assert second.startswith("linear of 'a', linear of 'b' cannot train: ") and "SOLVER.EPOCH" in second
     assert not plan.experiment.output.exists() and first in describe(plan)
+
+
+def test_a_pretraining_that_leaves_another_trunk_than_the_detector_takes(plan: Any) -> None:
+    """Known by the config, not first by the tensors that it leaves after days."""
+    wrong = dataclasses.replace(plan("MODEL.RESNETS.DEPTH", "34"), readers=READERS)
+    (line,) = refused(wrong)
+    assert line.startswith("row 'MoCo <v2>' cannot train: ") and "34, but the weights (resnet18) have 18" in line
+    assert refused(dataclasses.replace(plan(), readers=READERS)) == []
+
+
+def test_images_processes_and_files_are_asked_for_before_a_run(plan: Any, tmp_path: Path) -> None:
+    sound = dataclasses.replace(plan(), readers=READERS)
+    with pytest.raises(ConfigError, match=r"^pre-training 'moco' cannot train: DATA.TRAIN '.*pre' holds no image"):
+        execute.run(sound)
+    picture(tmp_path / "pre" / "a.jpg")
+    with pytest.raises(pytest.fail.Exception, match="a stage began"):
+        execute.run(sound)
+    (line,) = refused(dataclasses.replace(plan("SOLVER.IMS_PER_BATCH", "3"), num_gpus=2))
+    assert "SOLVER.IMS_PER_BATCH 3 does not divide over 2 processes" in line and "--auto-scale 2" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [({"a": torch.zeros(2)}, "no known layout fits"), (trunk(34), "have 34: set it to 34"), (trunk(18), "")],
+)
+def test_a_row_whose_file_does_not_fit(plan: Any, tmp_path: Path, content: Any, message: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    own = plan()
+    row = dataclasses.replace(own.experiment.rows[0], pretrain=None, file=tmp_path / "w.pth")
+    own = dataclasses.replace(own, experiment=dataclasses.replace(own.experiment, rows=(row,), pretrain={}))
+    said = "\n".join(refused(own, thorough=True))
+    assert said.startswith("row 'MoCo <v2>' cannot train: ") and message in said if message else said == ""
+    assert refused(own) == []

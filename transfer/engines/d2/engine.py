@@ -105,12 +105,12 @@ class Detectron2Engine(base.Engine):
         finally:
             np.random.set_state(state)
 
-    def check_config(self, cfg: CfgNode) -> None:
+    def check_config(self, cfg: CfgNode, processes: int = 1, facts: Mapping[str, Any] | None = None) -> None:
         check_basic_blocks(cfg)
-        super().check_config(cfg)
+        super().check_config(cfg, processes, facts)
 
-    def unfit_device(self, cfg: CfgNode) -> str | None:
-        return unfit_device(cfg)
+    def unfit_device(self, cfg: CfgNode, processes: int = 1) -> str | None:
+        return unfit_device(cfg) or _too_few_gpus(processes)
 
     def part_names(self) -> Mapping[str, Collection[str]]:
         return names.part_names()
@@ -126,6 +126,16 @@ def unfit_device(cfg: CfgNode) -> str | None:
     )
 
 
+def _too_few_gpus(processes: int) -> str | None:
+    """Returns that Detectron2 needs a GPU for each of several processes, if there are fewer here."""
+    if processes == 1 or torch.cuda.device_count() >= processes:
+        return None
+    return (
+        f"--num-gpus {processes}, but there are {torch.cuda.device_count()} GPUs here; Detectron2 trains in several "
+        "processes only on GPUs (the torchvision engine also does on the CPU)"
+    )
+
+
 def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | None = None) -> RunResult:
     """Runs a training, or an evaluation if `mode` is None: here, in `num_gpus` processes, or as part of a group."""
     args = () if mode is None else (mode,)
@@ -133,6 +143,8 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
     _check_machine(cfg)
     if mode is None:
         resume.check_evaluation(Path(cfg.OUTPUT_DIR))
+    else:
+        base.check_batch(cfg, max(num_gpus, dist.world_size()))
     warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())
     warnings += check_run_data(cfg, training=mode is not None)
     if dist.world_size() > 1:
@@ -146,11 +158,8 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
             machines.check_shared(Path(cfg.OUTPUT_DIR))
             job(cfg, *args)
             return results.add_notes(cfg.OUTPUT_DIR, warnings)
-    if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
-        raise base.EngineError(
-            f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} GPUs here; Detectron2 trains in several "
-            "processes only on GPUs (the torchvision engine also does on the CPU)"
-        )
+    if (unfit := _too_few_gpus(num_gpus)) is not None:
+        raise base.EngineError(unfit)
     with alone_in(cfg.OUTPUT_DIR):
         with machines.spawning(num_gpus):
             launch(job, num_gpus, dist_url="auto", args=(cfg, *args))

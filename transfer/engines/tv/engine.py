@@ -93,11 +93,11 @@ class TorchvisionEngine(base.Engine):
         remedy = f"{how_to_install(*task.packages)}, then --engine detectron2"
         return [*([] if task.name in ADAPTERS else [Missing(what, remedy)]), *task.missing()]
 
-    def check_config(self, cfg: CfgNode) -> None:
+    def check_config(self, cfg: CfgNode, processes: int = 1, facts: Mapping[str, Any] | None = None) -> None:
         check_support(cfg)
-        super().check_config(cfg)
+        super().check_config(cfg, processes, facts)
 
-    def unfit_device(self, cfg: CfgNode) -> str | None:
+    def unfit_device(self, cfg: CfgNode, processes: int = 1) -> str | None:
         return unfit_device(cfg)
 
     def part_names(self) -> Mapping[str, Collection[str]]:
@@ -185,8 +185,6 @@ def _train(cfg: CfgNode, mode: str) -> None:
         logger.info("initialisation: %s; left random: %s", initial, grouped(fresh) or "nothing")
 
     s = cfg.SOLVER
-    if s.IMS_PER_BATCH % dist.world_size():
-        raise ConfigError(f"SOLVER.IMS_PER_BATCH {s.IMS_PER_BATCH} does not divide over {dist.world_size()} processes")
     groups = solver.parameter_groups(
         model,
         base_lr=s.BASE_LR,
