@@ -39,9 +39,7 @@ from pretrain.runtime.log import progress
 from pretrain.runtime.opencv import cv2
 from pretrain.runtime.seed import derive
 from transfer.data import generated_iconic, generated_keypoints, generated_scenes
-from transfer.data.drawing import (
-    PALETTES,
-)
+from transfer.data.drawing import PALETTES
 from transfer.data.generated_keypoints import keypoints_json
 from transfer.data.generated_layouts import (
     CITYSCAPES_SPEC,

@@ -92,24 +92,11 @@ def detector_file(cfg: CfgNode, use: str) -> str:
     """Returns the local path of `MODEL.WEIGHTS`, which `use` cannot do without.
 
     Raises:
-        ConfigError: the key is empty, or its file cannot be used (see `weights_file`).
+        ConfigError: the key is empty, its file cannot be used (see `weights_file`), or it holds only a trunk.
+        CheckpointError: the file cannot be read.
     """
     if (path := weights_file(cfg)) is None:
         raise ConfigError(f"{use} needs the trained network: give MODEL.WEIGHTS, such as the model_final.pth of a run")
+    if not any(name.startswith(HEADS) for name in read_weights(path)):
+        raise ConfigError(f"'{path}' holds a trunk, not a whole network; give the model_final.pth of a run")
     return path
-
-
-def check_whole(weights: Path) -> None:
-    """Checks a file of weights before the work that needs a whole network.
-
-    Raises:
-        ConfigError: it does not exist, or holds only a trunk; the message says what else is there.
-        CheckpointError: it cannot be read.
-    """
-    if not weights.is_file():
-        folder = weights if weights.is_dir() else weights.parent
-        there = sorted(path.name for path in folder.glob("model_*.pth"))
-        hint = f"'{folder}' has {', '.join(there)}" if there else "give the model_final.pth of a run"
-        raise ConfigError(f"weights '{weights}' are no file; {hint}")
-    if not any(name.startswith(HEADS) for name in read_weights(weights)):
-        raise ConfigError(f"'{weights}' holds a trunk, not a whole network; give the model_final.pth of a run")

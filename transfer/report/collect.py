@@ -164,20 +164,18 @@ def _aggregate(
     plan: Plan, column: Column, row: Row, results: Sequence[RunResult], problems: list[str]
 ) -> Aggregate | None:
     """Returns the row of the results; where some are gone, the one that was recorded when all were there."""
-    known = None
     try:
         if len(results) < len(column.seeds):
             return recorded(plan, column, row, results)
-        known = read_row(plan.row_folder(column, row) / AGGREGATE_FILE)
-    except AggregateError as error:
-        problems.append(str(error))
-    if len(results) < len(column.seeds):
-        return None
-    try:
         computed = aggregate(results)
     except AggregateError as error:
         problems.append(str(error))
         return None
+    try:
+        known = read_row(plan.row_folder(column, row) / AGGREGATE_FILE)
+    except AggregateError as error:
+        problems.append(str(error))
+        return computed
     if known is not None and replace(known, metrics=computed.metrics) == computed != known:
         problems.append(f"'{AGGREGATE_FILE}' disagrees with the trials' results; the numbers here are of the results")
     return computed

@@ -122,7 +122,11 @@ def trained(
         ConfigError: there is no config, it cannot be read, or the weights are not those of a whole network.
         CheckpointError: the weights cannot be read.
     """
-    resolve.check_whole(weights)
+    if not weights.is_file():
+        folder = weights if weights.is_dir() else weights.parent
+        there = sorted(path.name for path in folder.glob("model_*.pth"))
+        hint = f"'{folder}' has {', '.join(there)}" if there else "give the model_final.pth of a run"
+        raise ConfigError(f"weights '{weights}' are no file; {hint}")
     config = Path(config_file or weights.parent / "config.yaml")
     if not config.is_file():
         raise ConfigError(

@@ -50,8 +50,8 @@ class Labelme(Importer):
             raise DatasetError(f"'{source}' holds no json; give the folder that holds labelme's")
         sheets = gathered(names, "labelme's jsons", lambda n: _sheet(source / n, source, options.images), faults)
         folder, known = options.images or source, {sheet.file_name for sheet in sheets}
-        for file_name in read_tree(folder, IMAGE_SUFFIXES).files:
-            if file_name not in known and len(sheets) == len(names):  # else whose json has a fault is not known
+        if len(sheets) == len(names):  # else it is not known whose jsons have faults
+            for file_name in (name for name in read_tree(folder, IMAGE_SUFFIXES).files if name not in known):
                 faults.note("images without a json, left out", str(folder / file_name))
         return [Part(folder, sheets)]
 

@@ -67,7 +67,6 @@ class Detectron2Engine(base.Engine):
             raise ConfigError(f"no task of this project is what the config asks for ({cfg.MODEL.META_ARCHITECTURE})")
         check_basic_blocks(cfg)
         _check_machine(cfg)
-        read_weights(path)  # refuses what is unsafe or unreadable before Detectron2 unpickles it
         register.register_parts()
         adapter = adapter_of(task.name)
         cfg = resolve.norms(adapter.prepare(cfg), 1, notes)
@@ -143,6 +142,7 @@ def _launch(job: Callable[..., None], cfg: CfgNode, num_gpus: int, mode: str | N
     _check_machine(cfg)
     if mode is None:
         resume.check_evaluation(Path(cfg.OUTPUT_DIR))
+        resolve.detector_file(cfg, "--eval-only")
     else:
         base.check_batch(cfg, max(num_gpus, dist.world_size()))
     warnings = [] if mode is None else base.lint_before_training(cfg, names.part_names())

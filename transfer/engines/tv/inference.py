@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Samples
 
 from pretrain.runtime import dist
-from pretrain.runtime.config import ConfigError
 from pretrain.runtime.log import progress
 from pretrain.runtime.workers import check_workers, start_worker
 from transfer.convert.read import read_weights
@@ -20,17 +19,8 @@ from transfer.engines.tv.weights import load_weights
 
 
 def load_whole(model: nn.Module, path: str) -> None:
-    """Loads a file of a whole network.
-
-    Raises:
-        ConfigError: the file holds only a trunk.
-    """
-    fresh = load_weights(model, read_weights(path), path)
-    if any(not name.endswith("num_batches_tracked") for name in fresh):
-        raise ConfigError(
-            f"'{path}' holds a trunk, not a detector: its heads would be random ({fresh[0]}, "
-            "...); give the model_final.pth of a run"
-        )
+    """Loads a file of a whole network, as `resolve.detector_file` gives it."""
+    load_weights(model, read_weights(path), path)
 
 
 def predictions(

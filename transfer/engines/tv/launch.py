@@ -30,6 +30,7 @@ def launch(job: Callable[..., None], cfg: CfgNode, processes: int, mode: str | N
     args = () if mode is None else (mode,)
     if mode is None:
         resume.check_evaluation(Path(cfg.OUTPUT_DIR))
+        resolve.detector_file(cfg, "--eval-only")
     else:
         base.check_batch(cfg, max(processes, dist.world_size()))
     warnings = [] if mode is None else base.lint_before_training(cfg, part_names())

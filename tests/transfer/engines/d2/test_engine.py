@@ -46,7 +46,9 @@ def test_no_run_where_another_one_works(run, small_config, small_opts, tmp_path,
         if training:
             run(resume="auto")
         else:
-            engine.evaluate(load_config(small_config, small_opts, engine.defaults()))
+            torch.save({"model": {"proposal_generator.weight": torch.zeros(1)}}, tmp_path / "whole.pth")
+            whole = ["MODEL.WEIGHTS", str(tmp_path / "whole.pth")]
+            engine.evaluate(load_config(small_config, [*small_opts, *whole], engine.defaults()))
     assert not (tmp_path / "run").exists()
 
 

@@ -64,7 +64,9 @@ def test_two_machines_torchrun_and_two_processes_train_the_same_model(small_conf
 @pytest.mark.parametrize("training", [True, False])
 def test_no_run_where_another_one_works(small_config, small_opts, tmp_path, monkeypatch, processes, training):
     monkeypatch.setattr(lock, "_PATIENCE", 0.0)
-    cfg = load_config(small_config, [*small_opts, *SHORT, "OUTPUT_DIR", str(tmp_path / "run")])
+    torch.save({"model": {"proposal_generator.weight": torch.zeros(1)}}, tmp_path / "whole.pth")
+    weights = [] if training else ["MODEL.WEIGHTS", str(tmp_path / "whole.pth")]
+    cfg = load_config(small_config, [*small_opts, *SHORT, *weights, "OUTPUT_DIR", str(tmp_path / "run")])
     engine = TorchvisionEngine()
     with lock.hold_run(tmp_path / "run"), pytest.raises(lock.LockError, match="run' is in use by process"):
         if training:
@@ -83,7 +85,7 @@ def test_no_training_without_the_linter(small_config, small_opts, tmp_path):
     with pytest.raises(ConfigError, match=r"linter refuses(?s:.)*\[std\] MODEL.PIXEL_STD(?s:.)*\[steps\].*\(100,\)"):
         TorchvisionEngine().train(load_config(small_config, [*opts, *late]))
     assert not list(Path(tmp_path).glob("run/*"))
-    with pytest.raises(ConfigError, match="holds a trunk, not a detector"):
+    with pytest.raises(ConfigError, match="holds a trunk, not a whole network"):
         TorchvisionEngine().evaluate(load_config(small_config, [*opts, *late]))
 
 
