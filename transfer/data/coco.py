@@ -163,11 +163,14 @@ def _image_root(spec: DatasetSpec) -> Path:
 
 
 @without_collection()
-def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> dict[str, Any]:
+def read_json(
+    spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED, remedies: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Reads the json with its three lists: images, annotations, categories.
 
     Args:
         needed: name of a list -> the keys that each of its entries must have.
+        remedies: one of these keys -> what may help where it is absent.
 
     Raises:
         DatasetError: there is no such file, it is not json, or a list or an entry's needed key is absent.
@@ -180,6 +183,7 @@ def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> di
     data = strict_json.read(path, DatasetError)
     if isinstance(data, dict) and {"images", "categories"} <= data.keys():
         data.setdefault("annotations", [])  # as of COCO's test images, which nobody else has the annotations of
+    lacking: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
     for key, keys in needed.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DatasetError(f"'{path}' has no list '{key}'; expected COCO's instances format")
@@ -192,7 +196,15 @@ def read_json(spec: DatasetSpec, needed: Mapping[str, set[str]] = _NEEDED) -> di
                     "exhaustively); give format: lvis"
                 )
             if absent := keys - entry.keys():
-                raise DatasetError(f"'{path}': one of {key} lacks {', '.join(sorted(absent))}: {short(entry)}")
+                lacking.setdefault((key, tuple(sorted(absent))), []).append(entry)
+    if lacking:
+        found = (
+            f"{len(entries)} of {len(data[key])} {key} without {', '.join(absent)}, such as {short(entries[0])}"
+            for (key, absent), entries in lacking.items()
+        )
+        names = {name for _, absent in lacking for name in absent}
+        helpful = {remedy for name, remedy in (remedies or {}).items() if name in names}
+        raise DatasetError(f"'{path}': {'; '.join([*found, *sorted(helpful)])}")
     return data
 
 

@@ -27,6 +27,7 @@ _NEEDED = {
     "annotations": {"image_id", "category_id", "bbox"},
     "categories": {"id", "name", "frequency"},
 }
+_REMEDIES = dict.fromkeys(("neg_category_ids", "frequency"), "is it a json of COCO? Then give format: coco")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +59,7 @@ class LVIS(COCO):
         return ("lvis",)
 
     def json(self, spec: DatasetSpec) -> dict[str, Any]:
-        try:
-            data = read_json(spec, _NEEDED)
-        except DatasetError as error:
-            if "neg_category_ids" in str(error) or "frequency" in str(error):
-                raise DatasetError(f"{error}; is it a json of COCO? Then give format: coco") from None
-            raise
+        data = read_json(spec, _NEEDED, _REMEDIES)
         for image in data["images"]:
             image["file_name"] = _file_name(spec, image)
         return data

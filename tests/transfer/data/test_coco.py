@@ -45,7 +45,10 @@ def test_records_are_contiguous_and_xyxy(tmp_path: Path) -> None:
             "annotation id stands more than once; number them anew: 1",
         ),
         ({"annotations": [box(1, 9, 3, [0, 0, 1, 1], ignore=1)]}, "'ignore' is set, .*: annotation 1 of nine.jpg"),
-        ({"annotations": [{"id": 1}]}, "one of annotations lacks bbox, category_id, image_id"),
+        (
+            {"annotations": [{"id": 1}], "images": [{"id": 1, "file_name": "a.jpg"}] * 2},
+            "2 of 2 images without height, width, such as .*; 1 of 1 annotations without bbox, category_id, image_id",
+        ),
         (
             {"images": [{"id": 1, "file_name": "gone.jpg", "width": 1, "height": 1}]},
             "image missing from .*images': gone.jpg",

@@ -60,8 +60,8 @@ def _coco(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_coco, "one of images lacks neg_category_ids.*is it a json of COCO"),
-        (lambda d: d["categories"][3].pop("frequency"), "lacks frequency"),
+        (_coco, "images without neg_category_ids.*is it a json of COCO"),
+        (lambda d: d["categories"][3].pop("frequency"), "1 of 12 categories without frequency, such as"),
         (
             lambda d: d["categories"][3].update(frequency="often"),
             "none of r, c, f: .often. of category",
