@@ -1,9 +1,9 @@
 # Everything, with Detectron2 built in. On CPUs:
 #   docker build -t moco-transfer .
-#   docker run --rm --shm-size 8g -v "$PWD":/work moco-transfer lint-config configs/transfer/voc/faster_rcnn_R_50_C4_24k_moco.yaml
+#   docker run --rm --shm-size 8g --user "$(id -u):$(id -g)" -v "$PWD":/work moco-transfer lint-config configs/transfer/voc/faster_rcnn_R_50_C4_24k_moco.yaml
 # On NVIDIA GPUs; TORCH is an index of https://download.pytorch.org/whl/ and must be of BASE's CUDA version:
 #   docker build -t moco-transfer:cuda --build-arg BASE=nvidia/cuda:12.6.3-devel-ubuntu24.04 --build-arg TORCH=cu126 .
-#   docker run --rm --gpus all --shm-size 8g -v "$PWD":/work moco-transfer:cuda train-net --config-file ...
+#   docker run --rm --gpus all --shm-size 8g --user "$(id -u):$(id -g)" -v "$PWD":/work moco-transfer:cuda train-net --config-file ...
 ARG BASE=ubuntu:24.04
 FROM ${BASE}
 
@@ -32,9 +32,13 @@ COPY transfer /src/transfer
 COPY tools /src/tools
 COPY datasets /src/datasets
 COPY configs /src/configs
-RUN pip install /src \
+RUN pip install "/src[export]" \
     && python -c "import detectron2._C, detectron2.engine, transfer.engines.d2.engine" \
-    && moco-transfer --version
+    && moco-transfer --version && moco-transfer prepare-generated --help > /dev/null
+
+# --user may name someone whom the image does not know: a home to write caches to, and a name for PyTorch's compiler
+RUN mkdir -m 1777 /home/moco
+ENV HOME=/home/moco USER=moco
 
 # configs/... and datasets/... are looked for here first; mount the folder you work in
 WORKDIR /work

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,13 +26,36 @@ def instructions(word: str) -> list[str]:
     return [line.split(maxsplit=1)[1] for line in joined.splitlines() if line.startswith(word + " ")]
 
 
+def left_out(path: str, patterns: list[str]) -> bool:
+    """Whether Docker leaves a file out: the last pattern that matches it or a folder above it decides.
+
+    A slash at a pattern's end says nothing, other than in git: `datasets/*/` leaves out the files too.
+    """
+    out = False
+    above = [path, *map(str, Path(path).parents)][:-1]
+    for pattern in patterns:
+        wanted = pattern.lstrip("!").rstrip("/")
+        # a star ends at a slash; two stars are any number of folders
+        expression = re.escape(wanted).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+        if any(re.fullmatch(expression, name) for name in above):
+            out = not pattern.startswith("!")
+    return out
+
+
 def test_the_image_copies_what_there_is_and_what_an_installation_needs():
     sources = [source for line in instructions("COPY") for source in line.split()[:-1]]
     assert all((ROOT / source).exists() for source in sources)
     folders = set(re.findall(r'"moco_transfer\.\w+": "(\w+)"', SETUP)) | {"pretrain", "transfer"}
     assert folders | {"setup.py", "pyproject.toml", "README.md", "LICENSE"} == set(sources)
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert ignored[1] == "*" and {line[1:] for line in ignored if line.startswith("!")} == set(sources)
+    assert ignored[1] == "*" and {line[1:].split("/")[0] for line in ignored if line.startswith("!")} == set(sources)
+    folders -= {"datasets"}  # which may hold data too
+    needed = [*(p for name in folders for p in (ROOT / name).rglob("*.*") if p.suffix != ".pyc")]
+    needed += [ROOT / "datasets" / "README.md", *(ROOT / "datasets").glob("*.py")]
+    assert [str(p) for p in needed if left_out(str(p.relative_to(ROOT)), ignored[1:])] == []
+    assert all(
+        left_out(f"datasets/VOC2007/{file}", ignored[1:]) for file in ("ImageSets", "ImageSets/Main/a.txt", "a.py")
+    )
 
 
 def test_the_image_has_the_versions_of_setup():
