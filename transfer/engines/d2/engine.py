@@ -15,6 +15,7 @@ from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import launch
 from detectron2.evaluation.evaluator import inference_context
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -306,7 +307,7 @@ def _evaluate(cfg: CfgNode) -> None:
 
 def _loaded(cfg: CfgNode, path: str) -> nn.Module:
     """Builds the config's whole network and loads the weights of a file."""
-    model: nn.Module = Trainer.build_model(cfg)
+    model: nn.Module = build_model(cfg)
     DetectionCheckpointer(model).load(path)
     check_loaded(model, path, whole=True)
     return model
