@@ -165,7 +165,7 @@ class _ArrayPickler(pickle.Pickler):
             return NotImplemented
         data = np.ascontiguousarray(value).view()
         data.flags.writeable = False
-        state = (1, value.shape, value.dtype, False, pickle.PickleBuffer(data))
+        state = (1, value.shape, value.dtype, False, pickle.PickleBuffer(data.data))
         return self._reconstruct, (np.ndarray, (0,), b"b"), state
 
 

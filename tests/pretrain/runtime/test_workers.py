@@ -32,10 +32,10 @@ def test_a_worker_leaves_what_it_inherits_alone():
         batches: Iterator = iter(loader)
         return next(batches)[0]
 
-    watched = len(gc.get_objects())
+    watched, before = len(gc.get_objects()), gc.get_freeze_count()  # Python 3.12 starts with some
     frozen, ignored = first(DataLoader(Worker(), num_workers=1, collate_fn=list, worker_init_fn=start_worker))
-    assert frozen >= watched // 2 and all(ignored) and len(ignored) >= 2
-    assert gc.get_freeze_count() == 0  # in the parent
+    assert frozen >= watched // 2 + before and all(ignored) and len(ignored) >= 2
+    assert gc.get_freeze_count() == before  # in the parent
 
 
 def test_more_workers_than_cores_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
