@@ -13,8 +13,10 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ CODE = package_version("moco-transfer") or "not installed"
 STOPPED = (REQUEUE_STATUS, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes of a command that was asked to stop
 
 _running: set[int] = set()
+_starting = threading.Lock()  # held while a command starts, until its process is among those
 
 
 class StageError(ExpectedError, RuntimeError):
@@ -232,9 +235,11 @@ def stop_running(grace: float) -> None:
     It reaps no process, so that a signal handler can call it while `Stage.run` waits for the same process.
     """
     until = time.monotonic() + grace
-    for pid in tuple(_running):
+    with _starting:
+        running = tuple(_running)
+    for pid in running:
         _kill(pid, signal.SIGTERM)
-    for pid in tuple(_running):
+    for pid in running:
         while not _ended(pid):
             if time.monotonic() > until:
                 _kill(pid, signal.SIGKILL)
@@ -243,16 +248,25 @@ def stop_running(grace: float) -> None:
 
 
 def _execute(command: tuple[str, ...], lock: int, own_session: bool) -> int:
-    process = subprocess.Popen(command, pass_fds=(lock,), start_new_session=own_session)
-    _running.add(process.pid)
-    try:
-        return process.wait()
-    except BaseException:  # Ctrl-C, or a signal that ends this process: the command must not go on alone
-        stop_running(grace=60)
-        process.wait()
-        raise
-    finally:
-        _running.discard(process.pid)
+    def start() -> subprocess.Popen[bytes]:
+        with _starting:
+            process = subprocess.Popen(command, pass_fds=(lock,), start_new_session=own_session)
+            _running.add(process.pid)
+            return process
+
+    # Signal handlers run in the main thread. Started there, a command could be running and not yet be known to them.
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(start)
+        try:
+            return started.result().wait()
+        except BaseException:  # Ctrl-C, or a signal that ends this process: the command must not go on alone
+            if started.exception() is None:
+                stop_running(grace=60)
+                started.result().wait()
+            raise
+        finally:
+            if started.exception() is None:
+                _running.discard(started.result().pid)
 
 
 def _kill(pid: int, number: int) -> None:

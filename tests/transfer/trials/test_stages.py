@@ -6,6 +6,7 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -103,6 +104,39 @@ def test_sigterm_of_the_caller_ends_the_command(tmp_path):
     with pytest.raises(SystemExit) as end:
         run(s.run)
     assert end.value.code == TERMINATED and time.monotonic() - begin < 30 and s.state() == "started"
+
+
+def test_a_signal_while_a_command_starts_reaches_it(tmp_path, monkeypatch, request):
+    """As of a scheduler that takes a job back in the moment that its command starts."""
+    code = """
+here = pathlib.Path(sys.argv[1])
+def told(*_):
+    (here / 'told').touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, told)
+(here / 'ready').touch()
+time.sleep(30)
+"""
+    popen = subprocess.Popen
+
+    def start(*args, **options):
+        process = popen(*args, **options)
+        while not (tmp_path / "a" / "ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.3)  # in which the handler runs, if this is its thread
+        return process
+
+    def leave(*_):
+        stages.stop_running(grace=10)
+        raise SystemExit
+
+    before = signal.signal(signal.SIGUSR1, leave)
+    request.addfinalizer(lambda: signal.signal(signal.SIGUSR1, before))
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(SystemExit):
+        stage(tmp_path / "a", code="import pathlib, signal, sys, time" + code).run()
+    assert (tmp_path / "a" / "told").exists() and not stages._running
 
 
 def test_a_path_among_the_inputs_stands_for_its_bytes(tmp_path):
